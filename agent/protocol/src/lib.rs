@@ -1,0 +1,21 @@
+//! What crosses the wire between a box and the consoles: plain data, no I/O.
+//!
+//! # Layout
+//!
+//! - [`class`]: what may be seen, a closed list without identities;
+//! - [`level`]: how bad it is, and who is called;
+//! - [`alert`]: the CloudEvents message that an operator answers;
+//! - [`report`]: what a box says of itself (status, health, models);
+//! - [`topic`]: where each of these is published;
+//! - [`schema`]: the JSON Schemas of all of them, checked in below `schemas/`.
+//!
+//! Invariant: no type here can carry a face, a plate, an identity, a demographic attribute or a count of people.
+
+#![forbid(unsafe_code)]
+
+pub mod alert;
+pub mod class;
+pub mod level;
+pub mod report;
+pub mod schema;
+pub mod topic;

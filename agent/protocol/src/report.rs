@@ -1,0 +1,178 @@
+//! What a box says of itself: three retained topics.
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::alert::{ClockTrust, ModelName};
+use crate::topic::Name;
+
+/// Topic `status`. The broker publishes the offline one for the box as its last will.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Status {
+    /// Whether the box is there.
+    pub state: BoxState,
+    /// Version of the agent.
+    pub agent: String,
+}
+
+/// Whether a box is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)] // the names say it
+pub enum BoxState {
+    Online,
+    Offline,
+}
+
+/// Topic `health`: on change and every 60 s.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Health {
+    /// When this was written, by the box's clock.
+    #[schemars(with = "String", extend("format" = "date-time"))]
+    pub time: Timestamp,
+    /// How far that clock can be trusted.
+    pub clock: ClockTrust,
+    /// Since the agent started.
+    pub uptime_s: u64,
+    /// One entry a camera.
+    pub cameras: Vec<CameraHealth>,
+    /// The detector that all cameras share.
+    pub detector: DetectorHealth,
+    /// What waits for the broker.
+    pub outbox: OutboxHealth,
+    /// The way to the broker.
+    pub uplink: UplinkHealth,
+}
+
+/// One camera.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CameraHealth {
+    /// As configured.
+    pub name: Name,
+    /// Whether pictures come.
+    pub state: CameraState,
+    /// Why not, where they do not.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reason: Option<String>,
+    /// `H.264 1920x1080`, once known.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub stream: Option<String>,
+    /// Access units received.
+    pub received: u64,
+    /// Frames decoded.
+    pub decoded: u64,
+    /// Frames that the detector looked at.
+    pub analysed: u64,
+    /// Frames that were replaced by a newer one before the detector came to them.
+    pub dropped: u64,
+    /// Seconds without a picture.
+    pub blind_s: f64,
+    /// Connections that ended in an error.
+    pub failures: u64,
+    /// Detections of configured classes.
+    pub detections: u64,
+    /// Alerts raised.
+    pub alerts: u64,
+}
+
+/// Whether a camera's pictures come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum CameraState {
+    /// Never connected yet.
+    Connecting,
+    /// Frames arrive.
+    Streaming,
+    /// No frames; trying again.
+    Failed,
+    /// The camera refuses the password: tried again only rarely, because cameras lock accounts.
+    Refused,
+}
+
+/// The detector that all cameras share.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DetectorHealth {
+    /// Whether it looks at frames.
+    pub state: DetectorState,
+    /// Why not, where it does not.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reason: Option<String>,
+    /// Mean time of one inference.
+    pub inference_ms: f64,
+    /// Inferences that failed.
+    pub failures: u64,
+}
+
+/// Whether the detector looks at frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum DetectorState {
+    /// It does.
+    Running,
+    /// It does not: see the reason.
+    Failed,
+}
+
+/// What waits for the broker.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OutboxHealth {
+    /// Alerts that no broker has acknowledged yet.
+    pub alerts: u64,
+    /// Pictures that no broker has acknowledged yet.
+    pub evidence: u64,
+    /// Bytes of both.
+    pub bytes: u64,
+    /// Alerts refused by the broker, kept with its reason.
+    pub parked: u64,
+    /// Pictures given up for want of space, since the outbox was made.
+    pub evicted_evidence: u64,
+    /// Alerts given up for want of space, since the outbox was made. More than 0 is an emergency.
+    pub evicted_alerts: u64,
+    /// Why the outbox cannot be written, where it cannot.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub failure: Option<String>,
+}
+
+/// The way to the broker.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UplinkHealth {
+    /// Whether the broker is there.
+    pub connected: bool,
+    /// Why not, where it is not.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reason: Option<String>,
+    /// Messages that the broker acknowledged.
+    pub acknowledged: u64,
+    /// Connections that ended in an error.
+    pub failures: u64,
+    /// Messages that the broker refused.
+    pub refused: u64,
+}
+
+/// Topic `models`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Models {
+    /// The model that looks at frames, if any does.
+    pub active: Option<ActiveModel>,
+    /// Why the last model was refused.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub last_refusal: Option<String>,
+}
+
+/// The model that looks at frames.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ActiveModel {
+    /// Which one.
+    pub model: ModelName,
+    /// SHA-256 of the ONNX file, in hexadecimal.
+    pub sha256: String,
+}
