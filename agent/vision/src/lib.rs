@@ -1,1 +1,70 @@
-//! Pixels to incidents.
+//! Pixels to incidents: what a camera's decoder delivers becomes detections, tracks and, by rules, incidents.
+//!
+//! # Layout
+//!
+//! In the order in which a frame passes through:
+//!
+//! - [`frame`]: the decoder's planes, borrowed and checked;
+//! - [`geometry`]: points, rectangles and polygons in 0..1 of the picture;
+//! - [`letterbox`]: planes to the model's tensor, masked places never written to it;
+//! - [`onnx`]: ONNX Runtime, loaded at run time; the only file that names it;
+//! - [`model`]: a model's folder, its manifest, and the contract that both must keep;
+//! - [`layout`]: output tensors to candidate boxes, one plain function per layout;
+//! - [`nms`]: many boxes of one object to one;
+//! - [`detection`]: what a frame's hops yield, and the scores that count;
+//! - [`detector`]: the hops up to here, joined;
+//! - [`track`]: detections of one object over time, within one camera and one visit;
+//! - [`schedule`]: when a rule is awake;
+//! - [`rules`]: tracks to incidents;
+//! - [`scene`]: tracker and rules of one camera;
+//! - [`evidence`]: the one picture of an incident that may leave the box, redacted.
+//!
+//! # Invariants
+//!
+//! - Nothing here reads a clock or touches the network; [`Moment`] is an argument. Files are read in [`model`]
+//!   and [`onnx`] only.
+//! - Nothing here can say who somebody is: [`model`] refuses models that could, a track has no appearance, and
+//!   [`evidence`] pixelates every head without a switch.
+//! - A number that is not finite never leaves [`detector`].
+
+#![forbid(unsafe_code)]
+
+pub mod detection;
+pub mod detector;
+pub mod evidence;
+pub mod frame;
+pub mod geometry;
+pub mod layout;
+pub mod letterbox;
+pub mod model;
+pub mod nms;
+pub mod onnx;
+pub mod rules;
+pub mod scene;
+pub mod schedule;
+pub mod track;
+
+use std::time::Duration;
+
+pub use detection::{Detection, Thresholds};
+pub use detector::{DetectError, Detector, DetectorOptions};
+pub use evidence::{EVIDENCE_MAX_BYTES, EvidenceError};
+pub use frame::{Colour, FrameView, PixelFormat, Plane};
+pub use geometry::{Point, Polygon, Rect};
+pub use model::{ModelError, ModelInfo};
+pub use onnx::{OnnxError, Runtime};
+pub use rules::{Incident, IntrusionRule};
+pub use scene::{Scene, SceneOptions};
+pub use schedule::Schedule;
+
+/// When a frame was taken, by both of the box's clocks.
+///
+/// Durations (dwell, cooldown, gaps) are measured on the monotonic clock, because the wall clock of a village
+/// box jumps when it first finds a time server; schedules and alerts need the wall clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// Time since any fixed start; never goes back.
+    pub monotonic: Duration,
+    /// The box's wall clock at the same moment.
+    pub wall: jiff::Timestamp,
+}

@@ -1,0 +1,46 @@
+//! What was seen in one frame, and from which score on it counts.
+
+use std::collections::BTreeMap;
+
+use sharp_eyes_protocol::class::ObjectClass;
+
+use crate::geometry::Rect;
+
+/// One object in one frame.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Detection {
+    /// What it is.
+    pub class: ObjectClass,
+    /// How sure the model is, 0 to 1.
+    pub score: f32,
+    /// Where it is, in 0..1 of the picture.
+    pub bounds: Rect,
+}
+
+/// The score, per class, from which on a detection may raise an alert.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Thresholds {
+    /// For classes without a threshold of their own.
+    pub default: f32,
+    /// Per class.
+    pub classes: BTreeMap<ObjectClass, f32>,
+}
+
+impl Thresholds {
+    /// The threshold of one class.
+    pub fn of(&self, class: ObjectClass) -> f32 {
+        self.classes.get(&class).copied().unwrap_or(self.default)
+    }
+
+    /// The score from which on a detection leaves the detector: a tenth of the alert threshold. Redaction wants
+    /// every head, also one that no alert would be raised for.
+    pub fn faint(&self, class: ObjectClass) -> f32 {
+        self.of(class) / 10.0
+    }
+}
+
+impl Default for Thresholds {
+    fn default() -> Self {
+        Self { default: 0.5, classes: BTreeMap::new() }
+    }
+}

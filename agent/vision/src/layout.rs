@@ -1,0 +1,1 @@
+//! Output tensors to candidate boxes, one plain function per layout.

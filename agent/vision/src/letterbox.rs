@@ -1,0 +1,1 @@
+//! A decoder's planes to a model's tensor.

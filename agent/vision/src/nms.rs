@@ -1,0 +1,1 @@
+//! Non-maximum suppression: many boxes of one object to one.

@@ -1,0 +1,1 @@
+//! Detections of one object over time, within one camera and one visit.
