@@ -1,0 +1,180 @@
+//! The RTSP server that plays footage, paced by the wall clock, for ever.
+
+use std::io::{Read, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use gstreamer as gst;
+use gstreamer::glib;
+use gstreamer::prelude::*;
+use gstreamer_app as app;
+use gstreamer_rtsp::RTSPLowerTrans;
+use gstreamer_rtsp_server as rtsp;
+use gstreamer_rtsp_server::prelude::*;
+
+use crate::fault::{Faults, begun, garble};
+use crate::footage::{Codec, Encoding, Footage};
+use crate::options::{Options, Transport};
+
+/// The role in GStreamer's own access control that a client gets by the right password.
+const ROLE: &str = "viewer";
+
+/// Returns when standard input closes, if that was asked for, and else never.
+pub(crate) fn serve(options: &Options) -> Result<()> {
+    let server = rtsp::RTSPServer::new();
+    server.set_address("127.0.0.1");
+    server.set_service(&options.port.to_string());
+    let paths = server.mount_points().context("a server without mount points")?;
+    for mount in &options.mounts {
+        let open = |encoding| Footage::open(&mount.file, encoding, &options.cache);
+        let main = open(&options.encoding)?;
+        let smaller = match options.faults.switch_size_after {
+            Some(_) => {
+                let size = Some((main.size.0 / 2, main.size.1 / 2));
+                Some(open(&Encoding { size, ..options.encoding.clone() })?)
+            }
+            None => None,
+        };
+        let start = main.keyframe_at(mount.start_at_s);
+        let play = Play { main, smaller, start, faults: options.faults };
+        let factory = factory(play, options.transport);
+        if options.login.is_some() {
+            let role = gst::Structure::builder(ROLE)
+                .field(rtsp::RTSP_PERM_MEDIA_FACTORY_ACCESS, true)
+                .field(rtsp::RTSP_PERM_MEDIA_FACTORY_CONSTRUCT, true);
+            factory.add_role_from_structure(&role.build());
+        }
+        paths.add_factory(&format!("/{}", mount.name), factory);
+    }
+    if let Some((user, password)) = &options.login {
+        let access = rtsp::RTSPAuth::new();
+        let token = rtsp::RTSPToken::builder().field(rtsp::RTSP_TOKEN_MEDIA_FACTORY_ROLE, ROLE).build();
+        access.add_basic(&rtsp::RTSPAuth::make_basic(user, password), &token);
+        server.set_auth(Some(&access));
+    }
+    let clients = AtomicU64::new(0);
+    server.connect_client_connected(move |_, _| {
+        report(&serde_json::json!({ "client": clients.fetch_add(1, Ordering::Relaxed) + 1 }));
+    });
+
+    let main_loop = glib::MainLoop::new(None, false);
+    let _source = server.attach(None).with_context(|| format!("port {} cannot be listened on", options.port))?;
+    report(&serde_json::json!({ "port": server.bound_port() }));
+    if options.until_stdin_closes {
+        let main_loop = main_loop.clone();
+        std::thread::spawn(move || {
+            let _ = std::io::stdin().read_to_end(&mut Vec::new());
+            main_loop.quit();
+        });
+    }
+    main_loop.run();
+    Ok(())
+}
+
+/// Nobody may be reading: then nobody wants to know.
+fn report(event: &serde_json::Value) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{event}").and_then(|()| out.flush());
+}
+
+/// One camera's stream. All its clients share one, as with a real camera.
+fn factory(play: Play, transport: Transport) -> rtsp::RTSPMediaFactory {
+    let payloader = match play.main.codec {
+        Codec::H264 => "rtph264pay",
+        Codec::H265 => "rtph265pay",
+    };
+    let factory = rtsp::RTSPMediaFactory::new();
+    factory.set_launch(&format!(
+        "( appsrc name=source is-live=true format=time ! {payloader} name=pay0 pt=96 config-interval=-1 )"
+    ));
+    factory.set_shared(true);
+    factory.set_protocols(match transport {
+        Transport::Tcp => RTSPLowerTrans::TCP,
+        Transport::Udp => RTSPLowerTrans::UDP,
+        Transport::Any => RTSPLowerTrans::TCP | RTSPLowerTrans::UDP,
+    });
+    let play = Arc::new(play);
+    factory.connect_media_configure(move |_, media| {
+        let source = media.element().downcast::<gst::Bin>().ok().and_then(|bin| bin.by_name("source"));
+        let Some(source) = source.and_then(|source| source.downcast::<app::AppSrc>().ok()) else {
+            unreachable!("the launch line above names an appsrc");
+        };
+        let (stop, stopped) = mpsc::channel();
+        let stop = Mutex::new(Some(stop));
+        media.connect_unprepared(move |_| drop(stop.lock().map(|mut stop| stop.take())));
+        play.clone().start(source, stopped);
+    });
+    factory
+}
+
+/// What one camera plays.
+struct Play {
+    main: Footage,
+    smaller: Option<Footage>,
+    start: usize,
+    faults: Faults,
+}
+
+impl Play {
+    /// Feeds `source` from a thread of its own until it, or whoever holds the other end of `stopped`, goes away.
+    fn start(self: Arc<Self>, source: app::AppSrc, stopped: Receiver<()>) {
+        let format = match self.main.codec {
+            Codec::H264 => "video/x-h264",
+            Codec::H265 => "video/x-h265",
+        };
+        // No size here: it may change in mid-stream.
+        let caps = gst::Caps::builder(format).field("stream-format", "byte-stream").field("alignment", "au");
+        source.set_caps(Some(&caps.build()));
+        let (wanted, begin) = mpsc::channel();
+        let tell = move |_: &app::AppSrc, _| {
+            let _ = wanted.send(()); // nobody listens after the first time
+        };
+        source.set_callbacks(app::AppSrcCallbacks::builder().need_data(tell).build());
+        std::thread::spawn(move || {
+            // A live source asks for data once the pipeline plays: only then does it have a running time.
+            if begin.recv().is_ok() {
+                self.feed(&source, &stopped);
+            }
+        });
+    }
+
+    fn feed(&self, source: &app::AppSrc, stopped: &Receiver<()>) {
+        let began = Instant::now();
+        let base = source.current_running_time().unwrap_or(gst::ClockTime::ZERO);
+        let frame_time = self.main.frame_time;
+        for sent in 0_u32.. {
+            let time = frame_time * sent;
+            let wait = time.saturating_sub(began.elapsed()).max(Duration::from_micros(1));
+            if stopped.recv_timeout(wait) != Err(RecvTimeoutError::Timeout) {
+                return;
+            }
+            let sent = u64::from(sent);
+            if begun(self.faults.silent_after, sent) {
+                continue;
+            }
+            let mut buffer = gst::Buffer::from_slice(self.access_unit(sent));
+            if let Some(buffer) = buffer.get_mut() {
+                buffer.set_pts(base + gst::ClockTime::from_nseconds(time.as_nanos() as u64));
+                buffer.set_duration(gst::ClockTime::from_nseconds(frame_time.as_nanos() as u64));
+            }
+            if source.push_buffer(buffer).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// The `sent`-th access unit of a session, counted from 0, with what the faults do to it.
+    fn access_unit(&self, sent: u64) -> Vec<u8> {
+        let (footage, at) = match (&self.smaller, self.faults.switch_size_after) {
+            // From its own beginning: a camera begins another size with a keyframe.
+            (Some(smaller), Some(limit)) if sent >= limit => (smaller, sent - limit),
+            _ => (&self.main, self.start as u64 + sent),
+        };
+        let at = at % footage.access_units.len() as u64;
+        let bytes = &footage.access_units[at as usize].bytes;
+        if begun(self.faults.garbage_after, sent) { garble(bytes, sent) } else { bytes.clone() }
+    }
+}
