@@ -28,14 +28,14 @@ class CrossStage(nn.Module):
 
     def __init__(self, inputs, outputs, depth, residual=True):
         super().__init__()
-        half = outputs // 2
+        self.half = outputs // 2
         self.split = ConvNormRelu(inputs, outputs, 1)
-        self.blocks = nn.ModuleList(ConvNormRelu(half, half) for _ in range(depth))
+        self.blocks = nn.ModuleList(ConvNormRelu(self.half, self.half) for _ in range(depth))
         self.join = ConvNormRelu(outputs, outputs, 1)
         self.residual = residual
 
     def forward(self, x):
-        short, long = self.split(x).chunk(2, 1)
+        short, long = self.split(x).split(self.half, 1)
         for block in self.blocks:
             long = long + block(long) if self.residual else block(long)
         return self.join(torch.cat((short, long), 1))
@@ -95,7 +95,7 @@ class Detector(nn.Module):
 
     def forward(self, images):
         """[B,3,H,W] RGB 0..255 to distances [B,N,4] in strides and class logits [B,N,C]."""
-        x = self.stem(images * self.pixel_scale)
+        x = self.stem(images * self.pixel_scale if self.pixel_scale != 1 else images)
         fine = self.stage8(x)
         middle = self.stage16(fine)
         coarse = self.lateral32(self.stage32(middle))
