@@ -43,6 +43,11 @@ impl Rect {
         self.width * self.height
     }
 
+    /// The middle.
+    pub fn centre(&self) -> Point {
+        Point { x: self.left + self.width / 2.0, y: self.top + self.height / 2.0 }
+    }
+
     /// Where an object stands: the middle of its bottom side.
     pub fn foot(&self) -> Point {
         Point { x: self.left + self.width / 2.0, y: self.bottom() }

@@ -36,6 +36,7 @@ pub mod frame;
 pub mod geometry;
 pub mod layout;
 pub mod letterbox;
+mod mask;
 pub mod model;
 pub mod nms;
 pub mod onnx;
@@ -43,6 +44,7 @@ pub mod rules;
 pub mod scene;
 pub mod schedule;
 pub mod track;
+mod yuv;
 
 use std::time::Duration;
 

@@ -1,0 +1,121 @@
+//! Polygons to the pixels that they touch.
+
+use crate::geometry::Polygon;
+
+/// Pixels `from..to` of one row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Span {
+    pub(crate) row: usize,
+    pub(crate) from: usize,
+    pub(crate) to: usize,
+}
+
+/// Every pixel that any of the polygons touches, also with its edge only: what is masked is masked for somebody's
+/// privacy, so half a pixel is a pixel. Spans may overlap.
+pub(crate) fn spans(polygons: &[Polygon], width: u32, height: u32) -> Vec<Span> {
+    let (columns, rows) = (width as f32, height as f32);
+    let mut spans = Vec::new();
+    let mut crossings = Vec::new();
+    for polygon in polygons {
+        let edges: Vec<_> = polygon
+            .edges()
+            .map(|(a, b)| ((a.x * columns, a.y * rows), (b.x * columns, b.y * rows)))
+            .collect();
+        let extent = polygon.extent();
+        let first = (extent.top * rows).floor().max(0.0) as usize;
+        let last = ((extent.bottom() * rows).ceil() as usize).min(height as usize);
+        for row in first..last {
+            let (top, bottom) = (row as f32, row as f32 + 1.0);
+            let mut push = |from: f32, to: f32| {
+                let from = from.floor().max(0.0) as usize;
+                let to = (to.floor() as usize + 1).min(width as usize);
+                if from < to {
+                    spans.push(Span { row, from, to });
+                }
+            };
+            // Pixels wholly inside lie on the row's middle line between two crossings ...
+            let middle = top + 0.5;
+            crossings.clear();
+            for &((ax, ay), (bx, by)) in &edges {
+                if (ay > middle) != (by > middle) {
+                    crossings.push(ax + (middle - ay) / (by - ay) * (bx - ax));
+                }
+            }
+            crossings.sort_by(f32::total_cmp);
+            for pair in crossings.chunks_exact(2) {
+                push(pair[0], pair[1]);
+            }
+            // ... and all others that the polygon touches have an edge in them.
+            for &((ax, ay), (bx, by)) in &edges {
+                let (low, high) = (ay.min(by).max(top), ay.max(by).min(bottom));
+                if low > high {
+                    continue;
+                }
+                let at = |y: f32| if ay == by { None } else { Some(ax + (y - ay) / (by - ay) * (bx - ax)) };
+                let (p, q) = (at(low).unwrap_or(ax), at(high).unwrap_or(bx));
+                push(p.min(q), p.max(q));
+            }
+        }
+    }
+    spans
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::geometry::Point;
+
+    fn covered(polygons: &[Polygon], width: u32, height: u32) -> Vec<bool> {
+        let mut pixels = vec![false; (width * height) as usize];
+        for Span { row, from, to } in spans(polygons, width, height) {
+            pixels[row * width as usize..][from..to].fill(true);
+        }
+        pixels
+    }
+
+    fn polygon(points: &[(f32, f32)]) -> Polygon {
+        Polygon::new(points.iter().map(|&(x, y)| Point { x, y }).collect()).unwrap()
+    }
+
+    #[test]
+    fn a_mask_covers_the_pixels_that_it_touches() {
+        let drawn = |points: &[(f32, f32)]| {
+            let pixels = covered(&[polygon(points)], 6, 4);
+            let rows: Vec<String> = pixels
+                .chunks(6)
+                .map(|row| row.iter().map(|&on| if on { '#' } else { '.' }).collect())
+                .collect();
+            rows.join("/")
+        };
+        for (points, picture) in [
+            (&[(0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0)][..], "######/######/######/######"),
+            (&[(0.2, 0.3), (0.45, 0.3), (0.45, 0.7), (0.2, 0.7)], "....../.##.../.##.../......"),
+            (&[(0.01, 0.01), (0.02, 0.01), (0.02, 0.02)], "#...../....../....../......"),
+            (&[(0.1, 0.1), (0.9, 0.1), (0.1, 0.8)], "######/#####./###.../#....."),
+        ] {
+            assert_eq!(drawn(points), picture, "{points:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_point_inside_is_left_open(
+            points in prop::collection::vec((0.0f32..=1.0, 0.0f32..=1.0), 3..8),
+            probe in (0.0f32..1.0, 0.0f32..1.0),
+        ) {
+            let points: Vec<_> = points.into_iter().map(|(x, y)| Point { x, y }).collect();
+            let Ok(polygon) = Polygon::new(points) else { return Ok(()) };
+            let (width, height) = (37u32, 23u32);
+            let (x, y) = (probe.0 * width as f32, probe.1 * height as f32);
+            // A point on the border of two pixels may be either's after rounding.
+            let clear = |v: f32| (v - v.round()).abs() > 1e-3;
+            prop_assume!(clear(x) && clear(y));
+            if polygon.contains(Point { x: probe.0, y: probe.1 }) {
+                let pixels = covered(std::slice::from_ref(&polygon), width, height);
+                prop_assert!(pixels[y as usize * width as usize + x as usize]);
+            }
+        }
+    }
+}
