@@ -1,5 +1,41 @@
 //! The daemon of a village box: cameras in, alerts out.
+//!
+//! # Layout
+//!
+//! In the order in which data flows:
+//!
+//! - [`config`]: the one file, read strictly into the options of each part;
+//! - [`camera`]: RTSP to frames, with a gate between ingest and decode; the only folder that names GStreamer;
+//! - [`analysis`]: the newest frame of each camera to detections, tracks, incidents and alerts (`sharp-eyes-vision`
+//!   does the looking);
+//! - [`outbox`]: alerts on disk until the broker has them; the only folder that names the database;
+//! - [`uplink`]: outbox to broker, and retained reports; one file of it names the MQTT client;
+//! - [`board`]: what is known of cameras and detector, read for health and [`metrics`];
+//! - [`daemon`]: joins them, and takes them down in the order of the data.
+//!
+//! Beside the path: [`backoff`], [`clock`], [`log`], [`secret`], [`systemd`].
+//!
+//! # Invariants
+//!
+//! - A slow detector never slows a camera (`analysis::Slots`); a dead broker never slows a detector (`outbox`).
+//! - An alert is on disk before anyone is told of it, and leaves the disk only after the broker acknowledged it or by
+//!   the counted, reported size limit.
+//! - One camera's failure stops that camera alone, and it comes back by itself.
+//! - No password is ever logged, published or shown ([`secret`]).
+//! - Every queue is bounded; where it is made, a comment says what happens when it is full.
 
 #![forbid(unsafe_code)]
 
+pub mod analysis;
 pub mod backoff;
+pub mod board;
+pub mod camera;
+pub mod clock;
+pub mod config;
+pub mod daemon;
+pub mod log;
+pub mod metrics;
+pub mod outbox;
+pub mod secret;
+pub mod systemd;
+pub mod uplink;

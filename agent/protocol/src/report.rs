@@ -63,6 +63,8 @@ pub struct CameraHealth {
     pub stream: Option<String>,
     /// Access units received.
     pub received: u64,
+    /// Access units that the gate kept from the decoder.
+    pub skipped: u64,
     /// Frames decoded.
     pub decoded: u64,
     /// Frames that the detector looked at.
@@ -102,7 +104,9 @@ pub struct DetectorHealth {
     /// Why not, where it does not.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub reason: Option<String>,
-    /// Mean time of one inference.
+    /// Frames looked at.
+    pub inferences: u64,
+    /// Mean time of one look: letterbox, inference, decoding of the outputs.
     pub inference_ms: f64,
     /// Inferences that failed.
     pub failures: u64,

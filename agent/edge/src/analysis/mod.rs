@@ -1,0 +1,261 @@
+//! Frames to alerts: one thread that gives every camera's newest frame to the detector, in turn.
+
+mod slots;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::tz::TimeZone;
+use sharp_eyes_protocol::alert::{AlertData, ModelName, grid_cell};
+use sharp_eyes_protocol::report::{ActiveModel, Models};
+use sharp_eyes_vision::{
+    DetectError, Detection, Detector, DetectorOptions, FrameView, Incident, IntrusionRule, Moment, Polygon,
+    Runtime, Scene, SceneOptions, Thresholds, evidence,
+};
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use crate::backoff::Backoff;
+use crate::board::{Board, CameraCard};
+use crate::camera::Frame;
+use crate::clock::Clock;
+use crate::config::DetectorConfig;
+use crate::outbox::{NewAlert, Outbox};
+pub use slots::{Slots, Taken};
+
+/// How long the thread waits for a frame before it says that it is alive.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// Waits before a model that could not be loaded is tried again: somebody may have mended the file.
+const RELOAD: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
+
+/// What one camera's frames are judged by.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// What nobody may look at.
+    pub masks: Vec<Polygon>,
+    /// What is an incident.
+    pub rules: Vec<IntrusionRule>,
+}
+
+/// Everything that the analysis thread needs.
+pub struct Analysis {
+    /// The model and its runtime.
+    pub detector: DetectorConfig,
+    /// One a camera, in the order of the board's.
+    pub views: Vec<View>,
+    /// The zone that schedules are judged in.
+    pub time_zone: TimeZone,
+    /// Where frames come from.
+    pub slots: Arc<Slots<Frame>>,
+    /// Where it says how it goes.
+    pub board: Arc<Board>,
+    /// Both clocks.
+    pub clock: Arc<Clock>,
+    /// Where alerts go.
+    pub outbox: Outbox,
+    /// Where it says which model looks at frames.
+    pub models: watch::Sender<Models>,
+}
+
+impl Analysis {
+    /// Runs until the slots are closed and empty. A model that cannot be used is reported and tried again.
+    pub fn run(&self) {
+        let (min, max) = RELOAD;
+        let mut backoff = Backoff::new(min, max, 0.0).expect("constant limits are in order");
+        let detector = loop {
+            self.board.detector.beat();
+            match self.load() {
+                Ok(detector) => break detector,
+                Err(error) => {
+                    tracing::error!("cannot use the model {}: {error}", self.detector.model.display());
+                    self.board.detector.failed(&error.to_string());
+                    self.models.send_replace(Models { active: None, last_refusal: Some(error.to_string()) });
+                }
+            }
+            if self.wait_for_reload(backoff.next(fastrand::f64())) {
+                return;
+            }
+        };
+        self.watch(detector);
+    }
+
+    /// True where there is nothing more to wait for.
+    fn wait_for_reload(&self, wait: Duration) -> bool {
+        let until = Instant::now() + wait;
+        loop {
+            self.board.detector.beat();
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            if self.slots.wait_closed(left.min(HEARTBEAT)) {
+                return true;
+            }
+        }
+    }
+
+    fn load(&self) -> Result<Detector, LoadError> {
+        let runtime = Runtime::load(&self.detector.runtime)?;
+        let options = DetectorOptions { threads: self.detector.threads };
+        let detector = Detector::load(&runtime, &self.detector.model, options)?;
+        let model = detector.model();
+        tracing::info!(
+            model = %model.name,
+            sha256 = %model.sha256,
+            classes = ?model.classes,
+            onnx_runtime = runtime.version(),
+            providers = ?runtime.providers(),
+            "model loaded"
+        );
+        let active = ActiveModel { model: model.name.clone(), sha256: model.sha256.clone() };
+        self.models.send_replace(Models { active: Some(active), last_refusal: None });
+        self.board.detector.running();
+        Ok(detector)
+    }
+
+    fn watch(&self, mut detector: Detector) {
+        let thresholds = detector.model().thresholds.clone();
+        let model = detector.model().name.clone();
+        let mut scenes: Vec<Scene> = self.views.iter().map(|view| self.scene(view, &thresholds)).collect();
+        loop {
+            self.board.detector.beat();
+            let (index, frame) = match self.slots.take(HEARTBEAT) {
+                Taken::Frame(index, frame) => (index, frame),
+                Taken::Nothing => continue,
+                Taken::Closed => return,
+            };
+            let (view, card) = (&self.views[index], &self.board.cameras[index]);
+            let looked = catch_unwind(AssertUnwindSafe(|| {
+                self.look(&mut detector, &thresholds, &model, view, &mut scenes[index], card, &frame)
+            }));
+            match looked {
+                Ok(Ok(())) => self.board.detector.running(),
+                Ok(Err(error)) => {
+                    tracing::warn!(camera = %card.name, "cannot analyse a frame: {error}");
+                    self.board.detector.failed(&error.to_string());
+                }
+                Err(_) => {
+                    // The panic itself is logged by the hook; this camera forgets its tracks, the others keep theirs.
+                    tracing::error!(camera = %card.name, "analysing a frame panicked; its tracks start anew");
+                    self.board
+                        .detector
+                        .failed(&format!("analysing a frame of camera {} panicked", card.name));
+                    scenes[index] = self.scene(view, &thresholds);
+                }
+            }
+        }
+    }
+
+    fn scene(&self, view: &View, thresholds: &Thresholds) -> Scene {
+        Scene::new(SceneOptions {
+            thresholds: thresholds.clone(),
+            rules: view.rules.clone(),
+            time_zone: self.time_zone.clone(),
+        })
+    }
+
+    #[allow(clippy::too_many_arguments)] // the parts of one camera, which `watch` keeps apart to borrow them
+    fn look(
+        &self,
+        detector: &mut Detector,
+        thresholds: &Thresholds,
+        model: &ModelName,
+        view: &View,
+        scene: &mut Scene,
+        card: &CameraCard,
+        frame: &Frame,
+    ) -> Result<(), LookError> {
+        frame.view(|planes| {
+            let started = Instant::now();
+            let detections = detector.detect(planes, &view.masks)?;
+            self.board.detector.inferred(started.elapsed());
+            card.analysed.increment();
+            card.detections
+                .add(detections.iter().filter(|d| d.score >= thresholds.of(d.class)).count() as u64);
+            let now = self.clock.at(frame.arrived());
+            for incident in scene.observe(now, &detections) {
+                self.raise(planes, view, &detections, &incident, model, card, frame.arrived());
+            }
+            Ok(())
+        })?
+    }
+
+    #[allow(clippy::too_many_arguments)] // all that an alert says
+    fn raise(
+        &self,
+        planes: &FrameView<'_>,
+        view: &View,
+        detections: &[Detection],
+        incident: &Incident,
+        model: &ModelName,
+        card: &CameraCard,
+        arrived: Instant,
+    ) {
+        let picture =
+            incident.evidence.then(|| evidence_of(planes, view, detections, incident, card)).flatten();
+        let foot = incident.bounds.foot();
+        let bounds = incident.bounds.clamped();
+        let data = AlertData {
+            kind: incident.kind,
+            severity: incident.severity,
+            level: incident.severity.first_level(),
+            camera: card.name.clone(),
+            cell: grid_cell(foot.x, foot.y),
+            zone: Some(incident.zone.clone()),
+            class: Some(incident.class),
+            confidence: incident.confidence,
+            bounds: [bounds.left, bounds.top, bounds.width, bounds.height],
+            model: model.clone(),
+            clock: self.clock.trust(),
+            evidence: picture.is_some(),
+        };
+        let id = uuid_of(&incident.at);
+        tracing::info!(
+            camera = %card.name, alert = %id, rule = %view.rules[incident.rule].name, zone = %incident.zone,
+            class = %incident.class, confidence = incident.confidence, severity = %incident.severity, "incident"
+        );
+        card.alerts.increment();
+        let alert = NewAlert { id, time: incident.at.wall, data, picture, decided: arrived };
+        if let Err(error) = self.outbox.append(alert) {
+            tracing::error!(camera = %card.name, alert = %id, "alert lost: {error}");
+        }
+    }
+}
+
+/// The picture, or nothing where it cannot be made: an alert is never held up by its picture.
+fn evidence_of(
+    planes: &FrameView<'_>,
+    view: &View,
+    detections: &[Detection],
+    incident: &Incident,
+    card: &CameraCard,
+) -> Option<Vec<u8>> {
+    let label = format!("{} {} {:.2}", incident.zone, incident.class, incident.confidence);
+    let picture = evidence::picture(planes, &view.masks, detections, incident, &label);
+    picture.inspect_err(|error| tracing::warn!(camera = %card.name, "alert without picture: {error}")).ok()
+}
+
+/// A UUIDv7 of the moment. A clock before 1970 gives the year 1970: the id stays valid, `clock` says the rest.
+fn uuid_of(at: &Moment) -> Uuid {
+    let milliseconds = u64::try_from(at.wall.as_millisecond()).unwrap_or(0);
+    let nanoseconds = (milliseconds % 1000) as u32 * 1_000_000;
+    Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, milliseconds / 1000, nanoseconds))
+}
+
+#[derive(Debug, thiserror::Error)]
+enum LoadError {
+    #[error(transparent)]
+    Runtime(#[from] sharp_eyes_vision::OnnxError),
+    #[error(transparent)]
+    Model(#[from] sharp_eyes_vision::ModelError),
+}
+
+#[derive(Debug, thiserror::Error)]
+enum LookError {
+    #[error(transparent)]
+    Frame(#[from] crate::camera::FrameError),
+    #[error(transparent)]
+    Detect(#[from] DetectError),
+}

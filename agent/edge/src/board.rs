@@ -1,0 +1,239 @@
+//! What is known of every camera and of the detector: written where things happen, read for health and metrics.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use sharp_eyes_protocol::report::{CameraHealth, CameraState, DetectorHealth, DetectorState};
+use sharp_eyes_protocol::topic::Name;
+use tokio::sync::Notify;
+
+/// A number that only grows.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// One more.
+    pub fn increment(&self) {
+        self.add(1);
+    }
+
+    /// Some more.
+    pub fn add(&self, more: u64) {
+        self.0.fetch_add(more, Ordering::Relaxed);
+    }
+
+    /// How many so far.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Every camera, and the detector that they share.
+#[derive(Debug)]
+pub struct Board {
+    /// In the order of the configuration.
+    pub cameras: Vec<Arc<CameraCard>>,
+    /// The detector.
+    pub detector: DetectorCard,
+    /// Told when a state changed, not when a number did.
+    pub changed: Arc<Notify>,
+}
+
+impl Board {
+    /// Nothing is connected yet.
+    pub fn new(cameras: impl IntoIterator<Item = Name>) -> Self {
+        let changed = Arc::new(Notify::new());
+        let cameras =
+            cameras.into_iter().map(|name| Arc::new(CameraCard::new(name, changed.clone()))).collect();
+        Self { cameras, detector: DetectorCard::new(changed.clone()), changed }
+    }
+}
+
+/// One camera.
+#[derive(Debug)]
+#[allow(missing_docs)] // the counters are those of CameraHealth
+pub struct CameraCard {
+    pub name: Name,
+    pub received: Counter,
+    pub skipped: Counter,
+    pub decoded: Counter,
+    pub analysed: Counter,
+    pub dropped: Counter,
+    pub detections: Counter,
+    pub alerts: Counter,
+    failures: Counter,
+    sight: Mutex<Sight>,
+    changed: Arc<Notify>,
+}
+
+#[derive(Debug)]
+struct Sight {
+    state: CameraState,
+    reason: Option<String>,
+    stream: Option<String>,
+    blind_since: Option<Instant>,
+    blind_before: Duration,
+}
+
+impl CameraCard {
+    fn new(name: Name, changed: Arc<Notify>) -> Self {
+        let sight = Sight {
+            state: CameraState::Connecting,
+            reason: None,
+            stream: None,
+            blind_since: Some(Instant::now()),
+            blind_before: Duration::ZERO,
+        };
+        Self {
+            name,
+            received: Counter::default(),
+            skipped: Counter::default(),
+            decoded: Counter::default(),
+            analysed: Counter::default(),
+            dropped: Counter::default(),
+            detections: Counter::default(),
+            alerts: Counter::default(),
+            failures: Counter::default(),
+            sight: Mutex::new(sight),
+            changed,
+        }
+    }
+
+    fn sight(&self) -> MutexGuard<'_, Sight> {
+        self.sight.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Pictures come.
+    pub fn streaming(&self) {
+        let mut sight = self.sight();
+        if let Some(since) = sight.blind_since.take() {
+            sight.blind_before += since.elapsed();
+        }
+        if sight.state != CameraState::Streaming {
+            (sight.state, sight.reason) = (CameraState::Streaming, None);
+            tracing::info!(camera = %self.name, stream = sight.stream, "streaming");
+            self.changed.notify_one();
+        }
+    }
+
+    /// No pictures come, and why.
+    pub fn failed(&self, state: CameraState, reason: &str) {
+        self.failures.increment();
+        let mut sight = self.sight();
+        sight.blind_since.get_or_insert_with(Instant::now);
+        if sight.state != state || sight.reason.as_deref() != Some(reason) {
+            (sight.state, sight.reason) = (state, Some(reason.to_owned()));
+            self.changed.notify_one();
+        }
+    }
+
+    /// What kind of stream it is.
+    pub fn stream(&self, description: String) {
+        self.sight().stream = Some(description);
+    }
+
+    /// All of it.
+    pub fn health(&self) -> CameraHealth {
+        let sight = self.sight();
+        let blind = sight.blind_before + sight.blind_since.map_or(Duration::ZERO, |since| since.elapsed());
+        CameraHealth {
+            name: self.name.clone(),
+            state: sight.state,
+            reason: sight.reason.clone(),
+            stream: sight.stream.clone(),
+            received: self.received.get(),
+            skipped: self.skipped.get(),
+            decoded: self.decoded.get(),
+            analysed: self.analysed.get(),
+            dropped: self.dropped.get(),
+            blind_s: (blind.as_secs_f64() * 10.0).round() / 10.0,
+            failures: self.failures.get(),
+            detections: self.detections.get(),
+            alerts: self.alerts.get(),
+        }
+    }
+}
+
+/// The detector.
+#[derive(Debug)]
+pub struct DetectorCard {
+    failures: Counter,
+    work: Mutex<Work>,
+    changed: Arc<Notify>,
+}
+
+#[derive(Debug)]
+struct Work {
+    state: DetectorState,
+    reason: Option<String>,
+    inferences: u64,
+    busy: Duration,
+    heartbeat: Instant,
+}
+
+impl DetectorCard {
+    fn new(changed: Arc<Notify>) -> Self {
+        let work = Work {
+            state: DetectorState::Failed,
+            reason: Some("the model is being loaded".into()),
+            inferences: 0,
+            busy: Duration::ZERO,
+            heartbeat: Instant::now(),
+        };
+        Self { failures: Counter::default(), work: Mutex::new(work), changed }
+    }
+
+    fn work(&self) -> MutexGuard<'_, Work> {
+        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The model is loaded, or works again.
+    pub fn running(&self) {
+        let mut work = self.work();
+        if work.state != DetectorState::Running {
+            (work.state, work.reason) = (DetectorState::Running, None);
+            self.changed.notify_one();
+        }
+    }
+
+    /// Nothing is looked at, and why.
+    pub fn failed(&self, reason: &str) {
+        self.failures.increment();
+        let mut work = self.work();
+        if work.state != DetectorState::Failed || work.reason.as_deref() != Some(reason) {
+            (work.state, work.reason) = (DetectorState::Failed, Some(reason.to_owned()));
+            self.changed.notify_one();
+        }
+    }
+
+    /// One frame was looked at.
+    pub fn inferred(&self, took: Duration) {
+        let mut work = self.work();
+        work.inferences += 1;
+        work.busy += took;
+    }
+
+    /// The analysis thread is alive.
+    pub fn beat(&self) {
+        self.work().heartbeat = Instant::now();
+    }
+
+    /// Since the analysis thread last said that it is alive.
+    pub fn silence(&self) -> Duration {
+        self.work().heartbeat.elapsed()
+    }
+
+    /// All of it.
+    pub fn health(&self) -> DetectorHealth {
+        let work = self.work();
+        let mean_ms = work.busy.as_secs_f64() * 1000.0 / work.inferences.max(1) as f64;
+        DetectorHealth {
+            state: work.state,
+            reason: work.reason.clone(),
+            inferences: work.inferences,
+            inference_ms: (mean_ms * 100.0).round() / 100.0,
+            failures: self.failures.get(),
+        }
+    }
+}

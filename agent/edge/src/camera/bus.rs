@@ -1,0 +1,53 @@
+//! What GStreamer's message bus says, in our words.
+
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use tokio::sync::mpsc;
+
+use super::CameraError;
+
+/// Forwards what ends a connection to `failed`. Everything else on the bus is of no use to us.
+pub(super) fn forward(
+    pipeline: &gst::Pipeline,
+    failed: mpsc::Sender<CameraError>,
+    describe: fn(&gst::glib::Error, &str) -> CameraError,
+) {
+    let Some(bus) = pipeline.bus() else { return };
+    bus.set_sync_handler(move |_, message| {
+        let event = match message.view() {
+            gst::MessageView::Eos(_) => Some(CameraError::Ended),
+            gst::MessageView::Error(error) => {
+                let debug = error.debug().map(|text| text.to_string()).unwrap_or_default();
+                // The last line of the debug text is the specific one; the ones before are places in C files.
+                let detail = debug.lines().last().unwrap_or_default().trim();
+                Some(describe(&error.error(), detail))
+            }
+            _ => None,
+        };
+        if let Some(event) = event {
+            let _ = failed.try_send(event); // full: an earlier error ends the connection already
+        }
+        gst::BusSyncReply::Drop
+    });
+}
+
+/// The message, with the detail where that says more.
+pub(super) fn text(error: &gst::glib::Error, detail: &str) -> String {
+    if detail.is_empty() || detail.starts_with("../") {
+        error.message().to_owned()
+    } else {
+        detail.to_owned()
+    }
+}
+
+/// Stops a pipeline without holding up the caller: a hung camera can hold `set_state` for seconds.
+pub(super) fn stop(pipeline: gst::Pipeline) {
+    let spawned = std::thread::Builder::new().name("camera-stop".into()).spawn(move || {
+        if pipeline.set_state(gst::State::Null).is_err() {
+            tracing::warn!(pipeline = %pipeline.name(), "did not stop cleanly");
+        }
+    });
+    if let Err(error) = spawned {
+        tracing::error!("cannot start a thread to stop a camera: {error}");
+    }
+}

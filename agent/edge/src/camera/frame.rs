@@ -1,0 +1,65 @@
+//! One decoded picture in the decoder's own planes.
+
+use std::time::Instant;
+
+use gstreamer as gst;
+use gstreamer_video as gst_video;
+use gstreamer_video::prelude::*;
+use sharp_eyes_vision::{Colour, FrameView, PixelFormat, Plane};
+
+/// A picture that still lies in the decoder's memory: holding it keeps one buffer of the decoder's pool.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    buffer: gst::Buffer,
+    info: gst_video::VideoInfo,
+    arrived: Instant,
+}
+
+/// A frame cannot be looked at.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // the messages say it
+pub enum FrameError {
+    #[error("the decoder's buffer cannot be mapped for reading")]
+    Unmappable,
+    #[error("the decoder delivers {0}; expected I420 or NV12")]
+    Format(String),
+    #[error(transparent)]
+    Planes(#[from] sharp_eyes_vision::frame::FrameError),
+}
+
+impl Frame {
+    pub(super) fn new(buffer: gst::Buffer, info: gst_video::VideoInfo, arrived: Instant) -> Self {
+        Self { buffer, info, arrived }
+    }
+
+    /// When the access unit that it was decoded from had arrived completely.
+    pub fn arrived(&self) -> Instant {
+        self.arrived
+    }
+
+    /// Maps the planes, without a copy, for as long as `look` runs.
+    pub fn view<T>(&self, look: impl FnOnce(&FrameView<'_>) -> T) -> Result<T, FrameError> {
+        let format = match self.info.format() {
+            gst_video::VideoFormat::I420 => PixelFormat::I420,
+            gst_video::VideoFormat::Nv12 => PixelFormat::Nv12,
+            other => return Err(FrameError::Format(other.to_string())),
+        };
+        let mapped = gst_video::VideoFrameRef::from_buffer_ref_readable(&self.buffer, &self.info)
+            .map_err(|_| FrameError::Unmappable)?;
+        let mut planes = [Plane { data: &[], stride: 0 }; 3];
+        for index in 0..mapped.n_planes() {
+            let data = mapped.plane_data(index).map_err(|_| FrameError::Unmappable)?;
+            let stride = usize::try_from(mapped.plane_stride()[index as usize]).unwrap_or(0);
+            planes[index as usize] = Plane { data, stride };
+        }
+        let colorimetry = self.info.colorimetry();
+        let colour = match colorimetry.matrix() {
+            gst_video::VideoColorMatrix::Bt709 => Colour::Bt709,
+            _ => Colour::Bt601,
+        };
+        let full_range = colorimetry.range() == gst_video::VideoColorRange::Range0_255;
+        let planes = &planes[..mapped.n_planes() as usize];
+        let view = FrameView::new(mapped.width(), mapped.height(), format, colour, full_range, planes)?;
+        Ok(look(&view))
+    }
+}

@@ -1,0 +1,183 @@
+//! RTSP to access units: receives, depayloads and parses, and never decodes.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use gstreamer_app as gst_app;
+use tokio::sync::mpsc;
+
+use super::gate::UnitFacts;
+use super::{CameraError, CameraOptions, bus};
+use crate::secret::Secret;
+
+/// What RTP runs over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Transport {
+    /// Interleaved in the RTSP connection: passes firewalls, loses nothing, may stall.
+    #[default]
+    Tcp,
+    /// Datagrams.
+    Udp,
+}
+
+/// One coded picture, as the parser delivers it: byte stream, parameter sets before every keyframe.
+pub(super) struct AccessUnit {
+    sample: gst::Sample,
+    arrived: Instant,
+}
+
+impl AccessUnit {
+    /// Codec, profile, size.
+    pub(super) fn caps(&self) -> &gst::CapsRef {
+        self.sample.caps().expect("an appsink's sample has caps")
+    }
+
+    pub(super) fn facts(&self) -> UnitFacts {
+        let flags = self.sample.buffer().map(|buffer| buffer.flags()).unwrap_or(gst::BufferFlags::DELTA_UNIT);
+        UnitFacts { keyframe: !flags.contains(gst::BufferFlags::DELTA_UNIT) }
+    }
+
+    pub(super) fn arrived(&self) -> Instant {
+        self.arrived
+    }
+
+    pub(super) fn into_sample(self) -> gst::Sample {
+        self.sample
+    }
+}
+
+/// What is done with each access unit, on the receiving thread.
+type OnUnit = Box<dyn FnMut(AccessUnit) -> Result<(), CameraError> + Send>;
+
+/// A running ingest pipeline: `rtspsrc ! depayloader ! parser ! appsink`. Ends when dropped.
+pub(super) struct Ingest {
+    pipeline: gst::Pipeline,
+}
+
+impl Drop for Ingest {
+    fn drop(&mut self) {
+        bus::stop(self.pipeline.clone());
+    }
+}
+
+impl Ingest {
+    pub(super) fn start(
+        options: &CameraOptions,
+        login: Option<(String, Secret)>,
+        on_unit: impl FnMut(AccessUnit) -> Result<(), CameraError> + Send + 'static,
+        failed: mpsc::Sender<CameraError>,
+    ) -> Result<Self, CameraError> {
+        let pipeline = gst::Pipeline::builder().name(format!("ingest-{}", options.name)).build();
+        let source = gst::ElementFactory::make("rtspsrc")
+            .property("location", &options.url)
+            .property("latency", u32::try_from(options.latency.as_millis()).unwrap_or(u32::MAX))
+            .property_from_str(
+                "protocols",
+                match options.transport {
+                    Transport::Tcp => "tcp",
+                    Transport::Udp => "udp",
+                },
+            )
+            .property("timeout", 0_u64) // no silent change from UDP to TCP: the watchdog decides
+            .build()?;
+        if let Some((user, password)) = login {
+            source.set_property("user-id", user);
+            source.set_property("user-pw", password.expose());
+        }
+        pipeline.add(&source)?;
+        bus::forward(&pipeline, failed.clone(), describe);
+        take_one_video(&source);
+
+        // Handed to the first video pad; further pads find it taken.
+        let on_unit: Arc<Mutex<Option<OnUnit>>> = Arc::new(Mutex::new(Some(Box::new(on_unit))));
+        let weak = pipeline.downgrade();
+        source.connect_pad_added(move |_, pad| {
+            let Some(pipeline) = weak.upgrade() else { return };
+            let Some(on_unit) = on_unit.lock().ok().and_then(|mut slot| slot.take()) else { return };
+            if let Err(error) = attach(&pipeline, pad, on_unit, failed.clone()) {
+                let _ = failed.try_send(error); // full: an earlier error ends the connection already
+            }
+        });
+        let ingest = Self { pipeline };
+        ingest
+            .pipeline
+            .set_state(gst::State::Playing)
+            .map_err(|error| CameraError::GStreamer(error.to_string()))?;
+        Ok(ingest)
+    }
+}
+
+/// Audio, metadata and a second video stream are not even asked of the camera.
+fn take_one_video(source: &gst::Element) {
+    let taken = AtomicBool::new(false);
+    source.connect("select-stream", false, move |arguments| {
+        let caps = arguments.get(2).and_then(|value| value.get::<gst::Caps>().ok());
+        let is_video = caps
+            .as_ref()
+            .and_then(|caps| caps.structure(0))
+            .and_then(|structure| structure.get::<&str>("media").ok())
+            .is_some_and(|media| media == "video");
+        Some((is_video && !taken.swap(true, Ordering::Relaxed)).to_value())
+    });
+}
+
+/// Puts depayloader, parser and sink behind the pad that carries the video.
+fn attach(
+    pipeline: &gst::Pipeline,
+    pad: &gst::Pad,
+    mut on_unit: OnUnit,
+    failed: mpsc::Sender<CameraError>,
+) -> Result<(), CameraError> {
+    let caps = pad.current_caps().unwrap_or_else(|| pad.query_caps(None));
+    let encoding = caps.structure(0).and_then(|structure| structure.get::<String>("encoding-name").ok());
+    let (depayloader, parser, media) = match encoding.as_deref() {
+        Some("H264") => ("rtph264depay", "h264parse", "video/x-h264"),
+        Some("H265") => ("rtph265depay", "h265parse", "video/x-h265"),
+        other => return Err(CameraError::Encoding(other.unwrap_or("an unknown encoding").to_owned())),
+    };
+    let depayloader = gst::ElementFactory::make(depayloader).build()?;
+    // Parameter sets before every keyframe: whoever starts there needs nothing from before.
+    let parser = gst::ElementFactory::make(parser).property("config-interval", -1).build()?;
+    let units =
+        gst::Caps::builder(media).field("stream-format", "byte-stream").field("alignment", "au").build();
+    // The callback consumes each unit on the receiving thread, so that the one buffer allowed here never waits.
+    let sink = gst_app::AppSink::builder().caps(&units).sync(false).max_buffers(1).build();
+    sink.set_callbacks(
+        gst_app::AppSinkCallbacks::builder()
+            .new_sample(move |sink| {
+                let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
+                if sample.buffer().is_none() || sample.caps().is_none() {
+                    return Ok(gst::FlowSuccess::Ok);
+                }
+                on_unit(AccessUnit { sample, arrived: Instant::now() })
+                    .map(|()| gst::FlowSuccess::Ok)
+                    .map_err(|error| {
+                        let _ = failed.try_send(error); // full: an earlier error ends the connection already
+                        gst::FlowError::Error
+                    })
+            })
+            .build(),
+    );
+    let chain = [&depayloader, &parser, sink.upcast_ref::<gst::Element>()];
+    pipeline.add_many(chain)?;
+    gst::Element::link_many(chain)?;
+    for element in chain {
+        element.sync_state_with_parent()?;
+    }
+    let entry = depayloader.static_pad("sink").expect("a depayloader has a sink pad");
+    pad.link(&entry)
+        .map_err(|error| CameraError::GStreamer(format!("cannot link the depayloader: {error}")))?;
+    Ok(())
+}
+
+fn describe(error: &gst::glib::Error, detail: &str) -> CameraError {
+    let text = bus::text(error, detail);
+    match error.kind::<gst::ResourceError>() {
+        Some(gst::ResourceError::NotAuthorized) => CameraError::Refused(text),
+        Some(_) => CameraError::Unreachable(text),
+        None => CameraError::GStreamer(text),
+    }
+}

@@ -1,0 +1,214 @@
+//! Section `[[camera]]` with its zones, masks and rules.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use sharp_eyes_protocol::class::ObjectClass;
+use sharp_eyes_protocol::level::Severity;
+use sharp_eyes_protocol::topic::Name;
+use sharp_eyes_vision::geometry::{Point, Polygon};
+use sharp_eyes_vision::rules::IntrusionRule;
+use sharp_eyes_vision::schedule::Schedule;
+use toml::de::DeValue;
+
+use super::reader::{Section, Value};
+use crate::camera::{CameraOptions, GateMode, Transport};
+
+/// Most cameras of one box. Each has buffers of its own; see README for what a box carries.
+const CAMERAS_MAX: usize = 64;
+
+/// One `[[camera]]`.
+#[derive(Clone, Debug)]
+pub struct CameraConfig {
+    /// How its stream is fetched and decoded.
+    pub stream: CameraOptions,
+    /// How often a frame is analysed, per second.
+    pub analysed_fps: f32,
+    /// What nobody may look at.
+    pub masks: Vec<Polygon>,
+    /// What is an incident.
+    pub rules: Vec<IntrusionRule>,
+}
+
+/// The cameras, if each could be read.
+pub(super) fn cameras(root: &Section<'_>) -> Option<Vec<CameraConfig>> {
+    let sections = root.sections("camera");
+    if sections.is_empty() && !root.has("camera") {
+        root.problem("camera", "missing; expected at least one [[camera]]");
+    }
+    if sections.len() > CAMERAS_MAX {
+        root.problem("camera", format!("{} cameras; a box carries at most {CAMERAS_MAX}", sections.len()));
+    }
+    let mut names = BTreeSet::new();
+    let cameras: Vec<_> = sections.into_iter().map(|section| camera(section, &mut names)).collect();
+    cameras.into_iter().collect()
+}
+
+fn camera(section: Section<'_>, names: &mut BTreeSet<String>) -> Option<CameraConfig> {
+    let name = section.required::<Name>("name");
+    if let Some(name) = &name
+        && !names.insert(name.to_string())
+    {
+        section.problem("name", format!("another camera is called {name} already"));
+    }
+    let url = section.required::<String>("url").filter(|url| url_fits(&section, url));
+    let user = section.optional::<String>("user");
+    let password_file = section.optional::<PathBuf>("password_file");
+    if section.has("user") != section.has("password_file") {
+        section.problem("user", "user and password_file belong together; set both or neither");
+    }
+    let transport = section.or("transport", Transport::Tcp);
+    let latency = section.or("latency", Duration::from_millis(200));
+    if latency > Duration::from_secs(10) {
+        section.problem("latency", "expected at most \"10s\"");
+    }
+    let decoder = section.optional::<String>("decoder");
+    let gate = section.or("gate", GateMode::Always);
+    let analysed_fps = section.or::<f32>("analysed_fps", 5.0);
+    if !(0.1..=30.0).contains(&analysed_fps) {
+        section.problem("analysed_fps", "expected 0.1 to 30");
+    }
+    let masks = section.or("masks", Vec::new());
+    let zones = zones(&section);
+    let mut rule_names = BTreeSet::new();
+    let rules: Vec<_> =
+        section.sections("rule").into_iter().map(|section| rule(section, &zones, &mut rule_names)).collect();
+    section.finish();
+    let stream = CameraOptions {
+        name: name?,
+        url: url?,
+        login: user.zip(password_file),
+        transport,
+        latency,
+        decoder,
+        gate,
+    };
+    Some(CameraConfig { stream, analysed_fps, masks, rules: rules.into_iter().collect::<Option<_>>()? })
+}
+
+fn url_fits(section: &Section<'_>, url: &str) -> bool {
+    // Never repeat the URL in the message: this is where people put passwords.
+    let Some(rest) = url.strip_prefix("rtsp://").or_else(|| url.strip_prefix("rtsps://")) else {
+        section.problem("url", "expected rtsp://HOST/PATH or rtsps://HOST/PATH");
+        return false;
+    };
+    let authority = rest.split(['/', '?']).next().unwrap_or_default();
+    if rest.contains('@') {
+        section.problem("url", "holds a user or password; use the keys user and password_file instead");
+        return false;
+    }
+    if authority.is_empty() || authority.starts_with(':') || url.contains(char::is_whitespace) {
+        section.problem("url", "names no host; expected rtsp://HOST/PATH");
+        return false;
+    }
+    true
+}
+
+/// Zones by name. A zone whose polygon is wrong is there as `None`, so that its rules are not blamed too.
+fn zones(camera: &Section<'_>) -> BTreeMap<String, Option<Polygon>> {
+    let mut zones = BTreeMap::new();
+    for section in camera.sections("zone") {
+        let name = section.required::<Name>("name");
+        let polygon = section.required::<Polygon>("polygon");
+        if let Some(name) = name {
+            let twice = zones.insert(name.to_string(), polygon).is_some();
+            if twice {
+                section.problem("name", format!("another zone of this camera is called {name} already"));
+            }
+        }
+        section.finish();
+    }
+    zones
+}
+
+fn rule(
+    section: Section<'_>,
+    zones: &BTreeMap<String, Option<Polygon>>,
+    names: &mut BTreeSet<String>,
+) -> Option<IntrusionRule> {
+    let name = section.required::<Name>("name");
+    if let Some(name) = &name
+        && !names.insert(name.to_string())
+    {
+        section.problem("name", format!("another rule of this camera is called {name} already"));
+    }
+    let kind = section.required::<String>("kind");
+    if let Some(kind) = kind.filter(|kind| kind != "intrusion") {
+        section.problem("kind", format!("{kind:?} is no rule; the rules are \"intrusion\""));
+    }
+    let zone = section.required::<Name>("zone");
+    let polygon = zone.as_ref().and_then(|zone| match zones.get(zone.as_str()) {
+        Some(polygon) => polygon.clone(),
+        None => {
+            let known: Vec<_> = zones.keys().map(String::as_str).collect();
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            section.problem("zone", format!("\"{zone}\" is no zone of this camera; its zones: {known}"));
+            None
+        }
+    });
+    let classes = section.required::<Vec<ObjectClass>>("classes");
+    if classes.as_ref().is_some_and(Vec::is_empty) {
+        section.problem("classes", "is empty: the rule could never alarm; expected such as [\"person\"]");
+    }
+    let dwell = section.or("dwell", Duration::from_secs(2));
+    let cooldown = section.or("cooldown", Duration::from_secs(60));
+    let severity = section.required::<Severity>("severity");
+    let always: Schedule = "always".parse().expect("a schedule says \"always\" like that");
+    let schedule = section.or("schedule", always);
+    let min_score = section.optional::<f32>("min_score");
+    if min_score.is_some_and(|score| !(0.01..=1.0).contains(&score)) {
+        section.problem("min_score", "expected 0.01 to 1");
+    }
+    let evidence = section.or("evidence", true);
+    section.finish();
+    Some(IntrusionRule {
+        name: name?,
+        zone: zone?,
+        polygon: polygon?,
+        classes: classes?,
+        dwell,
+        cooldown,
+        severity: severity?,
+        schedule,
+        min_score,
+        evidence,
+    })
+}
+
+impl Value for Polygon {
+    const EXPECTED: &'static str =
+        "3 to 32 points in fractions of the picture, such as [[0.1, 0.5], [0.9, 0.5], [0.5, 1.0]]";
+
+    fn read(value: &DeValue<'_>) -> Result<Self, String> {
+        let points = Vec::<Vec<f32>>::read(value).map_err(|_| Self::unexpected(value))?;
+        let points = points.into_iter().map(|point| match point[..] {
+            [x, y] => Ok(Point { x, y }),
+            _ => Err(format!("a point has two numbers, found {}; expected {}", point.len(), Self::EXPECTED)),
+        });
+        Polygon::new(points.collect::<Result<_, _>>()?).map_err(|error| error.to_string())
+    }
+}
+
+impl Value for Transport {
+    const EXPECTED: &'static str = "\"tcp\" or \"udp\"";
+
+    fn read(value: &DeValue<'_>) -> Result<Self, String> {
+        match value.as_str() {
+            Some("tcp") => Ok(Self::Tcp),
+            Some("udp") => Ok(Self::Udp),
+            _ => Err(Self::unexpected(value)),
+        }
+    }
+}
+
+impl Value for GateMode {
+    const EXPECTED: &'static str = "\"always\"";
+
+    fn read(value: &DeValue<'_>) -> Result<Self, String> {
+        match value.as_str() {
+            Some("always") => Ok(Self::Always),
+            _ => Err(Self::unexpected(value)),
+        }
+    }
+}

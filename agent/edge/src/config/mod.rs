@@ -1,0 +1,267 @@
+//! The one configuration file: strict, with every problem reported at once.
+//!
+//! A file becomes the options of each component here and nowhere else; the components know nothing of TOML.
+//! Nothing is tried while reading: no file that the configuration names is opened, no host is looked up.
+
+mod camera;
+mod reader;
+mod units;
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+use sharp_eyes_protocol::topic::{Name, Site};
+
+pub use camera::CameraConfig;
+pub use reader::Problem;
+use reader::{Bytes, Document, Section};
+
+/// Everything that an installer can say.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where the box stands in the tree.
+    pub site: Site,
+    /// The time zone that schedules are judged in.
+    pub time_zone: TimeZone,
+    /// Where alerts wait for the broker.
+    pub state: StateConfig,
+    /// The broker that they wait for.
+    pub broker: BrokerConfig,
+    /// What looks at frames.
+    pub detector: DetectorConfig,
+    /// Where metrics are served, if at all.
+    pub metrics: Option<SocketAddr>,
+    /// At least one camera.
+    pub cameras: Vec<CameraConfig>,
+}
+
+/// Section `[state]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateConfig {
+    /// Folder of the outbox.
+    pub folder: PathBuf,
+    /// Most bytes of alerts and pictures on disk.
+    pub max_size: u64,
+    /// Longest time that anything is kept for the broker.
+    pub max_age: Duration,
+}
+
+/// Section `[broker]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BrokerConfig {
+    /// Host name or address.
+    pub host: String,
+    /// Port: 1883 without TLS, 8883 with it.
+    pub port: u16,
+    /// User name.
+    pub user: Option<String>,
+    /// File with the password and nothing else.
+    pub password_file: Option<PathBuf>,
+    /// MQTT keep-alive.
+    pub keep_alive: Duration,
+    /// Section `[broker.tls]`.
+    pub tls: Option<TlsConfig>,
+}
+
+/// Section `[broker.tls]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsConfig {
+    /// PEM file with the authorities that the broker's certificate is checked against.
+    pub ca: PathBuf,
+    /// PEM files with the box's own certificate and its key.
+    pub client: Option<(PathBuf, PathBuf)>,
+}
+
+/// Section `[detector]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DetectorConfig {
+    /// Folder with `manifest.toml` and `model.onnx`.
+    pub model: PathBuf,
+    /// ONNX Runtime's shared library.
+    pub runtime: PathBuf,
+    /// Threads of one inference.
+    pub threads: usize,
+}
+
+/// The configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read at all.
+    #[error("cannot read the configuration {}: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file was read; these are all its problems.
+    #[error("{}", Problems { path, problems })]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// At least one.
+        problems: Vec<Problem>,
+    },
+}
+
+struct Problems<'a> {
+    path: &'a Path,
+    problems: &'a [Problem],
+}
+
+impl fmt::Display for Problems<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = self.problems.len();
+        let noun = if count == 1 { "problem" } else { "problems" };
+        write!(f, "{count} {noun} in {}", self.path.display())?;
+        self.problems.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
+    }
+}
+
+impl Config {
+    /// Reads a file.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+        Self::parse(&text).map_err(|problems| ConfigError::Invalid { path: path.to_owned(), problems })
+    }
+
+    /// Reads a text, or says all that is wrong with it in the order of the text.
+    pub fn parse(text: &str) -> Result<Self, Vec<Problem>> {
+        let document = Document::new(text);
+        let table = document.parse();
+        let config = read(Section::root(&document, &table));
+        let problems = document.into_problems();
+        match config {
+            Some(config) if problems.is_empty() => Ok(config),
+            _ => Err(problems),
+        }
+    }
+}
+
+/// The configuration, if each part of it could be read; what could not has been reported.
+fn read(root: Section<'_>) -> Option<Config> {
+    let site = root.required_section("site").and_then(site);
+    let state = root.required_section("state").and_then(state);
+    let broker = root.required_section("broker").and_then(broker);
+    let detector = root.required_section("detector").and_then(detector);
+    let metrics = match root.section("metrics") {
+        Some(section) => metrics(section).map(Some),
+        None => Some(None),
+    };
+    let cameras = camera::cameras(&root);
+    root.finish();
+    let (site, time_zone) = site?;
+    Some(Config {
+        site,
+        time_zone,
+        state: state?,
+        broker: broker?,
+        detector: detector?,
+        metrics: metrics?,
+        cameras: cameras?,
+    })
+}
+
+fn site(section: Section<'_>) -> Option<(Site, TimeZone)> {
+    let district = section.required::<Name>("district");
+    let township = section.required::<Name>("township");
+    let village = section.required::<Name>("village");
+    let box_name = section.required::<Name>("box");
+    let zone_name = section.required::<String>("time_zone");
+    let time_zone = zone_name.and_then(|name| {
+        let zone = TimeZone::get(&name);
+        if zone.is_err() {
+            section.problem(
+                "time_zone",
+                format!("{name:?} is no time zone; expected one such as \"Asia/Shanghai\""),
+            );
+        }
+        zone.ok()
+    });
+    section.finish();
+    let site = Site { district: district?, township: township?, village: village?, box_name: box_name? };
+    Some((site, time_zone?))
+}
+
+fn state(section: Section<'_>) -> Option<StateConfig> {
+    let folder = section.required("folder");
+    let Bytes(max_size) = section.or("max_size", Bytes(512 << 20));
+    let max_age = section.or("max_age", Duration::from_secs(30 * 86_400));
+    if max_size < 4 << 20 {
+        section.problem("max_size", "is too small for the database itself; expected at least \"4MB\"");
+    }
+    section.finish();
+    Some(StateConfig { folder: folder?, max_size, max_age })
+}
+
+fn broker(section: Section<'_>) -> Option<BrokerConfig> {
+    let host = section.required::<String>("host");
+    if host.as_ref().is_some_and(|host| host.contains(['/', '@', ' '])) {
+        section.problem(
+            "host",
+            "expected a host name or address alone; user and password have keys of their own",
+        );
+    }
+    let user = section.optional::<String>("user");
+    let password_file = section.optional("password_file");
+    if password_file.is_some() && user.is_none() && !section.has("user") {
+        section.problem("password_file", "has no user; set user as well");
+    }
+    let keep_alive = section.or("keep_alive", Duration::from_secs(10));
+    if !(Duration::from_secs(5)..=Duration::from_secs(600)).contains(&keep_alive) {
+        section.problem("keep_alive", "expected \"5s\" to \"10min\"");
+    }
+    let tls = match section.section("tls") {
+        Some(section) => tls(section).map(Some),
+        None => Some(None),
+    };
+    let port = section.or("port", if section.has("tls") { 8883 } else { 1883 });
+    let plain = !section.has("tls");
+    if plain && user.is_some() && host.as_deref().is_some_and(|host| !is_loopback(host)) {
+        section.problem("user", "a password would cross the network in the clear; add [broker.tls]");
+    }
+    section.finish();
+    Some(BrokerConfig { host: host?, port, user, password_file, keep_alive, tls: tls? })
+}
+
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+fn tls(section: Section<'_>) -> Option<TlsConfig> {
+    let ca = section.required("ca");
+    let certificate = section.optional("certificate");
+    let key = section.optional("key");
+    if section.has("certificate") != section.has("key") {
+        section.problem("certificate", "certificate and key belong together; set both or neither");
+    }
+    section.finish();
+    Some(TlsConfig { ca: ca?, client: certificate.zip(key) })
+}
+
+fn detector(section: Section<'_>) -> Option<DetectorConfig> {
+    let model = section.required("model");
+    let runtime = section.or("runtime", PathBuf::from("/usr/lib/sharp-eyes/libonnxruntime.so"));
+    let threads = section.or::<u16>("threads", 1);
+    if !(1..=64).contains(&threads) {
+        section.problem("threads", "expected 1 to 64");
+    }
+    section.finish();
+    Some(DetectorConfig { model: model?, runtime, threads: usize::from(threads) })
+}
+
+fn metrics(section: Section<'_>) -> Option<SocketAddr> {
+    let listen = section.or("listen", SocketAddr::from((Ipv4Addr::LOCALHOST, 9464)));
+    if !listen.ip().is_loopback() {
+        section.problem("listen", "metrics are served on loopback only; expected \"127.0.0.1:PORT\"");
+    }
+    section.finish();
+    Some(listen)
+}
+
+#[cfg(test)]
+mod tests;

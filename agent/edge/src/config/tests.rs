@@ -1,0 +1,149 @@
+use super::*;
+
+const MINIMAL: &str = r#"
+[site]
+district = "lan-xi"
+township = "yun-shan"
+village = "wang-cun"
+box = "box-1"
+time_zone = "Asia/Shanghai"
+
+[state]
+folder = "/var/lib/sharp-eyes"
+
+[broker]
+host = "127.0.0.1"
+
+[detector]
+model = "/usr/share/sharp-eyes/models/builtin"
+
+[[camera]]
+name = "gate"
+url = "rtsp://10.0.0.7/stream"
+
+[[camera.zone]]
+name = "yard"
+polygon = [[0.1, 0.3], [0.9, 0.3], [0.9, 1]]
+
+[[camera.rule]]
+name = "night"
+kind = "intrusion"
+zone = "yard"
+classes = ["person"]
+severity = "major"
+"#;
+
+/// Changes the minimal file and compares the problems with `LINE KEY: part of the message`.
+fn check(change: &[(&str, &str)], expected: &[&str]) {
+    let mut text = MINIMAL.to_owned();
+    for (from, to) in change {
+        assert!(text.contains(from), "{from:?} is not in the file");
+        text = text.replacen(from, to, 1);
+    }
+    let problems = Config::parse(&text).err().unwrap_or_default();
+    let said: Vec<_> = problems.iter().map(|p| format!("{} {}: {}", p.line, p.key, p.message)).collect();
+    assert_eq!(said.len(), expected.len(), "{said:#?}");
+    for (said, expected) in said.iter().zip(expected) {
+        let (place, message) = expected.split_once(": ").unwrap();
+        assert!(
+            said.starts_with(&format!("{place}: ")) && said.contains(message),
+            "{said:?} is not {expected:?}"
+        );
+    }
+}
+
+#[test]
+fn the_minimal_file_is_enough_and_its_defaults_are_the_documented_ones() {
+    let config = Config::parse(MINIMAL).unwrap();
+    assert_eq!(config.broker.port, 1883);
+    assert_eq!(config.state.max_age, Duration::from_secs(30 * 86_400));
+    assert_eq!(config.detector.threads, 1);
+    let camera = &config.cameras[0];
+    assert_eq!(camera.analysed_fps, 5.0);
+    assert_eq!(camera.rules[0].dwell, Duration::from_secs(2));
+    assert!(camera.rules[0].evidence);
+}
+
+#[test]
+fn each_mistake_is_named_with_its_place_and_what_would_be_right() {
+    check(
+        &[("village = ", "vilage = ")],
+        &["2 site.village: missing", "5 site.vilage: did you mean \"village\"?"],
+    );
+    check(&[("\"lan-xi\"", "\"Lan Xi\"")], &["3 site.district: no name"]);
+    check(&[("Asia/Shanghai", "Asia/Shangai")], &["7 site.time_zone: no time zone"]);
+    check(&[("host = \"127.0.0.1\"", "host = 1")], &["13 broker.host: expected a text"]);
+    check(
+        &[("[detector]", "[detektor]")],
+        &["1 detector: missing", "15 detektor: did you mean \"detector\"?"],
+    );
+    check(&[("[0.9, 1]]", "[0.9, 1.5]]")], &["24 camera[0].zone[0].polygon: 0 to 1"]);
+    check(&[("[\"person\"]", "[\"face\"]")], &["30 camera[0].rule[0].classes: no class"]);
+    check(&[("zone = \"yard\"", "zone = \"yrad\"")], &["29 camera[0].rule[0].zone: its zones: yard"]);
+    check(&[("kind = \"intrusion\"", "kind = \"loitering\"")], &["28 camera[0].rule[0].kind: the rules are"]);
+    check(
+        &[("severity = \"major\"", "severity = \"high\"")],
+        &["31 camera[0].rule[0].severity: minor, major, critical"],
+    );
+    check(&[("severity = ", "dwell = \"2\"\nseverity = ")], &["31 camera[0].rule[0].dwell: with its unit"]);
+    check(
+        &[("severity = ", "schedule = \"nightly\"\nseverity = ")],
+        &["31 camera[0].rule[0].schedule: nightly"],
+    );
+    check(
+        &[("host = ", "user = \"u\"\nhost = "), ("127.0.0.1", "mqtt.lan")],
+        &["13 broker.user: [broker.tls]"],
+    );
+    check(
+        &[("[detector]", "[metrics]\nlisten = \"0.0.0.0:1\"\n[detector]")],
+        &["16 metrics.listen: loopback"],
+    );
+}
+
+#[test]
+fn five_mistakes_are_five_problems_in_the_order_of_the_file() {
+    check(
+        &[
+            ("district = \"lan-xi\"", "district = 7"),
+            ("folder = \"/var/lib/sharp-eyes\"", "folder = \"\""),
+            ("rtsp://", "http://"),
+            ("[0.1, 0.3], ", ""),
+            ("severity = \"major\"", "severity = \"high\""),
+        ],
+        &[
+            "3 site.district: expected a name",
+            "10 state.folder: expected a path",
+            "20 camera[0].url: expected rtsp://",
+            "24 camera[0].zone[0].polygon: 3 to 32",
+            "31 camera[0].rule[0].severity: no severity",
+        ],
+    );
+}
+
+#[test]
+fn a_password_in_a_url_is_refused_and_not_repeated() {
+    let text = MINIMAL.replace("rtsp://10.0.0.7/", "rtsp://admin:tiger@10.0.0.7/");
+    let problems = Config::parse(&text).unwrap_err();
+    assert_eq!(problems.len(), 1);
+    assert!(problems[0].message.contains("password_file"), "{}", problems[0]);
+    assert!(!problems[0].to_string().contains("tiger"), "{}", problems[0]);
+}
+
+#[test]
+fn a_file_that_is_no_toml_says_where() {
+    check(&[("[state]", "[state")], &["9 : "]);
+}
+
+#[test]
+fn every_file_below_config_is_a_configuration() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config");
+    let mut count = 0;
+    for entry in std::fs::read_dir(&folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            Config::load(&path).unwrap_or_else(|error| panic!("{error}"));
+            count += 1;
+        }
+    }
+    assert!(count > 0, "no configuration in {}", folder.display());
+}

@@ -1,0 +1,170 @@
+//! `GET /metrics` for Prometheus and `GET /health` for people, on loopback. Both are made from one health snapshot,
+//! so that they cannot disagree.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
+use axum::routing::get;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use sharp_eyes_protocol::report::{CameraState, DetectorState, Health};
+
+use crate::uplink::Latency;
+
+/// Where the numbers come from.
+pub type Source = Arc<dyn Fn() -> (Health, Latency) + Send + Sync>;
+
+/// Metrics cannot be served.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot serve metrics on {listen}: {source}; choose another port in [metrics]")]
+pub struct ListenError {
+    listen: SocketAddr,
+    source: std::io::Error,
+}
+
+/// Opens the port. The returned future serves until it is dropped.
+pub async fn serve(
+    listen: SocketAddr,
+    source: Source,
+) -> Result<impl Future<Output = std::io::Result<()>> + Send, ListenError> {
+    let failed = |source| ListenError { listen, source };
+    let listener = tokio::net::TcpListener::bind(listen).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    tracing::info!("metrics on http://{address}/metrics, health on http://{address}/health");
+    let routes = Router::new()
+        .route("/metrics", get(|State(source): State<Source>| async move { text(&source) }))
+        .route("/health", get(|State(source): State<Source>| async move { json(&source) }))
+        .with_state(source);
+    Ok(async move { axum::serve(listener, routes).await })
+}
+
+fn json(source: &Source) -> impl IntoResponse + use<> {
+    let health =
+        serde_json::to_string_pretty(&source().0).expect("health holds nothing that JSON cannot say");
+    ([(CONTENT_TYPE, "application/json")], health)
+}
+
+fn text(source: &Source) -> impl IntoResponse + use<> {
+    let (health, latency) = source();
+    let mut text = String::new();
+    encode(&mut text, &registry(&health, &latency)).expect("writing to a String does not fail");
+    ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
+}
+
+type Labels = [(&'static str, String); 1];
+type Number = Gauge<f64, AtomicU64>;
+
+/// A registry of this one moment.
+fn registry(health: &Health, latency: &Latency) -> Registry {
+    let mut registry = Registry::with_prefix("sharp_eyes");
+    cameras(&mut registry, health);
+    counter(&mut registry, "inferences", "Frames looked at by the detector", health.detector.inferences);
+    counter(&mut registry, "inference_failures", "Inferences that failed", health.detector.failures);
+    gauge(
+        &mut registry,
+        "inference_mean_milliseconds",
+        "Mean time of one look",
+        health.detector.inference_ms,
+    );
+    let running = f64::from(u8::from(health.detector.state == DetectorState::Running));
+    gauge(&mut registry, "detector_running", "1 while the detector looks at frames", running);
+    let outbox = &health.outbox;
+    gauge(&mut registry, "outbox_alerts", "Alerts that wait for the broker", outbox.alerts as f64);
+    gauge(&mut registry, "outbox_evidence", "Pictures that wait for the broker", outbox.evidence as f64);
+    gauge(&mut registry, "outbox_bytes", "Bytes of alerts and pictures that wait", outbox.bytes as f64);
+    gauge(&mut registry, "outbox_parked", "Alerts refused by the broker and kept", outbox.parked as f64);
+    gauge(
+        &mut registry,
+        "outbox_failing",
+        "1 while the outbox cannot be written",
+        f64::from(u8::from(outbox.failure.is_some())),
+    );
+    counter(
+        &mut registry,
+        "outbox_evicted_evidence",
+        "Pictures given up for want of space",
+        outbox.evicted_evidence,
+    );
+    counter(
+        &mut registry,
+        "outbox_evicted_alerts",
+        "Alerts given up for want of space",
+        outbox.evicted_alerts,
+    );
+    let uplink = &health.uplink;
+    gauge(
+        &mut registry,
+        "uplink_connected",
+        "1 while the broker is there",
+        f64::from(u8::from(uplink.connected)),
+    );
+    counter(&mut registry, "uplink_acknowledged", "Messages acknowledged by the broker", uplink.acknowledged);
+    counter(&mut registry, "uplink_refused", "Messages refused by the broker", uplink.refused);
+    counter(
+        &mut registry,
+        "uplink_failures",
+        "Connections to the broker that ended in an error",
+        uplink.failures,
+    );
+    let quantiles = Family::<Labels, Number>::default();
+    for (quantile, value) in [("0.5", latency.p50), ("0.99", latency.p99)] {
+        let label = [("quantile", quantile.to_owned())];
+        quantiles.get_or_create(&label).set(value.map_or(f64::NAN, |value| value.as_secs_f64()));
+    }
+    let help = "From the arrival of the frame to PUBLISH, of the newest alerts";
+    registry.register("alert_latency_seconds", help, quantiles);
+    gauge(&mut registry, "uptime_seconds", "Since the agent started", health.uptime_s as f64);
+    registry
+}
+
+fn cameras(registry: &mut Registry, health: &Health) {
+    type Read = fn(&sharp_eyes_protocol::report::CameraHealth) -> u64;
+    let counters: [(&str, &str, Read); 8] = [
+        ("camera_received", "Access units received", |camera| camera.received),
+        ("camera_skipped", "Access units that the gate kept from the decoder", |camera| camera.skipped),
+        ("camera_decoded", "Frames decoded", |camera| camera.decoded),
+        ("camera_analysed", "Frames looked at by the detector", |camera| camera.analysed),
+        ("camera_dropped", "Frames replaced by a newer one before the detector came to them", |camera| {
+            camera.dropped
+        }),
+        ("camera_failures", "Connections that ended in an error", |camera| camera.failures),
+        ("camera_detections", "Detections above their threshold", |camera| camera.detections),
+        ("camera_alerts", "Alerts raised", |camera| camera.alerts),
+    ];
+    for (name, help, read) in counters {
+        let family = Family::<Labels, Counter>::default();
+        for camera in &health.cameras {
+            family.get_or_create(&[("camera", camera.name.to_string())]).inc_by(read(camera));
+        }
+        registry.register(name, help, family);
+    }
+    let (blind, streaming) = (Family::<Labels, Number>::default(), Family::<Labels, Number>::default());
+    for camera in &health.cameras {
+        let label = [("camera", camera.name.to_string())];
+        blind.get_or_create(&label).set(camera.blind_s);
+        let comes = camera.state == CameraState::Streaming;
+        streaming.get_or_create(&label).set(f64::from(u8::from(comes)));
+    }
+    registry.register("camera_blind_seconds", "Time without pictures since the agent started", blind);
+    registry.register("camera_streaming", "1 while pictures come", streaming);
+}
+
+fn counter(registry: &mut Registry, name: &str, help: &str, value: u64) {
+    let counter = Counter::<u64>::default();
+    counter.inc_by(value);
+    registry.register(name, help, counter);
+}
+
+fn gauge(registry: &mut Registry, name: &str, help: &str, value: f64) {
+    let gauge = Number::default();
+    gauge.set(value);
+    registry.register(name, help, gauge);
+}
