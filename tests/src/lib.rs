@@ -1,1 +1,24 @@
-//! Harness.
+//! A whole village on one machine: cameras, broker, agent and console as real processes, for tests, demo and bench.
+//!
+//! # Layout
+//!
+//! - [`places`]: where footage, models, libraries and binaries are;
+//! - [`wait`]: waiting for a condition, the only way in which anything here waits;
+//! - [`process`]: a child process that can be frozen, stopped and killed, and never outlives its test;
+//! - [`camera`]: a camera simulator, [`broker`]: a mosquitto, [`agent`]: the agent, each as a process;
+//! - [`village`]: the configuration file that joins them;
+//! - [`console`]: what a township sees: everything that the agent publishes;
+//! - [`usage`]: what a process costs.
+//!
+//! Invariants: every port is a free one, every file lies below a folder that the caller names, whatever was started
+//! is gone when its value is dropped.
+
+pub mod agent;
+pub mod broker;
+pub mod camera;
+pub mod console;
+pub mod places;
+pub mod process;
+pub mod usage;
+pub mod village;
+pub mod wait;

@@ -128,7 +128,8 @@ fn encode(clip: &Path, encoding: &Encoding) -> Result<Footage> {
         let Ok(sample) = sink.pull_sample() else { break };
         let buffer = sample.buffer().context("a sample without data")?;
         let bytes = buffer.map_readable()?.as_slice().to_vec();
-        access_units.push(AccessUnit { keyframe: !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT), bytes });
+        access_units
+            .push(AccessUnit { keyframe: !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT), bytes });
     }
     let failure = failure_of(&pipeline);
     pipeline.set_state(gst::State::Null)?;
@@ -165,8 +166,10 @@ fn pipeline(clip: &Path, middle: &str) -> Result<gst::Pipeline> {
         "filesrc name=source ! decodebin caps=video/x-raw(ANY) expose-all-streams=false ! {middle} \
          ! appsink name=sink sync=false max-buffers=16"
     );
-    let pipeline =
-        gst::parse::launch(&line)?.downcast::<gst::Pipeline>().ok().context("a launch line makes a pipeline")?;
+    let pipeline = gst::parse::launch(&line)?
+        .downcast::<gst::Pipeline>()
+        .ok()
+        .context("a launch line makes a pipeline")?;
     pipeline.by_name("source").context("no source")?.set_property("location", clip);
     Ok(pipeline)
 }

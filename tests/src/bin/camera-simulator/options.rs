@@ -143,7 +143,9 @@ mod tests {
 
     #[test]
     fn a_mount_names_a_file_and_perhaps_a_start() {
-        for (text, file, start_at_s) in [("gate=a.avi", "a.avi", 0), ("gate=a@b.avi", "a@b.avi", 0), ("gate=a.avi@40", "a.avi", 40)] {
+        for (text, file, start_at_s) in
+            [("gate=a.avi", "a.avi", 0), ("gate=a@b.avi", "a@b.avi", 0), ("gate=a.avi@40", "a.avi", 40)]
+        {
             let expected = Mount { name: "gate".into(), file: file.into(), start_at_s };
             assert_eq!(mount(text.into()).unwrap(), expected);
         }

@@ -61,7 +61,8 @@ pub(crate) fn serve(options: &Options) -> Result<()> {
     });
 
     let main_loop = glib::MainLoop::new(None, false);
-    let _source = server.attach(None).with_context(|| format!("port {} cannot be listened on", options.port))?;
+    let _source =
+        server.attach(None).with_context(|| format!("port {} cannot be listened on", options.port))?;
     report(&serde_json::json!({ "port": server.bound_port() }));
     if options.until_stdin_closes {
         let main_loop = main_loop.clone();

@@ -1,0 +1,137 @@
+//! A mosquitto as a process, on a port of its own: it has nothing to do with one that runs as a service.
+
+use std::fmt::Write as _;
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::process::Process;
+use crate::{places, wait};
+
+/// What kind of broker.
+#[derive(Clone, Debug, Default)]
+pub struct BrokerOptions {
+    /// Whether it keeps sessions, queues and retained messages over a kill.
+    pub persistent: bool,
+    /// Who may connect to [`Broker::port`]; anybody where `None`.
+    pub login: Option<(String, String)>,
+    /// A second listener that speaks TLS and wants a client certificate.
+    pub tls: Option<TlsFiles>,
+}
+
+/// PEM files.
+#[derive(Clone, Debug)]
+pub struct TlsFiles {
+    /// Who signs both sides' certificates.
+    pub ca: PathBuf,
+    /// The broker's.
+    pub certificate: PathBuf,
+    /// The broker's.
+    pub key: PathBuf,
+}
+
+/// A running or killed broker.
+#[derive(Debug)]
+pub struct Broker {
+    port: u16,
+    tls_port: u16,
+    configuration: PathBuf,
+    log: PathBuf,
+    process: Option<Process>,
+}
+
+impl Broker {
+    /// Returns once it accepts connections.
+    pub fn start(folder: &Path, options: &BrokerOptions) -> Result<Self> {
+        let mut broker = Self {
+            port: places::free_port()?,
+            tls_port: places::free_port()?,
+            configuration: folder.join("mosquitto.conf"),
+            log: folder.join("mosquitto.log"),
+            process: None,
+        };
+        std::fs::write(&broker.configuration, broker.configure(folder, options)?)?;
+        broker.restart()?;
+        Ok(broker)
+    }
+
+    /// Where it listens without TLS, on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Where it listens with TLS, on 127.0.0.1, if it does.
+    pub fn tls_port(&self) -> u16 {
+        self.tls_port
+    }
+
+    /// Its process.
+    pub fn process(&mut self) -> Result<&mut Process> {
+        self.process.as_mut().context("the broker was killed")
+    }
+
+    /// Pulls the plug.
+    pub fn kill(&mut self) -> Result<()> {
+        match self.process.take() {
+            Some(process) => process.kill(),
+            None => Ok(()),
+        }
+    }
+
+    /// Starts it again on the ports that it had, with the configuration that it had.
+    pub fn restart(&mut self) -> Result<()> {
+        self.kill()?;
+        let mut command = Command::new(mosquitto());
+        command.arg("-c").arg(&self.configuration).stdin(Stdio::null()).stdout(Stdio::null());
+        let mut process = Process::start("mosquitto", command, &self.log)?;
+        let address = ("127.0.0.1", self.port);
+        wait::until("mosquitto to listen", wait::PATIENCE, || {
+            (process.ended().is_some() || TcpStream::connect(address).is_ok()).then_some(())
+        })?;
+        if process.ended().is_some() {
+            bail!("mosquitto does not start: {}", process.last_words(5));
+        }
+        self.process = Some(process);
+        Ok(())
+    }
+
+    fn configure(&self, folder: &Path, options: &BrokerOptions) -> Result<String> {
+        // Without `user root`, a mosquitto started by root becomes another user, who may not enter the folder.
+        let mut text =
+            String::from("user root\nper_listener_settings true\nlog_dest stderr\nmax_queued_messages 0\n");
+        if options.persistent {
+            let folder = folder.join("mosquitto");
+            std::fs::create_dir_all(&folder)?;
+            writeln!(text, "persistence true\npersistence_location {}/", folder.display())?;
+            text += "autosave_on_changes true\nautosave_interval 1\n";
+        }
+        writeln!(text, "listener {} 127.0.0.1", self.port)?;
+        match &options.login {
+            Some((user, password)) => {
+                let file = folder.join("mosquitto.passwords");
+                let mut make = Command::new("mosquitto_passwd");
+                make.args(["-b", "-c"]).arg(&file).args([user, password]).stderr(Stdio::null());
+                ensure!(
+                    make.status().context("running mosquitto_passwd")?.success(),
+                    "mosquitto_passwd failed"
+                );
+                writeln!(text, "allow_anonymous false\npassword_file {}", file.display())?;
+            }
+            None => text += "allow_anonymous true\n",
+        }
+        if let Some(TlsFiles { ca, certificate, key }) = &options.tls {
+            writeln!(text, "listener {} 127.0.0.1\nallow_anonymous true", self.tls_port)?;
+            writeln!(text, "cafile {}\ncertfile {}", ca.display(), certificate.display())?;
+            writeln!(text, "keyfile {}\nrequire_certificate true", key.display())?;
+        }
+        Ok(text)
+    }
+}
+
+/// Debian puts it where only root looks.
+fn mosquitto() -> &'static Path {
+    let debian = Path::new("/usr/sbin/mosquitto");
+    if debian.exists() { debian } else { Path::new("mosquitto") }
+}

@@ -1,0 +1,48 @@
+//! What a process costs, out of `/proc`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+/// What a process has used so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Usage {
+    /// Processor time, in user space and in the kernel, of all its threads.
+    pub cpu: Duration,
+    /// Memory that is its own, plus its share of what several processes share (PSS), in bytes.
+    pub memory: u64,
+}
+
+impl Usage {
+    /// Of a process that runs.
+    pub fn of(pid: u32) -> Result<Self> {
+        let folder = PathBuf::from(format!("/proc/{pid}"));
+        let read = |file: &str| {
+            let path = folder.join(file);
+            std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
+        };
+        // proc(5): the name, in parentheses, may hold spaces; of what follows it, utime and stime are the 12th and 13th.
+        let stat = read("stat")?;
+        let (_, numbers) = stat.rsplit_once(')').context("no name in stat")?;
+        let ticks =
+            numbers.split_whitespace().skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum::<u64>();
+        let cpu = Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64);
+        let rollup = read("smaps_rollup")?;
+        let pss =
+            rollup.lines().find_map(|line| line.strip_prefix("Pss:")).context("no Pss in smaps_rollup")?;
+        let kilobytes: u64 = pss.trim().trim_end_matches("kB").trim().parse()?;
+        Ok(Self { cpu, memory: kilobytes * 1024 })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_uses_something() {
+        let usage = Usage::of(std::process::id()).unwrap();
+        assert!(usage.memory > 100_000);
+    }
+}
