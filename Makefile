@@ -1,0 +1,31 @@
+# The commands of this project. `make` alone lists them.
+
+BINARIES := $(or $(CARGO_TARGET_DIR),target)/release
+
+.PHONY: help setup demo test bench
+
+help: ## list the commands
+	@sed -n 's/^\([a-z]*\):.*## /  make \1  \t/p' Makefile | expand -t 16
+
+setup: ## install what is missing: Debian packages, ONNX Runtime, footage
+	@tests/setup.sh
+
+demo: ## watch a village live; own pictures: CLIP=/path/to/own.mp4 or CAMERA=rtsp://... (CAMERA_USER, CAMERA_PASSWORD)
+	@tests/setup.sh packages runtime $(if $(CLIP)$(CAMERA),,footage)
+	cargo build --release --locked -p sharp-eyes-agent -p sharp-eyes-tests \
+	    --bin sharp-eyes-agent --bin camera-simulator --bin demo
+	@$(BINARIES)/demo
+
+test: ## everything: format, lints, unit, property and end-to-end tests
+	@tests/setup.sh
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo build --workspace --bins --locked
+	@rm -f .cache/skipped
+	cargo test --workspace --locked
+	@tests/tested.sh
+
+bench: ## what the agent costs, beside what it cannot cost less than; as JSON too: BENCH_JSON=file.json
+	@tests/setup.sh
+	cargo build --release --locked -p sharp-eyes-agent -p sharp-eyes-tests --bins
+	@$(BINARIES)/bench
