@@ -1,0 +1,86 @@
+//! The whole agent on real cameras, as a process.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use sharp_eyes_protocol::report::Health;
+use sharp_eyes_tests::agent::Agent;
+use sharp_eyes_tests::usage::Usage;
+use sharp_eyes_tests::village::{Village, VillageCamera, WHOLE_PICTURE};
+use sharp_eyes_tests::wait;
+
+/// What one run of the agent used, and how fast it was.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AgentCost {
+    /// Processor time between the first frames and the end.
+    pub(crate) cpu_s: f64,
+    /// Frames decoded in that time.
+    pub(crate) frames: u64,
+    /// Frames looked at in that time.
+    pub(crate) inferences: u64,
+    /// Frames that the detector did not come to in that time.
+    pub(crate) dropped: u64,
+    /// PSS at the end.
+    pub(crate) memory: u64,
+    /// From the start of the process to the first inference.
+    pub(crate) first_inference: Duration,
+    /// From a frame's arrival to PUBLISH of its alert, in seconds. None where no alert came.
+    pub(crate) publish_p50: Option<f64>,
+    /// The same, of 99 in 100.
+    pub(crate) publish_p99: Option<f64>,
+}
+
+/// Runs the agent on these cameras for a time, alerts and pictures included.
+pub(crate) fn cost(folder: &Path, broker_port: u16, urls: &[String], span: Duration) -> Result<AgentCost> {
+    let state = tempfile::tempdir_in(folder)?;
+    let mut village = Village::new(state.path(), broker_port)?;
+    for (index, url) in urls.iter().enumerate() {
+        let camera = VillageCamera::new(&format!("street-{index}"), url)
+            .rule("anywhere", WHOLE_PICTURE, "0s", "1s", "major")
+            .rule("again", WHOLE_PICTURE, "1s", "1s", "minor");
+        village = village.with(camera);
+    }
+    let started = Instant::now();
+    let mut agent = Agent::start(&village)?;
+    let first_inference = loop {
+        if let Ok(health) = agent.health()
+            && health.detector.inferences > 0
+        {
+            break started.elapsed();
+        }
+        anyhow::ensure!(agent.process().ended().is_none(), "the agent ended:\n{}", agent.process().last_words(10));
+        anyhow::ensure!(started.elapsed() < wait::PATIENCE, "no inference within {:?}", wait::PATIENCE);
+        wait::pause(Duration::from_millis(5));
+    };
+    agent.health_when("every camera streams", |health| {
+        health.cameras.iter().all(|camera| camera.decoded > 10).then_some(())
+    })?;
+
+    let pid = agent.process().pid();
+    let (cpu, before) = (Usage::of(pid)?.cpu, agent.health()?);
+    wait::pause(span);
+    let (usage, after) = (Usage::of(pid)?, agent.health()?);
+    let metrics = agent.metrics()?;
+    let quantile = |q: &str| {
+        let key = format!("sharp_eyes_alert_latency_seconds{{quantile=\"{q}\"}} ");
+        let line = metrics.lines().find_map(|line| line.strip_prefix(&key));
+        line.and_then(|value| value.parse::<f64>().ok()).filter(|value| value.is_finite())
+    };
+    let cost = AgentCost {
+        cpu_s: (usage.cpu - cpu).as_secs_f64(),
+        frames: sum(&after, |camera| camera.decoded) - sum(&before, |camera| camera.decoded),
+        inferences: after.detector.inferences - before.detector.inferences,
+        dropped: sum(&after, |camera| camera.dropped) - sum(&before, |camera| camera.dropped),
+        memory: usage.memory,
+        first_inference,
+        publish_p50: quantile("0.5"),
+        publish_p99: quantile("0.99"),
+    };
+    agent.stop().context("stopping the agent")?;
+    Ok(cost)
+}
+
+fn sum(health: &Health, read: impl Fn(&sharp_eyes_protocol::report::CameraHealth) -> u64) -> u64 {
+    health.cameras.iter().map(read).sum()
+}

@@ -1,0 +1,94 @@
+//! What the agent costs, beside what it cannot cost less than, in one run.
+//!
+//! ```text
+//! make bench                      # BENCH_SECONDS=15 a measurement, BENCH_ROUNDS=3 of each
+//! BENCH_JSON=figures.json make bench
+//! ```
+//!
+//! # Layout
+//!
+//! - [`floor`]: receiving, decoding and inference alone, each as a process of its own;
+//! - [`agent`]: the whole agent on the same cameras;
+//! - [`figures`]: medians, the table and the JSON.
+//!
+//! A machine's speed drifts, so floor and agent are measured in turn, round by round, and the medians compared.
+
+mod agent;
+mod figures;
+mod floor;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use sharp_eyes_tests::broker::{Broker, BrokerOptions};
+use sharp_eyes_tests::camera::Camera;
+use sharp_eyes_tests::places;
+
+use figures::{Figures, Scene};
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let done = match arguments.first().map(String::as_str) {
+        None => measure(),
+        Some(floor) => floor::run(floor, &arguments[1..]),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn setting(name: &str, default: u64) -> Result<u64> {
+    match std::env::var(name) {
+        Ok(text) => text.parse().with_context(|| format!("{name}={text} is no whole number")),
+        Err(_) => Ok(default),
+    }
+}
+
+fn measure() -> Result<()> {
+    let span = Duration::from_secs(setting("BENCH_SECONDS", 15)?);
+    let rounds = setting("BENCH_ROUNDS", 3)?;
+    let folder = tempfile::tempdir()?;
+    let footage = places::footage()?;
+    let mount = |name: &str, from: u64| format!("{name}={}@{from}", footage.display());
+    let broker = Broker::start(folder.path(), &BrokerOptions::default())?;
+    let mut figures = Figures::new(span, rounds);
+
+    for (name, options) in [
+        ("768x576, 10 fps", &[][..]),
+        ("1920x1080, 15 fps", &["--size", "1920x1080", "--fps", "15", "--bitrate", "3000"]),
+    ] {
+        println!("encoding the footage as {name}, where that was not done before");
+        let mount = mount("street", 0);
+        let mut arguments = vec!["--mount", &mount];
+        arguments.extend_from_slice(options);
+        let camera = Camera::start(folder.path(), &arguments)?;
+        let mut scene = Scene::new(name);
+        for round in 1..=rounds {
+            println!("{name}: round {round} of {rounds}");
+            scene.receive.push(floor::stream("receive", &camera.url("street"), span)?);
+            scene.decode.push(floor::stream("decode", &camera.url("street"), span)?);
+            scene.inference.push(floor::inference(200)?);
+            scene.agent.push(agent::cost(folder.path(), broker.port(), &[camera.url("street")], span)?);
+        }
+        figures.scenes.push(scene);
+    }
+
+    println!("four cameras");
+    let mounts: Vec<String> = (0..4).map(|i| mount(&format!("street-{i}"), i * 20)).collect();
+    let arguments: Vec<&str> = mounts.iter().flat_map(|mount| ["--mount", mount]).collect();
+    let camera = Camera::start(folder.path(), &arguments)?;
+    let urls: Vec<String> = (0..4).map(|i| camera.url(&format!("street-{i}"))).collect();
+    for _ in 0..rounds {
+        figures.four_cameras.push(agent::cost(folder.path(), broker.port(), &urls, span)?);
+    }
+    figures.print();
+    if let Some(file) = std::env::var_os("BENCH_JSON").filter(|file| !file.is_empty()) {
+        std::fs::write(&file, figures.to_json()).with_context(|| format!("writing {}", file.display()))?;
+    }
+    Ok(())
+}
