@@ -1,1 +1,19 @@
-fn main() {}
+//! End-to-end tests: the agent as a process among real cameras, a real broker and a real console.
+//!
+//! # Layout
+//!
+//! - [`stage`]: what every test stands on: a folder, cameras, broker, console; logs are shown when a test fails;
+//! - [`path`]: the path of a frame, from RTSP to an alert with a picture, and over restarts;
+//! - [`cameras`], [`broker`], [`detector`], [`state`], [`configuration`]: what goes wrong, one test each;
+//! - [`invariants`]: what the source itself must keep to.
+//!
+//! Tests wait for conditions. A test that needs what a machine cannot give says so in `.cache/skipped`.
+
+mod broker;
+mod cameras;
+mod configuration;
+mod detector;
+mod invariants;
+mod path;
+mod stage;
+mod state;

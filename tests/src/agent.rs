@@ -23,9 +23,14 @@ pub struct Agent {
 impl Agent {
     /// Starts `sharp-eyes-agent run` with the configuration of a village. Returns at once.
     pub fn start(village: &Village) -> Result<Self> {
+        Self::start_with_log_level(village, "info")
+    }
+
+    /// The same with another value of `RUST_LOG`.
+    pub fn start_with_log_level(village: &Village, level: &str) -> Result<Self> {
         let mut command = Command::new(places::binary("sharp-eyes-agent")?);
         command.arg("run").arg("--config").arg(village.write()?);
-        command.stdin(Stdio::null()).stdout(Stdio::null());
+        command.env("RUST_LOG", level).stdin(Stdio::null()).stdout(Stdio::null());
         let process = Process::start("sharp-eyes-agent", command, &Self::log_file(&village.folder))?;
         Ok(Self { process, metrics_port: village.metrics_port })
     }

@@ -49,7 +49,11 @@ pub(crate) fn cost(folder: &Path, broker_port: u16, urls: &[String], span: Durat
         {
             break started.elapsed();
         }
-        anyhow::ensure!(agent.process().ended().is_none(), "the agent ended:\n{}", agent.process().last_words(10));
+        anyhow::ensure!(
+            agent.process().ended().is_none(),
+            "the agent ended:\n{}",
+            agent.process().last_words(10)
+        );
         anyhow::ensure!(started.elapsed() < wait::PATIENCE, "no inference within {:?}", wait::PATIENCE);
         wait::pause(Duration::from_millis(5));
     };

@@ -33,7 +33,8 @@ impl Scene {
     fn over_floor(&self) -> f64 {
         let rounds = self.agent.iter().zip(&self.decode).zip(&self.inference);
         median(rounds.map(|((agent, decode), inference)| {
-            let floor = decode.per_thousand() * agent.frames as f64 + inference.per_thousand() * agent.inferences as f64;
+            let floor = decode.per_thousand() * agent.frames as f64
+                + inference.per_thousand() * agent.inferences as f64;
             agent.cpu_s * 1000.0 / floor
         }))
     }
@@ -69,7 +70,11 @@ impl Figures {
     }
 
     pub(crate) fn print(&self) {
-        println!("\nmedians of {} rounds of {} s, CPU seconds per 1000 frames", self.rounds, self.span.as_secs());
+        println!(
+            "\nmedians of {} rounds of {} s, CPU seconds per 1000 frames",
+            self.rounds,
+            self.span.as_secs()
+        );
         for scene in &self.scenes {
             let decode = median(scene.decode.iter().map(Cost::per_thousand));
             let inference = median(scene.inference.iter().map(Cost::per_thousand));
@@ -77,7 +82,10 @@ impl Figures {
             println!("\n{}", scene.name);
             row("floor: received and parsed", median(scene.receive.iter().map(Cost::per_thousand)));
             row("floor: received, parsed, decoded to fakesink", decode);
-            row(&format!("floor: inference alone, on {:.0} of 1000 frames", share * 1000.0), inference * share);
+            row(
+                &format!("floor: inference alone, on {:.0} of 1000 frames", share * 1000.0),
+                inference * share,
+            );
             row("the whole agent", scene.agent_per_thousand());
             row("agent over (decode + inference)", scene.over_floor());
             row("memory, one camera (PSS, MB)", scene.memory_mb());
@@ -87,7 +95,10 @@ impl Figures {
         println!("\nfour cameras, 768x576, 10 fps");
         row("memory (PSS, MB)", self.four_memory_mb());
         row("frames looked at per second, of 20 due", median(self.four_cameras.iter().map(frames)));
-        row("frames dropped for newer ones", median(self.four_cameras.iter().map(|agent| agent.dropped as f64)));
+        row(
+            "frames dropped for newer ones",
+            median(self.four_cameras.iter().map(|agent| agent.dropped as f64)),
+        );
         row("frame arrived to PUBLISH, p50 (ms)", self.publish_ms(|agent| agent.publish_p50));
         row("frame arrived to PUBLISH, p99 (ms)", self.publish_ms(|agent| agent.publish_p99));
     }

@@ -87,10 +87,12 @@ fn infer(count: u64) -> Result<Cost> {
     let runtime = Runtime::load(&places::onnx_runtime()?)?;
     let model = std::fs::read(places::builtin_model()?.join("model.onnx"))?;
     let mut session = runtime.session(&model, 1)?;
-    let fixed: Vec<usize> = session.inputs()[0].shape.iter().filter_map(|side| usize::try_from(*side).ok()).collect();
+    let fixed: Vec<usize> =
+        session.inputs()[0].shape.iter().filter_map(|side| usize::try_from(*side).ok()).collect();
     let shape: [usize; 4] = fixed.try_into().ok().context("the model's input is not of a fixed size")?;
     // Noise, because zeros behave better than pictures do.
-    let input: Vec<f32> = (0..shape.iter().product::<usize>()).map(|i| ((i * 2_654_435_761) >> 8 & 255) as f32).collect();
+    let input: Vec<f32> =
+        (0..shape.iter().product::<usize>()).map(|i| ((i * 2_654_435_761) >> 8 & 255) as f32).collect();
     for _ in 0..10 {
         session.run(&input, shape)?;
     }

@@ -1,0 +1,164 @@
+//! Models that cannot be used: the agent says why, keeps its cameras, and sends no alert that it cannot vouch for.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use sharp_eyes_protocol::report::{CameraState, DetectorState};
+use sharp_eyes_tests::agent::Agent;
+use sharp_eyes_tests::broker::BrokerOptions;
+use sharp_eyes_tests::village::VillageCamera;
+use sharp_eyes_tests::{places, wait};
+
+use crate::stage::{await_analysis, play, read, says, street, township, village};
+
+#[test]
+fn a_missing_model_is_named_and_taken_when_it_comes() {
+    play(|folder| {
+        let model = folder.join("model");
+        refused(folder, &model, &[&model.to_string_lossy()], |agent| {
+            copy_builtin(&model)?;
+            await_analysis(agent, "gate")
+        })
+    });
+}
+
+#[test]
+fn a_missing_graph_is_named() {
+    spoilt(&["model.onnx"], |model| Ok(fs::remove_file(model.join("model.onnx"))?));
+}
+
+#[test]
+fn a_truncated_graph_is_named() {
+    spoilt(&["model.onnx"], |model| {
+        edit_manifest(model, without_checksum)?;
+        let bytes = fs::read(model.join("model.onnx"))?;
+        Ok(fs::write(model.join("model.onnx"), &bytes[..bytes.len() / 2])?)
+    });
+}
+
+#[test]
+fn a_flipped_bit_is_noticed() {
+    spoilt(&["model.onnx", "sha"], |model| {
+        let mut bytes = fs::read(model.join("model.onnx"))?;
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        Ok(fs::write(model.join("model.onnx"), bytes)?)
+    });
+}
+
+#[test]
+fn a_graph_that_is_no_detector_is_named_with_what_it_is() {
+    spoilt(&["model.onnx"], |model| {
+        edit_manifest(model, without_checksum)?;
+        Ok(fs::write(model.join("model.onnx"), onnx_identity())?)
+    });
+}
+
+#[test]
+fn a_label_list_of_the_wrong_length_is_named() {
+    spoilt(&["label"], |model| edit_manifest(model, |text| text.replacen("\"bicycle\", ", "", 1)));
+}
+
+#[test]
+fn a_forbidden_class_is_refused() {
+    spoilt(&["face"], |model| edit_manifest(model, |text| text.replacen("\"bicycle\"", "\"face\"", 1)));
+}
+
+#[test]
+fn a_missing_runtime_is_named() {
+    play(|folder| {
+        let (broker, _console) = township(folder, &BrokerOptions::default())?;
+        let gate = street(folder, "gate", &[])?;
+        let mut village = village(folder, &broker)?.with(VillageCamera::guarded("gate", gate.url("gate")));
+        village.runtime = folder.join("no-such-library.so");
+        let mut agent = Agent::start(&village)?;
+        failed_because(&mut agent, &["no-such-library.so"])
+    });
+}
+
+/// An agent with a spoilt copy of the built-in model says each of `words`.
+fn spoilt(words: &[&str], spoil: impl FnOnce(&Path) -> Result<()>) {
+    play(|folder| {
+        let model = folder.join("model");
+        copy_builtin(&model)?;
+        spoil(&model)?;
+        refused(folder, &model, words, |_| Ok(()))
+    });
+}
+
+fn refused(
+    folder: &Path,
+    model: &Path,
+    words: &[&str],
+    after: impl FnOnce(&mut Agent) -> Result<()>,
+) -> Result<()> {
+    let (broker, console) = township(folder, &BrokerOptions::default())?;
+    let gate = street(folder, "gate", &[])?;
+    let mut village = village(folder, &broker)?.with(VillageCamera::guarded("gate", gate.url("gate")));
+    village.model = model.to_owned();
+    let mut agent = Agent::start(&village)?;
+    failed_because(&mut agent, words)?;
+    // Cameras are watched for outages although nobody looks at their pictures.
+    agent.camera_when("gate", "the camera to stream", |gate| {
+        gate.state == CameraState::Streaming && gate.received > 10
+    })?;
+    let refusal = console.wait_for("the console to be told", wait::PATIENCE, |seen| {
+        seen.models.as_ref()?.last_refusal.clone()
+    })?;
+    says(&refusal, words)?;
+    ensure!(console.seen(|seen| seen.alerts.is_empty()), "an alert without a detector");
+    after(&mut agent)
+}
+
+fn failed_because(agent: &mut Agent, words: &[&str]) -> Result<()> {
+    let reason = agent.health_when("the detector to fail", |health| {
+        (health.detector.state == DetectorState::Failed).then(|| health.detector.reason.clone()).flatten()
+    })?;
+    says(&reason, words)
+}
+
+fn copy_builtin(folder: &Path) -> Result<()> {
+    // Under another name first: an agent may be waiting for it.
+    let unfinished = folder.with_extension("new");
+    fs::create_dir_all(&unfinished)?;
+    for file in ["manifest.toml", "model.onnx"] {
+        let from: PathBuf = places::builtin_model()?.join(file);
+        fs::copy(&from, unfinished.join(file)).with_context(|| format!("copying {}", from.display()))?;
+    }
+    Ok(fs::rename(unfinished, folder)?)
+}
+
+fn edit_manifest(model: &Path, edit: impl FnOnce(&str) -> String) -> Result<()> {
+    let file = model.join("manifest.toml");
+    let text = read(&file)?;
+    let edited = edit(&text);
+    ensure!(edited != text, "the manifest of the built-in model has nothing to edit");
+    Ok(fs::write(file, edited)?)
+}
+
+fn without_checksum(manifest: &str) -> String {
+    manifest.lines().filter(|line| !line.starts_with("sha256")).map(|line| format!("{line}\n")).collect()
+}
+
+/// The smallest graph that ONNX Runtime loads: one number in, the same number out.
+///
+/// Field numbers are those of `onnx.proto3`; every field here is either a varint or length-delimited.
+fn onnx_identity() -> Vec<u8> {
+    fn number(field: u8, value: u8) -> Vec<u8> {
+        vec![field << 3, value]
+    }
+    fn bytes(field: u8, parts: &[&[u8]]) -> Vec<u8> {
+        let content = parts.concat();
+        let length = u8::try_from(content.len()).expect("short");
+        assert!(length < 128, "one byte of length");
+        [&[field << 3 | 2, length], content.as_slice()].concat()
+    }
+    let float_1 = bytes(1, &[&number(1, 1), &bytes(2, &[&bytes(1, &[&number(1, 1)])])]);
+    let value = |name: &[u8]| [bytes(1, &[name]), bytes(2, &[&float_1])].concat();
+    let node = [bytes(1, &[b"x"]), bytes(2, &[b"y"]), bytes(4, &[b"Identity"])].concat();
+    let graph =
+        [bytes(1, &[&node]), bytes(2, &[b"g"]), bytes(11, &[&value(b"x")]), bytes(12, &[&value(b"y")])]
+            .concat();
+    [number(1, 8), bytes(8, &[&number(2, 13)]), bytes(7, &[&graph])].concat()
+}
