@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use sharp_eyes_protocol::report::{CameraHealth, CameraState, DetectorHealth, DetectorState};
 use sharp_eyes_protocol::topic::Name;
-use tokio::sync::Notify;
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -36,17 +35,13 @@ pub struct Board {
     pub cameras: Vec<Arc<CameraCard>>,
     /// The detector.
     pub detector: DetectorCard,
-    /// Told when a state changed, not when a number did.
-    pub changed: Arc<Notify>,
 }
 
 impl Board {
     /// Nothing is connected yet.
     pub fn new(cameras: impl IntoIterator<Item = Name>) -> Self {
-        let changed = Arc::new(Notify::new());
-        let cameras =
-            cameras.into_iter().map(|name| Arc::new(CameraCard::new(name, changed.clone()))).collect();
-        Self { cameras, detector: DetectorCard::new(changed.clone()), changed }
+        let cameras = cameras.into_iter().map(|name| Arc::new(CameraCard::new(name))).collect();
+        Self { cameras, detector: DetectorCard::new() }
     }
 }
 
@@ -64,7 +59,6 @@ pub struct CameraCard {
     pub alerts: Counter,
     failures: Counter,
     sight: Mutex<Sight>,
-    changed: Arc<Notify>,
 }
 
 #[derive(Debug)]
@@ -77,7 +71,7 @@ struct Sight {
 }
 
 impl CameraCard {
-    fn new(name: Name, changed: Arc<Notify>) -> Self {
+    fn new(name: Name) -> Self {
         let sight = Sight {
             state: CameraState::Connecting,
             reason: None,
@@ -96,7 +90,6 @@ impl CameraCard {
             alerts: Counter::default(),
             failures: Counter::default(),
             sight: Mutex::new(sight),
-            changed,
         }
     }
 
@@ -113,7 +106,6 @@ impl CameraCard {
         if sight.state != CameraState::Streaming {
             (sight.state, sight.reason) = (CameraState::Streaming, None);
             tracing::info!(camera = %self.name, stream = sight.stream, "streaming");
-            self.changed.notify_one();
         }
     }
 
@@ -122,10 +114,7 @@ impl CameraCard {
         self.failures.increment();
         let mut sight = self.sight();
         sight.blind_since.get_or_insert_with(Instant::now);
-        if sight.state != state || sight.reason.as_deref() != Some(reason) {
-            (sight.state, sight.reason) = (state, Some(reason.to_owned()));
-            self.changed.notify_one();
-        }
+        (sight.state, sight.reason) = (state, Some(reason.to_owned()));
     }
 
     /// What kind of stream it is.
@@ -160,7 +149,6 @@ impl CameraCard {
 pub struct DetectorCard {
     failures: Counter,
     work: Mutex<Work>,
-    changed: Arc<Notify>,
 }
 
 #[derive(Debug)]
@@ -173,7 +161,7 @@ struct Work {
 }
 
 impl DetectorCard {
-    fn new(changed: Arc<Notify>) -> Self {
+    fn new() -> Self {
         let work = Work {
             state: DetectorState::Failed,
             reason: Some("the model is being loaded".into()),
@@ -181,7 +169,7 @@ impl DetectorCard {
             busy: Duration::ZERO,
             heartbeat: Instant::now(),
         };
-        Self { failures: Counter::default(), work: Mutex::new(work), changed }
+        Self { failures: Counter::default(), work: Mutex::new(work) }
     }
 
     fn work(&self) -> MutexGuard<'_, Work> {
@@ -191,20 +179,14 @@ impl DetectorCard {
     /// The model is loaded, or works again.
     pub fn running(&self) {
         let mut work = self.work();
-        if work.state != DetectorState::Running {
-            (work.state, work.reason) = (DetectorState::Running, None);
-            self.changed.notify_one();
-        }
+        (work.state, work.reason) = (DetectorState::Running, None);
     }
 
     /// Nothing is looked at, and why.
     pub fn failed(&self, reason: &str) {
         self.failures.increment();
         let mut work = self.work();
-        if work.state != DetectorState::Failed || work.reason.as_deref() != Some(reason) {
-            (work.state, work.reason) = (DetectorState::Failed, Some(reason.to_owned()));
-            self.changed.notify_one();
-        }
+        (work.state, work.reason) = (DetectorState::Failed, Some(reason.to_owned()));
     }
 
     /// One frame was looked at.

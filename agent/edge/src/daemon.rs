@@ -5,8 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
-use sharp_eyes_protocol::report::{CameraState, Health, Models, UplinkHealth};
+use sharp_eyes_protocol::report::{CameraState, Models};
 use tokio::sync::watch;
 use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -16,6 +15,7 @@ use crate::board::Board;
 use crate::camera::{self, Frame, FrameSink, InitError};
 use crate::clock::Clock;
 use crate::config::{BrokerConfig, CameraConfig, Config};
+use crate::health::Examiner;
 use crate::metrics::{self, ListenError};
 use crate::outbox::{Outbox, OutboxError, OutboxOptions};
 use crate::secret::{Secret, SecretError};
@@ -24,12 +24,6 @@ use crate::uplink::{self, Reports, TlsOptions, UplinkOptions, UplinkStats};
 
 /// How long each part may take to finish what it has begun.
 const GRACE: Duration = Duration::from_secs(5);
-
-/// Health is published at least this often.
-const HEALTH_INTERVAL: Duration = Duration::from_secs(60);
-
-/// Health is published at most this often: a camera that flaps must not fill a slow link.
-const HEALTH_REST: Duration = Duration::from_secs(1);
 
 /// Messages in flight to the broker.
 const WINDOW: usize = 16;
@@ -67,16 +61,15 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
     let outbox = Outbox::start(outbox_options, config.site.clone())?;
     let (stats, stats_seen) = watch::channel(UplinkStats::default());
     let (models, models_seen) = watch::channel(Models { active: None, last_refusal: None });
-    let snapshot = {
-        let (board, outbox, clock) = (board.clone(), outbox.clone(), clock.clone());
-        Arc::new(move || {
-            let stats = stats_seen.borrow().clone();
-            (health(&board, &outbox, stats.health, &clock), stats.latency)
-        })
-    };
-    let (health, health_seen) = watch::channel(snapshot().0);
+    let examiner = Arc::new(Examiner {
+        board: board.clone(),
+        clock: clock.clone(),
+        outbox: outbox.clone(),
+        uplink: stats_seen,
+    });
+    let (health, health_seen) = watch::channel(examiner.health());
     if let Some(listen) = config.metrics {
-        tokio::spawn(metrics::serve(listen, snapshot.clone()).await?);
+        tokio::spawn(metrics::serve(listen, examiner.clone()).await?);
     }
     let reports = Reports { health: health_seen, models: models_seen };
     let uplink_stop = CancellationToken::new();
@@ -88,7 +81,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
         stats,
         uplink_stop.clone(),
     ));
-    let reporter = tokio::spawn(report(board.clone(), health, move || snapshot().0));
+    let reporter = tokio::spawn(async move { examiner.report(&health).await });
     let analysis = start_analysis(&config, &slots, &board, &clock, &outbox, models)?;
     let cameras = tokio::spawn(run_cameras(config.cameras, slots.clone(), board.clone(), shutdown.clone()));
     systemd::ready();
@@ -140,30 +133,6 @@ fn uplink_options(config: &Config) -> Result<UplinkOptions, SecretError> {
         keep_alive,
         window: WINDOW,
     })
-}
-
-fn health(board: &Board, outbox: &Outbox, uplink: UplinkHealth, clock: &Clock) -> Health {
-    Health {
-        time: Timestamp::now(),
-        clock: clock.trust(),
-        uptime_s: clock.uptime().as_secs(),
-        cameras: board.cameras.iter().map(|card| card.health()).collect(),
-        detector: board.detector.health(),
-        outbox: outbox.stats(),
-        uplink,
-    }
-}
-
-/// Makes a new health report when a state changed, and every minute.
-async fn report(board: Arc<Board>, health: watch::Sender<Health>, snapshot: impl Fn() -> Health) {
-    loop {
-        tokio::select! {
-            () = board.changed.notified() => {}
-            () = tokio::time::sleep(HEALTH_INTERVAL) => {}
-        }
-        health.send_replace(snapshot());
-        tokio::time::sleep(HEALTH_REST).await;
-    }
 }
 
 fn start_analysis(

@@ -10,7 +10,7 @@
 //!   does the looking);
 //! - [`outbox`]: alerts on disk until the broker has them; the only folder that names the database;
 //! - [`uplink`]: outbox to broker, and retained reports; one file of it names the MQTT client;
-//! - [`board`]: what is known of cameras and detector, read for health and [`metrics`];
+//! - [`board`]: what is known of cameras and detector; [`health`] makes the report of it, for broker and [`metrics`];
 //! - [`daemon`]: joins them, and takes them down in the order of the data.
 //!
 //! Beside the path: [`backoff`], [`clock`], [`log`], [`secret`], [`systemd`].
@@ -33,6 +33,7 @@ pub mod camera;
 pub mod clock;
 pub mod config;
 pub mod daemon;
+pub mod health;
 pub mod log;
 pub mod metrics;
 pub mod outbox;

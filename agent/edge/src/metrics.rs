@@ -17,10 +17,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use sharp_eyes_protocol::report::{CameraState, DetectorState, Health};
 
+use crate::health::Examiner;
 use crate::uplink::Latency;
-
-/// Where the numbers come from.
-pub type Source = Arc<dyn Fn() -> (Health, Latency) + Send + Sync>;
 
 /// Metrics cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -33,29 +31,29 @@ pub struct ListenError {
 /// Opens the port. The returned future serves until it is dropped.
 pub async fn serve(
     listen: SocketAddr,
-    source: Source,
+    examiner: Arc<Examiner>,
 ) -> Result<impl Future<Output = std::io::Result<()>> + Send, ListenError> {
     let failed = |source| ListenError { listen, source };
     let listener = tokio::net::TcpListener::bind(listen).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     tracing::info!("metrics on http://{address}/metrics, health on http://{address}/health");
     let routes = Router::new()
-        .route("/metrics", get(|State(source): State<Source>| async move { text(&source) }))
-        .route("/health", get(|State(source): State<Source>| async move { json(&source) }))
-        .with_state(source);
+        .route("/metrics", get(|State(examiner): State<Arc<Examiner>>| async move { text(&examiner) }))
+        .route("/health", get(|State(examiner): State<Arc<Examiner>>| async move { json(&examiner) }))
+        .with_state(examiner);
     Ok(async move { axum::serve(listener, routes).await })
 }
 
-fn json(source: &Source) -> impl IntoResponse + use<> {
+fn json(examiner: &Examiner) -> impl IntoResponse + use<> {
     let health =
-        serde_json::to_string_pretty(&source().0).expect("health holds nothing that JSON cannot say");
+        serde_json::to_string_pretty(&examiner.health()).expect("health holds nothing that JSON cannot say");
     ([(CONTENT_TYPE, "application/json")], health)
 }
 
-fn text(source: &Source) -> impl IntoResponse + use<> {
-    let (health, latency) = source();
+fn text(examiner: &Examiner) -> impl IntoResponse + use<> {
     let mut text = String::new();
-    encode(&mut text, &registry(&health, &latency)).expect("writing to a String does not fail");
+    encode(&mut text, &registry(&examiner.health(), &examiner.latency()))
+        .expect("writing to a String does not fail");
     ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
 }
 

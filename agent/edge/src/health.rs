@@ -1,0 +1,80 @@
+//! The health report: what every part says of itself, in one message.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{Timestamp, Unit};
+use sharp_eyes_protocol::report::Health;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::board::Board;
+use crate::clock::Clock;
+use crate::outbox::Outbox;
+use crate::uplink::{Latency, UplinkStats};
+
+/// Health is published at least this often.
+const INTERVAL: Duration = Duration::from_secs(60);
+
+/// States are compared this often: a camera that flaps must not fill a slow link.
+const REST: Duration = Duration::from_secs(1);
+
+/// Asks every part how it is.
+#[derive(Debug)]
+pub struct Examiner {
+    /// Cameras and detector.
+    pub board: Arc<Board>,
+    /// Both clocks.
+    pub clock: Arc<Clock>,
+    /// What waits for the broker.
+    pub outbox: Outbox,
+    /// The way to the broker.
+    pub uplink: watch::Receiver<UplinkStats>,
+}
+
+impl Examiner {
+    /// The report of this moment.
+    pub fn health(&self) -> Health {
+        let now = Timestamp::now();
+        Health {
+            time: now.round(Unit::Millisecond).unwrap_or(now),
+            clock: self.clock.trust(),
+            uptime_s: self.clock.uptime().as_secs(),
+            cameras: self.board.cameras.iter().map(|card| card.health()).collect(),
+            detector: self.board.detector.health(),
+            outbox: self.outbox.stats(),
+            uplink: self.uplink.borrow().health.clone(),
+        }
+    }
+
+    /// How long alerts take.
+    pub fn latency(&self) -> Latency {
+        self.uplink.borrow().latency
+    }
+
+    /// Sends a new report when a state changed, and every minute. Counters alone are no change.
+    pub async fn report(&self, health: &watch::Sender<Health>) {
+        let mut sent = Instant::now();
+        loop {
+            tokio::time::sleep(REST).await;
+            let now = self.health();
+            if sent.elapsed() >= INTERVAL || states(&now) != states(&health.borrow()) {
+                sent = Instant::now();
+                health.send_replace(now);
+            }
+        }
+    }
+}
+
+/// Everything in a report that is worth a message.
+fn states(health: &Health) -> impl PartialEq + use<> {
+    let cameras: Vec<_> = health.cameras.iter().map(|camera| (camera.state, camera.reason.clone())).collect();
+    let outbox = &health.outbox;
+    (
+        health.clock,
+        cameras,
+        (health.detector.state, health.detector.reason.clone()),
+        (outbox.failure.clone(), outbox.parked, outbox.evicted_alerts, outbox.evicted_evidence),
+        (health.uplink.connected, health.uplink.refused),
+    )
+}
