@@ -128,3 +128,195 @@ pub enum DetectError {
     #[error("model {model}: {count} of its numbers are not finite; its detections of this frame are dropped")]
     NotFinite { model: ModelName, count: usize },
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::geometry::Rect;
+    use crate::testing::{TestFrame, TinyModel, runtime};
+
+    /// Anchors of a 64x32 tensor: 32 of stride 8, 8 of stride 16, 2 of stride 32.
+    const ANCHORS: usize = 42;
+
+    const MANIFEST: &str = r#"
+        name = "tiny"
+        version = "1"
+        labels = ["person", "kite"]
+        licence = "Apache-2.0"
+        training_data = []
+    "#;
+
+    /// A model in the layout ltrb that sees what `answers` say: anchor, distances, scores.
+    fn ltrb(answers: &[(usize, [f32; 4], [f32; 2])]) -> TinyModel {
+        let (mut distances, mut scores) = (vec![0.0; ANCHORS * 4], vec![0.0; ANCHORS * 2]);
+        for &(anchor, sides, score) in answers {
+            distances[anchor * 4..][..4].copy_from_slice(&sides);
+            scores[anchor * 2..][..2].copy_from_slice(&score);
+        }
+        let rows = ANCHORS as i64;
+        TinyModel {
+            input: vec![1, 3, 32, 64],
+            outputs: vec![
+                ("distances", vec![1, rows, 4], vec![1, rows, 4], distances),
+                ("scores", vec![1, rows, 2], vec![1, rows, 2], scores),
+            ],
+            metadata: vec![("sharp_eyes.layout", "ltrb")],
+        }
+    }
+
+    /// A model with one output of these sides, filled with one number.
+    fn constant(name: &'static str, sides: &[i64], value: f32) -> TinyModel {
+        let numbers = vec![value; sides.iter().product::<i64>() as usize];
+        TinyModel {
+            input: vec![1, 3, 32, 64],
+            outputs: vec![(name, sides.to_vec(), sides.to_vec(), numbers)],
+            metadata: vec![],
+        }
+    }
+
+    fn load(runtime: &Runtime, manifest: &str, model: &[u8]) -> Result<Detector, ModelError> {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("manifest.toml"), manifest).unwrap();
+        std::fs::write(folder.path().join("model.onnx"), model).unwrap();
+        Detector::load(runtime, folder.path(), DetectorOptions { threads: 1 })
+    }
+
+    #[test]
+    fn what_the_model_answers_becomes_detections_of_the_picture() {
+        let Some(runtime) = runtime() else { return };
+        let model = ltrb(&[
+            (0, [0.5, 0.5, 1.5, 2.5], [0.9, 0.0]),   // 0,0 to 16,24 of the tensor
+            (1, [1.4, 0.5, 0.6, 2.5], [0.8, 0.0]),   // nearly the same: suppressed
+            (20, [0.5, 0.5, 0.5, 0.5], [0.06, 0.0]), // faint: kept for redaction
+            (21, [0.5, 0.5, 0.5, 0.5], [0.04, 0.0]), // fainter than a tenth of the threshold
+            (22, [0.5, 0.5, 0.5, 0.5], [0.0, 0.9]),  // no class of ours
+            (41, [-0.1, 0.5, 0.4, 0.5], [0.7, 0.0]), // on the padding
+        ]);
+        let mut detector = load(&runtime, MANIFEST, &model.to_bytes()).unwrap();
+        let info = detector.model();
+        assert_eq!(info.name.to_string(), "tiny@1");
+        assert_eq!((info.layout, info.input), (Layout::Ltrb, (64, 32)));
+        assert_eq!(info.classes, [ObjectClass::Person]);
+        assert_eq!(info.sha256.len(), 64);
+
+        // A square picture takes the left half of the tensor.
+        let frame = TestFrame::new(128, 128, PixelFormat::I420, |_, _| [0, 128, 128]);
+        let found = detector.detect(&frame.view(), &[]).unwrap();
+        let [Detection { class: ObjectClass::Person, score: 0.9, bounds }] = found[..] else {
+            panic!("expected one person, found {found:?}"); // the faint one lies on the padding too
+        };
+        let expected = Rect { left: 0.0, top: 0.0, width: 0.5, height: 0.75 };
+        assert!(bounds.iou(&expected) > 0.999, "{bounds:?}");
+
+        // A wide one takes all of it.
+        let frame = TestFrame::new(128, 64, PixelFormat::Nv12, |_, _| [0, 128, 128]);
+        let scores: Vec<_> = detector.detect(&frame.view(), &[]).unwrap().iter().map(|d| d.score).collect();
+        assert_eq!(scores, [0.9, 0.7, 0.06]);
+    }
+
+    #[test]
+    fn the_layout_is_detected_from_outputs_or_metadata() {
+        let Some(runtime) = runtime() else { return };
+        let unnamed = TinyModel { metadata: vec![], ..ltrb(&[]) };
+        let mut open = ltrb(&[]);
+        open.input = vec![-1, 3, -1, -1];
+        for output in &mut open.outputs {
+            output.1 = vec![-1, -1, output.1[2]];
+        }
+        let sized = format!("{MANIFEST}\n[input]\nwidth = 64\nheight = 32");
+        for (manifest, model, layout) in [
+            (MANIFEST, ltrb(&[]), Layout::Ltrb),
+            (MANIFEST, unnamed, Layout::Ltrb),
+            (&sized, open, Layout::Ltrb),
+            (MANIFEST, constant("output", &[1, ANCHORS as i64, 7], 0.0), Layout::Yolox),
+        ] {
+            assert_eq!(load(&runtime, manifest, &model.to_bytes()).unwrap().model().layout, layout);
+        }
+    }
+
+    #[test]
+    fn a_model_that_breaks_the_contract_is_refused_with_what_was_found() {
+        let Some(runtime) = runtime() else { return };
+        let yolox = |columns| constant("output", &[1, ANCHORS as i64, columns], 0.0).to_bytes();
+        let good = ltrb(&[]).to_bytes();
+        let truncated = good[..good.len() / 2].to_vec();
+        let with = |line: &str| format!("{MANIFEST}\n{line}");
+        let labels = |list: &str| MANIFEST.replace(r#"["person", "kite"]"#, list);
+        let mut embedding = ltrb(&[]);
+        embedding.outputs.push(("embedding", vec![1, 2], vec![1, 2], vec![0.0; 2]));
+        let mut open = ltrb(&[]);
+        open.input = vec![1, 3, -1, -1];
+        let not_a_number = ltrb(&[(5, [f32::NAN, 0.0, f32::INFINITY, 0.0], [0.0, 0.0])]);
+        let overflow = constant("output", &[1, ANCHORS as i64, 7], 100.0); // exp(100) is infinite
+        let wrong_metadata = TinyModel { metadata: vec![("sharp_eyes.layout", "yolo99")], ..ltrb(&[]) };
+        let sized = with("[input]\nwidth = 416");
+        let hash = with(&format!("sha256 = \"{}\"", "0".repeat(64)));
+        for (manifest, model, parts) in [
+            ("name = ", good.clone(), &["manifest.toml", "name"][..]),
+            (&with("colour = \"rgb\""), good.clone(), &["unknown field `colour`"]),
+            (&with("[thresholds]\nperson = 1.5"), good.clone(), &["thresholds.person is 1.5"]),
+            (&with("[thresholds]\nkite = 0.5"), good.clone(), &["thresholds.kite: no such class"]),
+            (&with("[class_map]\nkites = \"person\""), good.clone(), &["class_map names \"kites\""]),
+            (&labels("[]"), good.clone(), &["labels is empty"]),
+            (
+                &labels(r#"["person", "Human face"]"#),
+                good.clone(),
+                &["\"Human face\"", "\"face\"", "never identities"],
+            ),
+            (&labels(r#"["person"]"#), good.clone(), &["scores 2 labels", "lists 1"]),
+            (&labels(r#"["kite", "cell phone"]"#), good.clone(), &["none of the agent's classes"]),
+            (&hash, good.clone(), &["expected SHA-256 000000", "found "]),
+            (MANIFEST, truncated, &["model.onnx", "damaged or no ONNX file"]),
+            (MANIFEST, b"<html>not found</html>".to_vec(), &["damaged or no ONNX file"]),
+            (MANIFEST, Vec::new(), &["damaged or no ONNX file"]),
+            (MANIFEST, yolox(8), &["scores 3 labels", "lists 2"]),
+            (
+                MANIFEST,
+                constant("logits", &[1, 1000], 0.0).to_bytes(),
+                &[
+                    "layout yolox or ltrb for 42 anchors",
+                    "input   images f32 [1, 3, 32, 64]",
+                    "output  logits f32 [1, 1000]",
+                ],
+            ),
+            (&with("layout = \"yolox\""), good.clone(), &["do not fit the layout yolox", "distances"]),
+            (MANIFEST, wrong_metadata.to_bytes(), &["layout \"yolo99\""]),
+            (MANIFEST, embedding.to_bytes(), &["output \"embedding\"", "never identities"]),
+            (MANIFEST, open.to_bytes(), &["leaves its width open", "input.width"]),
+            (&sized, good.clone(), &["the graph's width is 64", "input.width is 416"]),
+            (MANIFEST, not_a_number.to_bytes(), &["tiny@1", "2 of its numbers are not finite"]),
+            (MANIFEST, overflow.to_bytes(), &["tiny@1", "not finite"]),
+        ] {
+            let error = load(&runtime, manifest, &model).err().expect(parts[0]).to_string();
+            for part in parts {
+                assert!(error.contains(part), "expected {part:?} in: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let Some(runtime) = runtime() else { return };
+        let folder = tempfile::tempdir().unwrap();
+        let options = DetectorOptions { threads: 1 };
+        let error = |folder: &Path| Detector::load(&runtime, folder, options).err().unwrap().to_string();
+        assert!(error(&folder.path().join("none")).contains("none/manifest.toml"));
+        std::fs::write(folder.path().join("manifest.toml"), MANIFEST).unwrap();
+        assert!(error(folder.path()).contains("model.onnx"));
+        assert!(error(folder.path()).contains("a model is a folder with manifest.toml and model.onnx"));
+    }
+
+    #[test]
+    fn a_process_loads_one_runtime_and_says_so() {
+        let missing = Runtime::load(Path::new("/nonexistent/libonnxruntime.so")).unwrap_err().to_string();
+        assert!(
+            missing.contains("/nonexistent/libonnxruntime.so") && missing.contains("PyPI wheel"),
+            "{missing}"
+        );
+        let Some(runtime) = runtime() else { return };
+        assert!(runtime.version().starts_with("1."), "{}", runtime.version());
+        assert!(runtime.providers().contains(&"CPUExecutionProvider".to_owned()));
+        let other = Runtime::load(&std::env::current_exe().unwrap()).unwrap_err().to_string();
+        assert!(other.contains("already loaded"), "{other}");
+    }
+}

@@ -153,3 +153,115 @@ pub enum PolygonError {
     #[error("the polygon has no area: all its points lie on one line along a side of the picture")]
     Flat,
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn rect() -> impl Strategy<Value = Rect> {
+        (0.0f32..1.0, 0.0f32..1.0, 0.0f32..1.0, 0.0f32..1.0).prop_map(|(left, top, width, height)| Rect {
+            left,
+            top,
+            width,
+            height,
+        })
+    }
+
+    fn polygon(points: &[(f32, f32)]) -> Result<Polygon, PolygonError> {
+        Polygon::new(points.iter().map(|&(x, y)| Point { x, y }).collect())
+    }
+
+    proptest! {
+        #[test]
+        fn iou_is_symmetric_within_bounds_and_one_for_itself(a in rect(), b in rect()) {
+            let iou = a.iou(&b);
+            prop_assert_eq!(iou, b.iou(&a));
+            prop_assert!((0.0..=1.0).contains(&iou));
+            prop_assume!(a.area() > 1e-4);
+            prop_assert!((a.iou(&a) - 1.0).abs() < 1e-3);
+        }
+
+        #[test]
+        fn iou_is_the_same_in_pixels(a in rect(), b in rect()) {
+            let scaled = |r: Rect| Rect { left: r.left * 1920.0, top: r.top * 1080.0, width: r.width * 1920.0, height: r.height * 1080.0 };
+            prop_assume!(a.area() > 1e-3 && b.area() > 1e-3);
+            prop_assert!((a.iou(&b) - scaled(a).iou(&scaled(b))).abs() < 1e-3);
+        }
+
+        #[test]
+        fn a_polygon_holds_the_middle_of_every_triangle_and_nothing_outside_its_extent(
+            points in prop::collection::vec((0.0f32..=1.0, 0.0f32..=1.0), 3),
+            probe in (-1.0f32..2.0, -1.0f32..2.0),
+        ) {
+            let Ok(triangle) = polygon(&points) else { return Ok(()) };
+            let mean = |pick: fn(&Point) -> f32| triangle.points().iter().map(pick).sum::<f32>() / 3.0;
+            let [a, b, c] = [0, 1, 2].map(|index| points[index]);
+            let doubled_area = (b.0 - a.0) * (c.1 - a.1) - (c.0 - a.0) * (b.1 - a.1);
+            if doubled_area.abs() > 1e-3 {
+                let middle = Point { x: mean(|p| p.x), y: mean(|p| p.y) };
+                prop_assert!(triangle.contains(middle));
+            }
+            let (x, y, extent) = (probe.0, probe.1, triangle.extent());
+            let outside = x < extent.left - 1e-5 || x > extent.right() + 1e-5 || y < extent.top || y > extent.bottom() + 1e-5;
+            let inside = triangle.contains(Point { x, y });
+            prop_assert!(!(outside && inside));
+        }
+
+        #[test]
+        fn halves_of_a_square_share_it_without_overlap(x in 0.0f32..1.0, y in 0.0f32..1.0) {
+            let upper = polygon(&[(0.0, 0.0), (1.0, 0.0), (0.0, 1.0)]).unwrap();
+            let lower = polygon(&[(1.0, 0.0), (1.0, 1.0), (0.0, 1.0)]).unwrap();
+            let point = Point { x, y };
+            prop_assert!(upper.contains(point) != lower.contains(point));
+        }
+    }
+
+    #[test]
+    fn iou_by_hand() {
+        let unit = Rect { left: 0.0, top: 0.0, width: 0.2, height: 0.2 };
+        for (other, expected) in [
+            (unit, 1.0),
+            (Rect { left: 0.1, ..unit }, 1.0 / 3.0),
+            (Rect { left: 0.1, top: 0.1, ..unit }, 1.0 / 7.0),
+            (Rect { left: 0.2, ..unit }, 0.0),
+            (Rect { width: 0.0, ..unit }, 0.0),
+        ] {
+            assert!((unit.iou(&other) - expected).abs() < 1e-5, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn a_polygon_can_be_concave() {
+        let u = polygon(&[
+            (0.1, 0.1),
+            (0.3, 0.1),
+            (0.3, 0.6),
+            (0.7, 0.6),
+            (0.7, 0.1),
+            (0.9, 0.1),
+            (0.9, 0.9),
+            (0.1, 0.9),
+        ]);
+        let u = u.unwrap();
+        for (x, y, inside) in
+            [(0.2, 0.3, true), (0.5, 0.3, false), (0.8, 0.3, true), (0.5, 0.7, true), (0.05, 0.3, false)]
+        {
+            assert_eq!(u.contains(Point { x, y }), inside, "{x}, {y}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_polygon_is_refused() {
+        for (points, error) in [
+            (&[(0.0, 0.0), (1.0, 1.0)][..], PolygonError::Count(2)),
+            (&[(0.5, 0.5); 33], PolygonError::Count(33)),
+            (&[(0.0, 0.0), (1.0, 0.0), (1.0, 1.1)], PolygonError::Outside { number: 3, x: 1.0, y: 1.1 }),
+            (&[(0.0, 0.5), (0.5, 0.5), (1.0, 0.5)], PolygonError::Flat),
+        ] {
+            assert_eq!(polygon(points), Err(error));
+        }
+        assert!(polygon(&[(0.0, 0.0), (f32::NAN, 0.0), (1.0, 1.0)]).is_err());
+    }
+}

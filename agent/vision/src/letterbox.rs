@@ -161,3 +161,192 @@ fn channels<'a>(tensor: &'a mut [f32], wanted: &Normalisation) -> ([&'a mut [f32
     }
     (planes, gain, offset)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::frame::{Colour, PixelFormat};
+    use crate::geometry::Point;
+    use crate::testing::{TestFrame, noise};
+
+    const PLAIN: Normalisation =
+        Normalisation { bgr: false, mean: [0.0; 3], scale: [1.0; 3], padding: 114.0 };
+
+    #[test]
+    fn the_picture_is_as_large_as_it_can_be() {
+        for (picture, tensor, expected) in [
+            ((1920, 1080), (416, 416), (416, 234)),
+            ((640, 360), (512, 320), (512, 288)),
+            ((768, 576), (512, 320), (427, 320)),
+            ((1080, 1920), (416, 416), (234, 416)),
+            ((100, 50), (416, 416), (416, 208)),
+            ((1, 1), (512, 320), (320, 320)),
+            ((16_000, 2), (512, 320), (512, 1)),
+        ] {
+            let Letterbox { width, height } = Letterbox::new(picture, tensor);
+            assert_eq!((width, height), expected, "{picture:?} in {tensor:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn there_and_back_is_within_a_pixel(
+            picture in (1u32..4000, 1u32..4000),
+            tensor in (32u32..1300, 32u32..1300),
+            at in (0.0f32..1.0, 0.0f32..1.0, 0.0f32..1.0, 0.0f32..1.0),
+        ) {
+            let letterbox = Letterbox::new(picture, tensor);
+            prop_assert!(letterbox.width <= tensor.0 && letterbox.height <= tensor.1);
+            let there = Rect { left: at.0, top: at.1, width: at.2, height: at.3 };
+            let back = letterbox.to_picture(letterbox.to_tensor(there));
+            let pairs = [(there.left, back.left), (there.width, back.width), (there.top, back.top), (there.height, back.height)];
+            for ((there, back), side) in pairs.into_iter().zip([picture.0, picture.0, picture.1, picture.1]) {
+                prop_assert!(((there - back) * side as f32).abs() < 1.0);
+            }
+            // And the place in the tensor is the undistorted one, but for the rounding of the size.
+            let scale = f32::min(tensor.0 as f32 / picture.0 as f32, tensor.1 as f32 / picture.1 as f32);
+            let drawn = letterbox.to_tensor(there);
+            prop_assert!((drawn.left - there.left * picture.0 as f32 * scale).abs() <= 1.0);
+            prop_assert!((drawn.top - there.top * picture.1 as f32 * scale).abs() <= 1.0);
+        }
+    }
+
+    /// A plane scaled as the definition of the triangle filter says, in f64 and without any trick.
+    fn scaled(plane: &dyn Fn(usize, usize) -> u8, from: (usize, usize), to: (usize, usize)) -> Vec<f64> {
+        let weights = |from: usize, to: usize| -> Vec<Vec<f64>> {
+            let scale = from as f64 / to as f64;
+            let support = scale.max(1.0);
+            (0..to)
+                .map(|target| {
+                    let centre = (target as f64 + 0.5) * scale;
+                    let weight = |x: usize| (1.0 - ((x as f64 + 0.5 - centre) / support).abs()).max(0.0);
+                    let sum: f64 = (0..from).map(weight).sum();
+                    (0..from).map(|x| weight(x) / sum).collect()
+                })
+                .collect()
+        };
+        let (across, down) = (weights(from.0, to.0), weights(from.1, to.1));
+        let mut result = Vec::new();
+        for down in &down {
+            for across in &across {
+                let row = |y: usize| {
+                    across.iter().enumerate().map(|(x, w)| w * f64::from(plane(x, y))).sum::<f64>()
+                };
+                result
+                    .push(down.iter().enumerate().filter(|(_, w)| **w > 0.0).map(|(y, w)| w * row(y)).sum());
+            }
+        }
+        result
+    }
+
+    #[test]
+    fn the_tensor_is_what_the_definitions_say() {
+        let yuv = |x: usize, y: usize| [noise(x, y), noise(x + 1000, y), noise(x, y + 1000)];
+        // width, height, bytes of padding, tensor, matrix, full range
+        let rows = [
+            (40, 30, 0, (32, 32), Colour::Bt601, false),
+            (41, 31, 3, (32, 32), Colour::Bt709, false),
+            (63, 17, 5, (32, 64), Colour::Bt601, true),
+            (15, 40, 1, (64, 32), Colour::Bt709, true),
+            (9, 7, 2, (32, 32), Colour::Bt601, false), // larger than it was
+            (33, 21, 7, (33, 21), Colour::Bt601, false), // as it was
+            (1, 1, 0, (32, 32), Colour::Bt601, false),
+        ];
+        for (width, height, padding, tensor, colour, full_range) in rows {
+            for format in [PixelFormat::I420, PixelFormat::Nv12] {
+                let mut frame = TestFrame::padded(width, height, format, padding, yuv);
+                (frame.colour, frame.full_range) = (colour, full_range);
+                let mut canvas = Canvas::new(tensor, PLAIN);
+                let letterbox = canvas.draw(&frame.view(), &[]);
+
+                let to = (letterbox.width as usize, letterbox.height as usize);
+                let luma = (width as usize, height as usize);
+                let chroma = (luma.0.div_ceil(2), luma.1.div_ceil(2));
+                let y = scaled(&|x, y| yuv(x, y)[0], luma, to);
+                let u = scaled(&|x, y| yuv(2 * x, 2 * y)[1], chroma, to);
+                let v = scaled(&|x, y| yuv(2 * x, 2 * y)[2], chroma, to);
+                let stride = tensor.0 as usize;
+                let plane = stride * tensor.1 as usize;
+                for (index, pixel) in
+                    (0..to.1).flat_map(|row| (0..to.0).map(move |column| row * stride + column)).enumerate()
+                {
+                    let expected = reference_rgb(colour, full_range, [y[index], u[index], v[index]]);
+                    for (channel, expected) in expected.into_iter().enumerate() {
+                        let found = f64::from(canvas.tensor()[channel * plane + pixel]);
+                        // Three planes in bytes, rounded twice each, through gains of up to 2.1.
+                        assert!(
+                            (found - expected).abs() < 4.5,
+                            "{width}x{height} {format:?} {channel}/{index}: {found} for {expected}"
+                        );
+                    }
+                }
+                for outside in (0..plane).filter(|i| i % stride >= to.0 || i / stride >= to.1) {
+                    assert_eq!(canvas.tensor()[outside], 114.0);
+                }
+            }
+        }
+    }
+
+    /// ITU-T H.273, equations for MatrixCoefficients 1 and 6.
+    fn reference_rgb(colour: Colour, full_range: bool, [y, u, v]: [f64; 3]) -> [f64; 3] {
+        let (kr, kb) = if colour == Colour::Bt601 { (0.299, 0.114) } else { (0.2126, 0.0722) };
+        let (y, pb, pr) = if full_range {
+            (y / 255.0, (u - 128.0) / 255.0, (v - 128.0) / 255.0)
+        } else {
+            ((y - 16.0) / 219.0, (u - 128.0) / 224.0, (v - 128.0) / 224.0)
+        };
+        let (r, b) = (y + 2.0 * (1.0 - kr) * pr, y + 2.0 * (1.0 - kb) * pb);
+        let g = (y - kr * r - kb * b) / (1.0 - kr - kb);
+        [r, g, b].map(|channel| (channel * 255.0).clamp(0.0, 255.0))
+    }
+
+    #[test]
+    fn channels_come_in_the_order_and_scale_that_the_model_wants() {
+        // Red in limited BT.601.
+        let frame = TestFrame::new(32, 16, PixelFormat::I420, |_, _| [81, 90, 240]);
+        let imagenet = Normalisation {
+            mean: [103.53, 116.28, 123.675],
+            scale: [0.5, 0.25, 2.0],
+            bgr: true,
+            padding: 10.0,
+        };
+        for (normalisation, expected) in [
+            (PLAIN, [254.0, 0.0, 0.0]),
+            (Normalisation { bgr: true, ..PLAIN }, [0.0, 0.0, 254.0]),
+            (imagenet, [-103.53 * 0.5, -116.28 * 0.25, (254.0 - 123.675) * 2.0]),
+        ] {
+            let mut canvas = Canvas::new((32, 32), normalisation);
+            canvas.draw(&frame.view(), &[]);
+            for (channel, expected) in expected.into_iter().enumerate() {
+                let plane = &canvas.tensor()[channel * 1024..][..1024];
+                assert!((plane[0] - expected).abs() < 4.0, "channel {channel}: {} for {expected}", plane[0]);
+                let Normalisation { mean, scale, padding, .. } = normalisation;
+                assert!((plane[1023] - (padding - mean[channel]) * scale[channel]).abs() < 1e-3);
+            }
+        }
+    }
+
+    #[test]
+    fn the_model_cannot_see_what_is_masked_and_sees_it_again_when_the_mask_goes() {
+        let points = [(0.0, 0.0), (0.5, 0.0), (0.5, 1.0), (0.0, 1.0)];
+        let left_half = Polygon::new(points.iter().map(|&(x, y)| Point { x, y }).collect()).unwrap();
+        let grey = |width, height| TestFrame::new(width, height, PixelFormat::Nv12, |_, _| [235, 128, 128]);
+        let mut canvas = Canvas::new((64, 64), PLAIN);
+        // frame, mask, then what is seen at column 10 and 50, and at row 40
+        for (size, masks, expected) in [
+            ((128, 64), &[][..], [255.0, 255.0, 114.0]),
+            ((128, 64), std::slice::from_ref(&left_half), [114.0, 255.0, 114.0]),
+            ((64, 64), std::slice::from_ref(&left_half), [114.0, 255.0, 255.0]),
+            ((64, 64), &[], [255.0, 255.0, 255.0]),
+            ((128, 64), &[], [255.0, 255.0, 114.0]),
+        ] {
+            canvas.draw(&grey(size.0, size.1).view(), masks);
+            for channel in 0..3 {
+                let at = |x: usize, y: usize| canvas.tensor()[channel * 64 * 64 + y * 64 + x];
+                assert_eq!([at(10, 5), at(50, 5), at(50, 40)].map(f32::round), expected, "{size:?}");
+            }
+        }
+    }
+}

@@ -43,6 +43,8 @@ pub mod onnx;
 pub mod rules;
 pub mod scene;
 pub mod schedule;
+#[cfg(test)]
+mod testing;
 pub mod track;
 mod yuv;
 

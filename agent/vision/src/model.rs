@@ -506,3 +506,72 @@ pub enum ModelError {
     #[error("model file {file:?} failed its first run: {source}")]
     Trial { file: PathBuf, source: Box<crate::detector::DetectError> },
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_about_identities_and_kinds_of_people_are_forbidden_and_objects_are_not() {
+        for (label, word) in [
+            ("face", Some("face")),
+            ("Human_Face", Some("face")),
+            ("license plate", Some("plate")),
+            ("woman", Some("woman")),
+            ("re-id", Some("re-id")),
+            ("person_reid", Some("reid")),
+            ("output_embedding", Some("embedding")),
+            ("age/gender", Some("gender")),
+            ("人脸", Some("人脸")),
+            ("person", None),
+            ("headphones", None),
+            ("surface", None),
+            ("fire hydrant", None),
+            ("teddy bear", None),
+            ("garbage", None),
+            ("plateau", None),
+        ] {
+            assert_eq!(forbidden(label), word, "{label}");
+        }
+    }
+
+    #[test]
+    fn a_full_manifest_is_read() {
+        let manifest = Manifest::parse(
+            r#"
+            name = "village-detector"
+            version = "1.0.0"
+            layout = "ltrb"
+            labels = ["person", "motorbike", "cattle", "kite"]
+            licence = "Apache-2.0"
+            training_data = ["own pictures"]
+            sha256 = "00"
+
+            [class_map]
+            cattle = "cow"
+
+            [input]
+            width = 512
+            height = 320
+            colour = "bgr"
+            scale = [0.0174, 0.0175, 0.0171]
+            mean = 127.5
+            padding = 0
+
+            [thresholds]
+            default = 0.35
+            person = 0.4
+            "#,
+        )
+        .unwrap();
+        let classes: Vec<_> = manifest.labels.iter().map(|label| manifest.class_of(label)).collect();
+        assert_eq!(
+            classes,
+            [Some(ObjectClass::Person), Some(ObjectClass::Motorcycle), Some(ObjectClass::Cow), None]
+        );
+        assert_eq!(manifest.thresholds.of(ObjectClass::Person), 0.4);
+        assert_eq!(manifest.thresholds.of(ObjectClass::Cow), 0.35);
+        assert_eq!(manifest.input.mean.channels(), [127.5; 3]);
+        assert_eq!(manifest.input.scale.channels(), [0.0174, 0.0175, 0.0171]);
+    }
+}

@@ -248,3 +248,33 @@ pub enum OnnxError {
     #[error("output {name:?}: expected f32 {shape:?}, found {found}")]
     Output { name: String, shape: Vec<usize>, found: String },
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{TinyModel, runtime};
+
+    #[test]
+    fn outputs_are_given_out_in_the_expected_shape_only() {
+        let Some(runtime) = runtime() else { return };
+        let model = TinyModel {
+            input: vec![1, 3, 2, 2],
+            outputs: vec![("scores", vec![1, 3], vec![1, 3], vec![0.5, 0.25, 0.125])],
+            metadata: vec![("key", "value")],
+        };
+        let mut session = runtime.session(&model.to_bytes(), 1).unwrap();
+        assert_eq!(session.inputs()[0].to_string(), "images f32 [1, 3, 2, 2]");
+        assert_eq!(session.metadata()["key"], "value");
+        let outputs = session.run(&[0.0; 12], [1, 3, 2, 2]).unwrap();
+        assert_eq!(outputs.only(&[1, 3]).unwrap(), [0.5, 0.25, 0.125]);
+        for (name, shape, error) in [
+            ("scores", &[1, 4][..], r#"output "scores": expected f32 [1, 4], found [1, 3]"#),
+            ("scores", &[3], r#"output "scores": expected f32 [3], found [1, 3]"#),
+            ("boxes", &[1, 3], r#"output "boxes": expected f32 [1, 3], found no such output"#),
+        ] {
+            assert_eq!(outputs.tensor(name, shape).unwrap_err().to_string(), error);
+        }
+        drop(outputs);
+        let error = session.run(&[0.0; 3], [1, 3, 1, 1]).err().unwrap().to_string();
+        assert!(error.starts_with("ONNX Runtime failed at running the model: "), "{error}");
+    }
+}

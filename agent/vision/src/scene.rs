@@ -56,3 +56,231 @@ impl Scene {
         self.tracker.overflow()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use jiff::tz::TimeZone;
+    use sharp_eyes_protocol::class::ObjectClass;
+    use sharp_eyes_protocol::level::Severity;
+    use sharp_eyes_protocol::topic::Name;
+
+    use super::*;
+    use crate::geometry::{Point, Polygon, Rect};
+
+    /// Plays a scene of 5 frames per second, and compares its incidents.
+    ///
+    /// `rules` has a line per rule: `key=value` of dwell, cooldown (seconds), min, classes (`a+b`), schedule (`_`
+    /// for space). All zones are the square 0.4 to 0.6 of the picture.
+    ///
+    /// `frames` has lines of `FROM-TO class X,Y SCORE [| class X,Y SCORE]`: from one second up to another an object
+    /// with its foot there; `A>B` for X walks. A stretch without objects is just `FROM-TO`; one without frames is
+    /// left out. `expected` lists `second rule#track class`.
+    fn check(rules: &str, frames: &str, expected: &[&str]) {
+        let lines = |text: &str| -> Vec<String> {
+            text.lines().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()).collect()
+        };
+        let mut scene = Scene::new(SceneOptions {
+            thresholds: Thresholds::default(),
+            rules: lines(rules).iter().map(|line| rule(line)).collect(),
+            time_zone: TimeZone::UTC,
+        });
+        let start: jiff::Timestamp = "2026-11-23T12:00:00Z".parse().unwrap();
+        let mut found = Vec::new();
+        for line in lines(frames) {
+            let (times, objects) = line.split_once(' ').unwrap_or((&line, ""));
+            let (from, to) = range(times, '-');
+            let steps = ((to - from) * 5.0).round() as u32;
+            for step in 0..steps {
+                let done = f64::from(step) / f64::from(steps);
+                let mut detections: Vec<_> =
+                    objects.split('|').filter_map(|object| detection(object.trim(), done)).collect();
+                detections.sort_by(|a, b| b.score.total_cmp(&a.score));
+                let monotonic = Duration::from_millis((from * 1000.0).round() as u64 + u64::from(step) * 200);
+                let now =
+                    Moment { monotonic, wall: start + jiff::SignedDuration::try_from(monotonic).unwrap() };
+                for incident in scene.observe(now, &detections) {
+                    assert_eq!(incident.at, now);
+                    found.push(format!(
+                        "{} {}#{} {}",
+                        monotonic.as_secs_f64(),
+                        incident.rule,
+                        incident.track,
+                        incident.class
+                    ));
+                }
+            }
+        }
+        assert_eq!(found, expected, "\n{rules}\n{frames}");
+    }
+
+    fn range(text: &str, separator: char) -> (f64, f64) {
+        let (from, to) = text.split_once(separator).unwrap_or((text, text));
+        (from.parse().unwrap(), to.parse().unwrap())
+    }
+
+    fn detection(object: &str, done: f64) -> Option<Detection> {
+        let mut words = object.split_whitespace();
+        let class: ObjectClass = words.next()?.parse().unwrap();
+        let (x, y) = words.next().unwrap().split_once(',').unwrap();
+        let (from, to) = range(x, '>');
+        let (x, y) = ((from + (to - from) * done) as f32, y.parse::<f32>().unwrap());
+        let score = words.next().unwrap().parse().unwrap();
+        Some(Detection {
+            class,
+            score,
+            bounds: Rect { left: x - 0.03, top: y - 0.16, width: 0.06, height: 0.16 },
+        })
+    }
+
+    fn rule(text: &str) -> IntrusionRule {
+        let square = [(0.4, 0.4), (0.6, 0.4), (0.6, 0.6), (0.4, 0.6)].map(|(x, y)| Point { x, y });
+        let mut rule = IntrusionRule {
+            name: Name::new("rule").unwrap(),
+            zone: Name::new("yard").unwrap(),
+            polygon: Polygon::new(square.to_vec()).unwrap(),
+            classes: vec![ObjectClass::Person],
+            dwell: Duration::from_secs(2),
+            cooldown: Duration::ZERO,
+            severity: Severity::Major,
+            schedule: "always".parse().unwrap(),
+            min_score: None,
+            evidence: true,
+        };
+        for (key, value) in text.split_whitespace().filter_map(|setting| setting.split_once('=')) {
+            let seconds = || Duration::from_secs_f64(value.parse().unwrap());
+            match key {
+                "dwell" => rule.dwell = seconds(),
+                "cooldown" => rule.cooldown = seconds(),
+                "min" => rule.min_score = Some(value.parse().unwrap()),
+                "classes" => rule.classes = value.split('+').map(|class| class.parse().unwrap()).collect(),
+                "schedule" => rule.schedule = value.replace('_', " ").parse().unwrap(),
+                other => panic!("no setting {other:?}"),
+            }
+        }
+        rule
+    }
+
+    #[test]
+    fn whoever_stays_for_the_dwell_time_alarms_once() {
+        check("dwell=2", "0-60 person .5,.5 .9", &["2 0#1 person"]);
+        check("dwell=0", "0-60 person .5,.5 .9", &["0 0#1 person"]);
+        check("dwell=2", "0-1.8 person .5,.5 .9", &[]);
+        check("dwell=2", "0-60 person .5,.7 .9", &[]);
+        check("dwell=2", "0-60 person .5,.5 .45", &[]);
+        // Even after leaving and coming back, as long as it was in sight.
+        check(
+            "dwell=2",
+            "0-5 person .5,.5 .9
+             5-6 person .5>.7,.5 .9
+             6-9 person .7,.5 .9
+             9-10 person .7>.5,.5 .9
+             10-20 person .5,.5 .9",
+            &["2 0#1 person"],
+        );
+    }
+
+    #[test]
+    fn the_stay_begins_where_the_foot_enters() {
+        check("dwell=2", "0-4 person .2>.5,.5 .9\n4-8 person .5,.5 .9", &["4.8 0#1 person"]);
+        check("dwell=2", "0-8 person .11>.91,.5 .9", &[]);
+        check("dwell=1", "0-8 person .11>.91,.5 .9", &["4 0#1 person"]);
+    }
+
+    #[test]
+    fn a_flicker_outside_does_not_restart_the_stay_but_leaving_does() {
+        check(
+            "dwell=2",
+            "0-1 person .58,.5 .9\n1-1.8 person .62,.5 .9\n1.8-9 person .58,.5 .9",
+            &["2 0#1 person"],
+        );
+        check(
+            "dwell=2",
+            "0-1 person .58,.5 .9\n1-2.2 person .62,.5 .9\n2.2-9 person .58,.5 .9",
+            &["4.2 0#1 person"],
+        );
+    }
+
+    #[test]
+    fn a_gap_in_sight_is_bridged_for_two_seconds() {
+        // Without frames, with empty frames, and with a score too low to start but not to go on.
+        check("dwell=4", "0-2 person .5,.5 .9\n3.8-9 person .5,.5 .9", &["4 0#1 person"]);
+        check("dwell=4", "0-2 person .5,.5 .9\n2-3.6\n3.6-9 person .5,.5 .9", &["4 0#1 person"]);
+        check("dwell=4", "0-1 person .5,.5 .9\n1-9 person .5,.5 .3", &["4 0#1 person"]);
+        check("dwell=4", "0-2 person .5,.5 .9\n2-5\n5-12 person .5,.5 .9", &["9 0#2 person"]);
+        // Nobody is there when the dwell time is over: no alarm until they are seen again.
+        check("dwell=3", "0-2.8 person .5,.5 .9\n2.8-4\n4-5 person .5,.5 .9", &["4 0#1 person"]);
+    }
+
+    #[test]
+    fn the_cooldown_holds_back_a_rule_not_an_intruder() {
+        check(
+            "dwell=1 cooldown=10",
+            "0-3 person .45,.5 .9
+             3-6 person .45,.5 .9 | person .57,.5 .8
+             6-20 person .57,.5 .8",
+            &["1 0#1 person", "11 0#2 person"],
+        );
+        check("dwell=1 cooldown=10", "0-5 person .5,.5 .9\n5-30", &["1 0#1 person"]);
+        check(
+            "dwell=1 cooldown=60\ndwell=3 cooldown=60",
+            "0-9 person .5,.5 .9",
+            &["1 0#1 person", "3 1#1 person"],
+        );
+    }
+
+    #[test]
+    fn a_rule_sleeps_outside_of_its_schedule() {
+        // The scene begins at 12:00 on a Monday.
+        check("schedule=daily_12:01-13:00 dwell=2", "0-90 person .5,.5 .9", &["62 0#1 person"]);
+        check("schedule=daily_11:00-12:01 dwell=2", "0-50\n58.6-90 person .5,.5 .9", &[]);
+        check("schedule=tue_11:00-13:00 dwell=2", "0-90 person .5,.5 .9", &[]);
+    }
+
+    #[test]
+    fn the_mean_score_of_the_stay_is_held_against_min_score() {
+        check("dwell=2 min=0.7", "0-9 person .5,.5 .75", &["2 0#1 person"]);
+        check("dwell=2 min=0.7", "0-9 person .5,.5 .65", &[]);
+        check("dwell=2 min=0.7", "0-0.2 person .5,.5 .99\n0.2-9 person .5,.5 .6", &[]);
+        check("dwell=2 min=0.7", "0-2 person .5,.5 .6\n2-9 person .5,.5 .87", &["3 0#1 person"]);
+    }
+
+    #[test]
+    fn a_class_is_what_most_of_the_frames_say() {
+        check("dwell=2 classes=truck", "0-0.4 car .5,.5 .9\n0.4-9 truck .5,.5 .9", &["2.6 0#1 truck"]);
+        check("dwell=2 classes=car", "0-5 truck .5,.5 .9 | car .5,.5 .6", &[]);
+        check(
+            "dwell=2 classes=person+dog",
+            "0-5 person .42,.5 .9 | dog .58,.5 .9",
+            &["2 0#1 person", "2 0#2 dog"],
+        );
+        check("dwell=2 classes=person", "0-5 person .5,.5 .9 | bicycle .5,.5 .8", &["2 0#1 person"]);
+    }
+
+    #[test]
+    fn tracks_keep_apart_while_people_pass_each_other() {
+        check("dwell=3", "0-8 person .5,.5 .9 | person .1>.9,.55 .8", &["3 0#1 person"]);
+        // Two walk in opposite directions through the zone: neither stays.
+        check("dwell=4", "0-6 person .2>.8,.5 .9 | person .8>.2,.42 .8", &[]);
+    }
+
+    #[test]
+    fn the_number_of_tracks_is_bounded_and_the_rest_counted() {
+        let mut scene = Scene::new(SceneOptions {
+            thresholds: Thresholds::default(),
+            rules: vec![],
+            time_zone: TimeZone::UTC,
+        });
+        let at = |index: usize| Rect { left: index as f32, top: 0.0, width: 0.1, height: 0.1 };
+        let crowd: Vec<_> = (0..crate::track::TRACKS_MAX + 3)
+            .map(|index| Detection { class: ObjectClass::Sheep, score: 0.9, bounds: at(index * 10) })
+            .collect();
+        let now =
+            |seconds| Moment { monotonic: Duration::from_secs(seconds), wall: jiff::Timestamp::UNIX_EPOCH };
+        scene.observe(now(0), &crowd);
+        assert_eq!((scene.tracks().len(), scene.overflow()), (crate::track::TRACKS_MAX, 3));
+        scene.observe(now(3), &[]);
+        assert_eq!(scene.tracks().len(), 0);
+    }
+}

@@ -1,0 +1,147 @@
+//! Real models on real footage, where both are at hand; each test says what it skips.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use sharp_eyes_protocol::class::ObjectClass;
+use sharp_eyes_vision::evidence::{self, EVIDENCE_MAX_BYTES};
+use sharp_eyes_vision::{
+    Colour, Detection, Detector, DetectorOptions, FrameView, Moment, PixelFormat, Plane, Runtime, Scene,
+    SceneOptions,
+};
+
+const COCO: &str = "person bicycle car motorcycle airplane bus train truck boat traffic_light fire_hydrant stop_sign \
+    parking_meter bench bird cat dog horse sheep cow elephant bear zebra giraffe backpack umbrella handbag tie suitcase \
+    frisbee skis snowboard sports_ball kite baseball_bat baseball_glove skateboard surfboard tennis_racket bottle \
+    wine_glass cup fork knife spoon bowl banana apple sandwich orange broccoli carrot hot_dog pizza donut cake chair \
+    couch potted_plant bed dining_table toilet tv laptop mouse remote keyboard cell_phone microwave oven toaster sink \
+    refrigerator book clock vase scissors teddy_bear hair_drier toothbrush";
+
+#[test]
+fn yolox_nano_finds_the_people_on_a_pavement() {
+    let (Some(runtime), Some(model)) = (runtime(), data("models/yolox_nano_bigisland.onnx")) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let labels: Vec<_> = COCO.split_whitespace().map(|label| label.replace('_', " ")).collect();
+    let manifest = format!(
+        "name = \"yolox-nano\"\nversion = \"0.1.1\"\nlabels = {labels:?}\nlicence = \"Apache-2.0\"\n\
+         training_data = [\"COCO 2017\"]\n[input]\ncolour = \"bgr\"\n[thresholds]\ndefault = 0.3\n"
+    );
+    std::fs::write(folder.path().join("manifest.toml"), manifest).unwrap();
+    std::os::unix::fs::symlink(model, folder.path().join("model.onnx")).unwrap();
+
+    let mut detector = Detector::load(&runtime, folder.path(), DetectorOptions { threads: 1 }).unwrap();
+    assert_eq!(detector.model().input, (416, 416));
+    let Some(people) = people_on_the_pavement(&mut detector) else { return };
+    assert!(people >= 3, "{people} people above the threshold");
+}
+
+#[test]
+fn the_built_in_model_finds_the_people_on_a_pavement() {
+    let folder = workspace().join("models/builtin");
+    if !folder.join("model.onnx").exists() {
+        eprintln!("skipped: no built-in model in {folder:?}");
+        return;
+    }
+    let Some(runtime) = runtime() else { return };
+    let mut detector = Detector::load(&runtime, &folder, DetectorOptions { threads: 1 }).unwrap();
+    assert_eq!(detector.model().input, (512, 320));
+    let Some(people) = people_on_the_pavement(&mut detector) else { return };
+    assert!(people >= 1, "{people} people above the threshold");
+}
+
+/// How many people are seen at the pavement clip's sixth second. Checks on the way that detections are sorted and
+/// within the picture, that the scene follows the people, and that the evidence picture fits.
+fn people_on_the_pavement(detector: &mut Detector) -> Option<usize> {
+    let (width, height) = (626u32, 360u32);
+    let clip = data("videos/ahmetozlu-pedestrian3.mp4")?;
+    let pixels = decode(&clip, "6")?;
+    let (luma, chroma) = ((width * height) as usize, (width.div_ceil(2) * height.div_ceil(2)) as usize);
+    let half = width.div_ceil(2) as usize;
+    let planes = [
+        Plane { data: &pixels[..luma], stride: width as usize },
+        Plane { data: &pixels[luma..luma + chroma], stride: half },
+        Plane { data: &pixels[luma + chroma..], stride: half },
+    ];
+    let frame = FrameView::new(width, height, PixelFormat::I420, Colour::Bt601, false, &planes).unwrap();
+
+    let detections = detector.detect(&frame, &[]).unwrap();
+    assert!(detections.is_sorted_by(|a, b| a.score >= b.score));
+    for Detection { bounds, .. } in &detections {
+        assert!(
+            bounds.left >= 0.0
+                && bounds.top >= 0.0
+                && bounds.right() <= 1.0 + 1e-6
+                && bounds.bottom() <= 1.0 + 1e-6
+        );
+    }
+    let thresholds = detector.model().thresholds.clone();
+    let above = |detection: &&Detection| detection.score >= thresholds.of(detection.class);
+    let people: Vec<_> =
+        detections.iter().filter(above).filter(|detection| detection.class == ObjectClass::Person).collect();
+    eprintln!("{}: {} people, {} detections", detector.model().name, people.len(), detections.len());
+
+    let everywhere =
+        [(0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0)].map(|(x, y)| sharp_eyes_vision::Point { x, y });
+    let rule = sharp_eyes_vision::IntrusionRule {
+        name: "street".to_owned().try_into().unwrap(),
+        zone: "street".to_owned().try_into().unwrap(),
+        polygon: sharp_eyes_vision::Polygon::new(everywhere.to_vec()).unwrap(),
+        classes: vec![ObjectClass::Person],
+        dwell: std::time::Duration::ZERO,
+        cooldown: std::time::Duration::ZERO,
+        severity: sharp_eyes_protocol::level::Severity::Minor,
+        schedule: "always".parse().unwrap(),
+        min_score: None,
+        evidence: true,
+    };
+    let options = SceneOptions { thresholds, rules: vec![rule], time_zone: jiff::tz::TimeZone::UTC };
+    let now = Moment { monotonic: std::time::Duration::ZERO, wall: jiff::Timestamp::UNIX_EPOCH };
+    let incidents = Scene::new(options).observe(now, &detections);
+    for incident in incidents.iter().take(1) {
+        let jpeg = evidence::picture(&frame, &[], &detections, incident, "intrusion street person").unwrap();
+        assert!(jpeg.len() <= EVIDENCE_MAX_BYTES);
+        if let Some(folder) = std::env::var_os("EVIDENCE_OUT") {
+            let name = format!("{}.jpg", detector.model().name);
+            std::fs::write(Path::new(&folder).join(name), jpeg).unwrap(); // to be looked at
+        }
+    }
+    Some(people.len())
+}
+
+/// One frame as yuv420p, by the command ffmpeg.
+fn decode(clip: &Path, second: &str) -> Option<Vec<u8>> {
+    let run = Command::new("ffmpeg")
+        .args(["-v", "error", "-ss", second, "-i"])
+        .arg(clip)
+        .args(["-frames:v", "1", "-pix_fmt", "yuv420p", "-f", "rawvideo", "-"])
+        .output();
+    match run {
+        Ok(output) if output.status.success() => Some(output.stdout),
+        other => {
+            eprintln!("skipped: ffmpeg cannot decode {clip:?}: {other:?}");
+            None
+        }
+    }
+}
+
+fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn data(name: &str) -> Option<PathBuf> {
+    let file = workspace().join("../shared/data").join(name).canonicalize().ok();
+    if file.is_none() {
+        eprintln!("skipped: no ../shared/data/{name}");
+    }
+    file
+}
+
+fn runtime() -> Option<Runtime> {
+    let library = std::env::var_os("ORT_DYLIB_PATH")
+        .map_or_else(|| workspace().join(".cache/onnxruntime/libonnxruntime.so"), PathBuf::from);
+    if !library.exists() {
+        eprintln!("skipped: no ONNX Runtime at {library:?}; `make test` installs it");
+        return None;
+    }
+    Some(Runtime::load(&library).unwrap())
+}
