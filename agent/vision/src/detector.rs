@@ -133,7 +133,7 @@ pub enum DetectError {
 mod tests {
     use super::*;
     use crate::geometry::Rect;
-    use crate::testing::{TestFrame, TinyModel, runtime};
+    use crate::testing::{TestFrame, TinyModel, TinyOutput, runtime};
 
     /// Anchors of a 64x32 tensor: 32 of stride 8, 8 of stride 16, 2 of stride 32.
     const ANCHORS: usize = 42;
@@ -157,8 +157,8 @@ mod tests {
         TinyModel {
             input: vec![1, 3, 32, 64],
             outputs: vec![
-                ("distances", vec![1, rows, 4], vec![1, rows, 4], distances),
-                ("scores", vec![1, rows, 2], vec![1, rows, 2], scores),
+                TinyOutput::new("distances", &[1, rows, 4], distances),
+                TinyOutput::new("scores", &[1, rows, 2], scores),
             ],
             metadata: vec![("sharp_eyes.layout", "ltrb")],
         }
@@ -169,7 +169,7 @@ mod tests {
         let numbers = vec![value; sides.iter().product::<i64>() as usize];
         TinyModel {
             input: vec![1, 3, 32, 64],
-            outputs: vec![(name, sides.to_vec(), sides.to_vec(), numbers)],
+            outputs: vec![TinyOutput::new(name, sides, numbers)],
             metadata: vec![],
         }
     }
@@ -221,7 +221,7 @@ mod tests {
         let mut open = ltrb(&[]);
         open.input = vec![-1, 3, -1, -1];
         for output in &mut open.outputs {
-            output.1 = vec![-1, -1, output.1[2]];
+            output.declared = vec![-1, -1, output.declared[2]];
         }
         let sized = format!("{MANIFEST}\n[input]\nwidth = 64\nheight = 32");
         for (manifest, model, layout) in [
@@ -243,7 +243,7 @@ mod tests {
         let with = |line: &str| format!("{MANIFEST}\n{line}");
         let labels = |list: &str| MANIFEST.replace(r#"["person", "kite"]"#, list);
         let mut embedding = ltrb(&[]);
-        embedding.outputs.push(("embedding", vec![1, 2], vec![1, 2], vec![0.0; 2]));
+        embedding.outputs.push(TinyOutput::new("embedding", &[1, 2], vec![0.0; 2]));
         let mut open = ltrb(&[]);
         open.input = vec![1, 3, -1, -1];
         let not_a_number = ltrb(&[(5, [f32::NAN, 0.0, f32::INFINITY, 0.0], [0.0, 0.0])]);
@@ -283,7 +283,7 @@ mod tests {
             (MANIFEST, wrong_metadata.to_bytes(), &["layout \"yolo99\""]),
             (MANIFEST, embedding.to_bytes(), &["output \"embedding\"", "never identities"]),
             (MANIFEST, open.to_bytes(), &["leaves its width open", "input.width"]),
-            (&sized, good.clone(), &["the graph's width is 64", "input.width is 416"]),
+            (&sized, good, &["the graph's width is 64", "input.width is 416"]),
             (MANIFEST, not_a_number.to_bytes(), &["tiny@1", "2 of its numbers are not finite"]),
             (MANIFEST, overflow.to_bytes(), &["tiny@1", "not finite"]),
         ] {

@@ -377,19 +377,25 @@ mod tests {
 
     #[test]
     fn every_frame_makes_a_picture_within_the_limits() {
-        for (width, height) in [(1, 1), (3, 5), (16, 9), (333, 777), (3840, 2160), (8000, 20)] {
-            for format in [PixelFormat::I420, PixelFormat::Nv12] {
-                let frame =
-                    TestFrame::new(width, height, format, |x, y| [noise(x, y), noise(y, x), noise(x + 7, y)]);
-                let person = seen(ObjectClass::Person, 0.5, [0.9, 0.9, 0.3, 0.3]);
-                let label = "intrusion yard person 0.87 院子";
-                let jpeg = picture(&frame.view(), &[], &[person], &far_away(), label).unwrap();
-                assert!(jpeg.len() <= EVIDENCE_MAX_BYTES, "{width}x{height}: {} bytes", jpeg.len());
-                let found = decode(&jpeg).dimensions();
-                assert!(found.0.max(found.1) <= 1280);
-                if width.max(height) <= 333 {
-                    assert_eq!(found, (width, height));
-                }
+        use PixelFormat::{I420, Nv12};
+        for (width, height, format) in [
+            (1, 1, I420),
+            (3, 5, Nv12),
+            (16, 9, I420),
+            (333, 777, Nv12),
+            (3840, 2160, Nv12),
+            (8000, 20, I420),
+        ] {
+            let colours = |x: usize, y: usize| [noise(x, y), noise(y, x), noise(x + 7, y)];
+            let frame = TestFrame::new(width, height, format, colours);
+            let person = seen(ObjectClass::Person, 0.5, [0.9, 0.9, 0.3, 0.3]);
+            let label = "intrusion yard person 0.87 院子";
+            let jpeg = picture(&frame.view(), &[], &[person], &far_away(), label).unwrap();
+            assert!(jpeg.len() <= EVIDENCE_MAX_BYTES, "{width}x{height}: {} bytes", jpeg.len());
+            let found = decode(&jpeg).dimensions();
+            assert!(found.0.max(found.1) <= 1280);
+            if width.max(height) <= 333 {
+                assert_eq!(found, (width, height));
             }
         }
     }

@@ -251,14 +251,14 @@ pub enum OnnxError {
 
 #[cfg(test)]
 mod tests {
-    use crate::testing::{TinyModel, runtime};
+    use crate::testing::{TinyModel, TinyOutput, runtime};
 
     #[test]
     fn outputs_are_given_out_in_the_expected_shape_only() {
         let Some(runtime) = runtime() else { return };
         let model = TinyModel {
             input: vec![1, 3, 2, 2],
-            outputs: vec![("scores", vec![1, 3], vec![1, 3], vec![0.5, 0.25, 0.125])],
+            outputs: vec![TinyOutput::new("scores", &[1, 3], vec![0.5, 0.25, 0.125])],
             metadata: vec![("key", "value")],
         };
         let mut session = runtime.session(&model.to_bytes(), 1).unwrap();

@@ -88,10 +88,25 @@ pub(crate) fn runtime() -> Option<Runtime> {
 pub(crate) struct TinyModel {
     /// Sides of the input; negative for one that is left open.
     pub(crate) input: Vec<i64>,
-    /// Name, declared sides, sides and numbers of each output.
-    pub(crate) outputs: Vec<(&'static str, Vec<i64>, Vec<i64>, Vec<f32>)>,
+    /// What it answers.
+    pub(crate) outputs: Vec<TinyOutput>,
     /// Key and value pairs of the file.
     pub(crate) metadata: Vec<(&'static str, &'static str)>,
+}
+
+/// A constant output.
+pub(crate) struct TinyOutput {
+    pub(crate) name: &'static str,
+    /// The sides as the graph declares them; negative for one that is left open.
+    pub(crate) declared: Vec<i64>,
+    sides: Vec<i64>,
+    numbers: Vec<f32>,
+}
+
+impl TinyOutput {
+    pub(crate) fn new(name: &'static str, sides: &[i64], numbers: Vec<f32>) -> Self {
+        Self { name, declared: sides.to_vec(), sides: sides.to_vec(), numbers }
+    }
 }
 
 impl TinyModel {
@@ -109,7 +124,7 @@ impl TinyModel {
             [bytes(1, name.as_bytes()), bytes(2, &bytes(1, &tensor))].concat()
         };
         let mut graph = [bytes(2, b"tiny"), bytes(11, &value_info("images", &self.input))].concat();
-        for (name, declared, sides, numbers) in &self.outputs {
+        for TinyOutput { name, declared, sides, numbers } in &self.outputs {
             let constant = format!("{name}_constant");
             let node =
                 [bytes(1, constant.as_bytes()), bytes(2, name.as_bytes()), bytes(4, b"Identity")].concat();

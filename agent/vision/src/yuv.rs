@@ -131,8 +131,7 @@ impl Matrix {
     pub(crate) fn rgb(&self, y: u8, u: u8, v: u8) -> [f32; 3] {
         let y = (f32::from(y) - self.black) * self.luma;
         let (u, v) = (f32::from(u) - 128.0, f32::from(v) - 128.0);
-        // Not `clamp`: without a branch for NaN, which bytes cannot make, this is two vector instructions.
-        let byte = |value: f32| value.max(0.0).min(255.0);
+        let byte = |value: f32| value.clamp(0.0, 255.0);
         [byte(y + self.red_v * v), byte(y + self.green_u * u + self.green_v * v), byte(y + self.blue_u * u)]
     }
 }
