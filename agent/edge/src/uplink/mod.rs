@@ -1,0 +1,226 @@
+//! Outbox to broker: every alert at least once, in the order of its severity, and what the box says of itself.
+//!
+//! # Layout
+//!
+//! - [`run`] goes from one [`Link`] mode to the next until it is told to stop.
+//! - `session` is one connection: it asks the outbox for what waits, keeps the window, and takes the answers.
+//! - `in_flight` is that window as a plain value; `latency` is how long alerts take.
+//! - `broker` is the MQTT client, and the only file that names it; `tls` reads the certificates.
+//!
+//! Rules: a row leaves the outbox only when the broker acknowledged it with success. One that the broker refuses is
+//! parked with the reason, and holds up nothing. After any error the window is forgotten and sending starts again at the
+//! first row that waits. Reports are retained: only the newest matters, so there is one of a kind on its way at a time.
+
+mod broker;
+mod in_flight;
+mod latency;
+mod session;
+mod tls;
+
+use std::time::Duration;
+
+use sharp_eyes_protocol::report::{BoxState, Health, Models, Status, UplinkHealth};
+use sharp_eyes_protocol::topic::Site;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::backoff::Backoff;
+use crate::outbox::Outbox;
+use crate::secret::Secret;
+use broker::{Broker, Failure, Publication};
+pub use latency::Latency;
+use latency::Samples;
+use session::{Phase, Session};
+pub use tls::TlsOptions;
+
+/// For all that is to be said after the stop: the rest of the alerts, `offline`, DISCONNECT.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// Where the broker is and how it is spoken to.
+#[derive(Clone, Debug)]
+pub struct UplinkOptions {
+    /// Host name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Without it the connection is in the clear.
+    pub tls: Option<TlsOptions>,
+    /// User and password.
+    pub credentials: Option<(String, Secret)>,
+    /// Unique among the broker's clients: two of one name end each other's connections.
+    pub client_id: String,
+    /// A silent link is given up after twice this time. At least 5 s.
+    pub keep_alive: Duration,
+    /// Messages that may be unanswered at a time. A small one lets a new critical alert overtake a backlog.
+    pub window: usize,
+}
+
+/// What the box says of itself. Each is published when it changed and after each connection; only the newest counts.
+#[derive(Debug)]
+pub struct Reports {
+    /// Cameras, detector, outbox, uplink.
+    pub health: watch::Receiver<Health>,
+    /// The model that looks.
+    pub models: watch::Receiver<Models>,
+}
+
+/// How the uplink does.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct UplinkStats {
+    /// For the health report.
+    pub health: UplinkHealth,
+    /// From decision to PUBLISH.
+    pub latency: Latency,
+}
+
+/// Delivers until `shutdown`, then says goodbye within 3 s.
+///
+/// It never fails: whatever goes wrong is in `stats` and tried again. Alerts that were not acknowledged stay in the outbox.
+pub async fn run(
+    options: UplinkOptions,
+    site: Site,
+    outbox: Outbox,
+    reports: Reports,
+    stats: watch::Sender<UplinkStats>,
+    shutdown: CancellationToken,
+) {
+    let backoff = |min, max| Backoff::new(min, max, 0.5).expect("0 < min < max, 0 <= 0.5 < 1");
+    let stored = outbox.stored();
+    let mut uplink = Uplink {
+        options,
+        site,
+        outbox,
+        stored,
+        reports,
+        stats,
+        shutdown,
+        samples: Samples::default(),
+        backoff: backoff(Duration::from_millis(500), Duration::from_secs(60)),
+        // A password does not become right by trying, and brokers lock accounts too.
+        refusals: backoff(Duration::from_secs(30), Duration::from_secs(600)),
+        suspects: 0,
+        barred: Barred::default(),
+    };
+    let mut link = Link::Connecting;
+    loop {
+        link = match link {
+            Link::Connecting => uplink.connect().await,
+            Link::Up(session) => uplink.serve(session).await,
+            Link::Down { until } => uplink.wait(until).await,
+            Link::Ended => break,
+        };
+    }
+}
+
+/// What the uplink is doing.
+enum Link {
+    Connecting,
+    Up(Box<Session>),
+    Down { until: Instant },
+    Ended,
+}
+
+/// What lasts over connections.
+struct Uplink {
+    options: UplinkOptions,
+    site: Site,
+    outbox: Outbox,
+    stored: watch::Receiver<u64>,
+    reports: Reports,
+    stats: watch::Sender<UplinkStats>,
+    shutdown: CancellationToken,
+    samples: Samples,
+    backoff: Backoff,
+    refusals: Backoff,
+    /// Messages of which one made the broker end the last connection. They are sent one at a time, so that the next end
+    /// names the one, which is then parked; else it would end every connection and hold up all others.
+    suspects: usize,
+    barred: Barred,
+}
+
+/// Reports that the broker does not take as they are; cleared when they change.
+#[derive(Debug, Default)]
+struct Barred {
+    health: bool,
+    models: bool,
+}
+
+impl Uplink {
+    async fn connect(&mut self) -> Link {
+        let will = self.status(BoxState::Offline);
+        let result = tokio::select! {
+            result = Broker::connect(&self.options, will) => result,
+            () = self.shutdown.cancelled() => return Link::Ended,
+        };
+        match result {
+            Ok(broker) => {
+                tracing::info!(host = self.options.host, port = self.options.port, "connected to the broker");
+                self.stats.send_modify(|stats| {
+                    stats.health.connected = true;
+                    stats.health.reason = None;
+                });
+                self.refusals.reset();
+                self.reports.health.mark_unchanged();
+                self.reports.models.mark_unchanged();
+                self.stored.mark_unchanged();
+                Link::Up(Box::new(Session::new(broker, self.suspects, &self.barred)))
+            }
+            Err(failure) => self.down(&failure),
+        }
+    }
+
+    async fn wait(&mut self, until: Instant) -> Link {
+        tokio::select! {
+            () = tokio::time::sleep_until(until) => Link::Connecting,
+            () = self.shutdown.cancelled() => Link::Ended,
+        }
+    }
+
+    /// The connection ended: what was on its way is sent again, from the outbox.
+    fn lost(&mut self, session: &Session, failure: &Failure) -> Link {
+        if let Failure::Message(why) = failure {
+            match session.only_one() {
+                Some(message) if self.suspects > 0 => {
+                    self.suspects -= 1;
+                    self.refused(message, why);
+                }
+                _ => self.suspects = session.in_flight.len(),
+            }
+        }
+        if session.phase == Phase::Serving { self.down(failure) } else { Link::Ended }
+    }
+
+    fn down(&mut self, failure: &Failure) -> Link {
+        let broker = format!("broker {}:{}", self.options.host, self.options.port);
+        let (reason, wait) = match failure {
+            Failure::Lost(why) | Failure::Message(why) => {
+                (format!("{broker}: {why}"), self.backoff.next(fastrand::f64()))
+            }
+            Failure::Refused(why) => (format!("{broker}: {why}"), self.refusals.next(fastrand::f64())),
+        };
+        // Once, not at each attempt.
+        if self.stats.borrow().health.reason.as_ref() == Some(&reason) {
+            tracing::debug!(?wait, "{reason}");
+        } else {
+            tracing::warn!(?wait, "no connection: {reason}");
+        }
+        self.stats.send_modify(|stats| {
+            stats.health.connected = false;
+            stats.health.reason = Some(reason);
+            stats.health.failures += 1;
+        });
+        Link::Down { until: Instant::now() + wait }
+    }
+
+    fn status(&self, state: BoxState) -> Publication {
+        let status = Status { state, agent: env!("CARGO_PKG_VERSION").into() };
+        report(self.site.status(), &status)
+    }
+}
+
+/// A retained report in JSON.
+fn report(topic: String, content: &impl serde::Serialize) -> Publication {
+    let payload = serde_json::to_vec(content).expect("reports hold nothing that JSON cannot say");
+    Publication { topic, payload, content_type: "application/json", retain: true }
+}

@@ -1,0 +1,297 @@
+//! One connection to the broker, from CONNACK to its end.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use sharp_eyes_protocol::report::BoxState;
+use tokio::time::Instant;
+
+use super::broker::{Broker, BrokerEvent, Failure, Publication};
+use super::in_flight::InFlight;
+use super::{Barred, GRACE, Link, Uplink, report};
+use crate::outbox::{Row, Waiting};
+
+/// A message that is not answered for so long, though the broker answers pings, will not be: it is sent anew.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+
+type Answer = Pin<Box<dyn Future<Output = Vec<Waiting>> + Send>>;
+
+/// One connection.
+pub(super) struct Session {
+    pub(super) broker: Broker,
+    pub(super) in_flight: InFlight<Sent>,
+    pub(super) phase: Phase,
+    due: Due,
+    /// The outbox was asked what waits. One question at a time.
+    asked: Option<Answer>,
+    /// Something may wait that was not asked for yet.
+    more: bool,
+    /// When the broker was last heard of.
+    heard: Instant,
+}
+
+/// What the session is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Everything.
+    Serving,
+    /// The agent stops: alerts only, while they last.
+    Draining { until: Instant },
+    /// `offline` is on its way.
+    Leaving { until: Instant },
+}
+
+/// A message on its way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sent {
+    pub(super) what: What,
+    /// When it was decided, where that is to be measured.
+    decided: Option<Instant>,
+    handed: Instant,
+}
+
+/// Which message it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum What {
+    Status,
+    Health,
+    Models,
+    Row(Row),
+}
+
+/// Reports that are to be published anew.
+#[derive(Debug)]
+struct Due {
+    status: bool,
+    health: bool,
+    models: bool,
+}
+
+impl Session {
+    /// `suspects`: so many messages are sent one at a time first.
+    pub(super) fn new(broker: Broker, suspects: usize, barred: &Barred) -> Self {
+        let window = if suspects > 0 { 1 } else { broker.window };
+        Self {
+            broker,
+            in_flight: InFlight::new(window),
+            phase: Phase::Serving,
+            due: Due { status: true, health: !barred.health, models: !barred.models },
+            asked: None,
+            more: true,
+            heard: Instant::now(),
+        }
+    }
+
+    /// The message on its way, where there is exactly one.
+    pub(super) fn only_one(&self) -> Option<What> {
+        let mut all = self.in_flight.iter();
+        all.next().filter(|_| self.in_flight.len() == 1).map(|sent| sent.what)
+    }
+
+    fn is_out(&self, what: What) -> bool {
+        self.in_flight.iter().any(|sent| sent.what == what)
+    }
+
+    fn hand_over(&mut self, what: What, publication: Publication, decided: Option<Instant>) {
+        let handed = self.broker.publish(publication);
+        debug_assert!(handed, "the window is no larger than the client's queue");
+        if handed {
+            self.in_flight.hand_over(Sent { what, decided, handed: Instant::now() });
+        } else {
+            self.more = true;
+        }
+    }
+
+    fn deadline(&self, keep_alive: Duration) -> Instant {
+        // The client pings too, but waits for ever in a write that the other side does not take.
+        let silent = self.heard + keep_alive.max(Duration::from_secs(5)) * 2 + Duration::from_secs(5);
+        let unanswered = self.in_flight.iter().next().map(|sent| sent.handed + ANSWER_TIMEOUT);
+        let leaving = match self.phase {
+            Phase::Serving => None,
+            Phase::Draining { until } | Phase::Leaving { until } => Some(until),
+        };
+        [Some(silent), unanswered, leaving].into_iter().flatten().min().unwrap_or(silent)
+    }
+}
+
+impl Uplink {
+    /// Serves a connection until it ends or the goodbye is said.
+    pub(super) async fn serve(&mut self, mut session: Box<Session>) -> Link {
+        let s = session.as_mut();
+        loop {
+            self.fill(s);
+            let deadline = s.deadline(self.options.keep_alive);
+            tokio::select! {
+                event = s.broker.event() => match event {
+                    Ok(BrokerEvent::SaidGoodbye) => return Link::Ended,
+                    Ok(event) => self.on_event(s, event),
+                    Err(failure) => return self.lost(s, &failure),
+                },
+                rows = answer(&mut s.asked) => self.on_rows(s, rows),
+                Ok(()) = self.stored.changed() => s.more = true,
+                Ok(()) = self.reports.health.changed(), if s.phase == Phase::Serving => {
+                    self.barred.health = false;
+                    s.due.health = true;
+                }
+                Ok(()) = self.reports.models.changed(), if s.phase == Phase::Serving => {
+                    self.barred.models = false;
+                    s.due.models = true;
+                }
+                () = self.shutdown.cancelled(), if s.phase == Phase::Serving => {
+                    s.phase = Phase::Draining { until: Instant::now() + GRACE };
+                }
+                () = tokio::time::sleep_until(deadline) => {
+                    let why = if s.phase == Phase::Serving { "silent" } else { "did not take the goodbye in time" };
+                    return self.lost(s, &Failure::Lost(format!("{why}: connection given up")));
+                }
+            }
+        }
+    }
+
+    /// Hands over what there is room for: status, reports, alerts, pictures.
+    fn fill(&mut self, s: &mut Session) {
+        if s.due.status && s.in_flight.room() > 0 {
+            s.due.status = false;
+            s.hand_over(What::Status, self.status(BoxState::Online), None);
+        }
+        match s.phase {
+            Phase::Serving => self.fill_reports(s),
+            Phase::Draining { until } => {
+                if !s.more && s.asked.is_none() && s.in_flight.len() == 0 {
+                    s.hand_over(What::Status, self.status(BoxState::Offline), None);
+                    s.phase = Phase::Leaving { until };
+                }
+            }
+            Phase::Leaving { .. } => return,
+        }
+        let room = s.in_flight.room();
+        if s.more && s.asked.is_none() && room > 0 {
+            s.more = false;
+            let skip: Vec<Row> = s.in_flight.iter().filter_map(|sent| sent.what.row()).collect();
+            // One picture at a time, and none while leaving: the next start sends it.
+            let picture =
+                s.phase == Phase::Serving && !skip.iter().any(|row| matches!(row, Row::Evidence(_)));
+            let outbox = self.outbox.clone();
+            s.asked = Some(Box::pin(async move { outbox.next(skip, room, picture).await }));
+        }
+    }
+
+    /// Before the alerts, because there is at most one of each on its way, and the writer of the reports sets their pace.
+    fn fill_reports(&mut self, s: &mut Session) {
+        if s.due.health && s.in_flight.room() > 0 && !s.is_out(What::Health) {
+            s.due.health = false;
+            let publication = report(self.site.health(), &*self.reports.health.borrow_and_update());
+            self.send(s, What::Health, publication, None);
+        }
+        if s.due.models && s.in_flight.room() > 0 && !s.is_out(What::Models) {
+            s.due.models = false;
+            let publication = report(self.site.models(), &*self.reports.models.borrow_and_update());
+            self.send(s, What::Models, publication, None);
+        }
+    }
+
+    fn on_rows(&mut self, s: &mut Session, rows: Vec<Waiting>) {
+        s.asked = None;
+        s.more |= !rows.is_empty(); // ask on until nothing waits
+        for Waiting { row, topic, payload, decided } in rows {
+            if s.in_flight.room() == 0 {
+                break; // a report took its place: it waits on
+            }
+            let content_type = match row {
+                Row::Alert(_) => "application/cloudevents+json",
+                Row::Evidence(_) => "image/jpeg",
+            };
+            let publication = Publication { topic, payload, content_type, retain: false };
+            self.send(s, What::Row(row), publication, decided.map(Instant::from_std));
+        }
+    }
+
+    fn send(&mut self, s: &mut Session, what: What, publication: Publication, decided: Option<Instant>) {
+        match s.broker.takes(&publication) {
+            Ok(()) => s.hand_over(what, publication, decided),
+            Err(why) => self.refused(what, &why),
+        }
+    }
+
+    fn on_event(&mut self, s: &mut Session, event: BrokerEvent) {
+        match event {
+            BrokerEvent::Published(id) => {
+                if let Some(Sent { decided: Some(decided), .. }) = s.in_flight.published(id) {
+                    self.samples.add(decided.elapsed());
+                    let latency = self.samples.summary();
+                    self.stats.send_modify(|stats| stats.latency = latency);
+                }
+            }
+            BrokerEvent::Answered(id, answer) => {
+                s.heard = Instant::now();
+                self.backoff.reset();
+                let Some(sent) = s.in_flight.acknowledged(id) else { return };
+                if sent.what != What::Status && self.suspects > 0 {
+                    self.suspects -= 1;
+                    if self.suspects == 0 {
+                        s.in_flight.widen(s.broker.window);
+                    }
+                }
+                match answer {
+                    Ok(()) => {
+                        if let What::Row(row) = sent.what {
+                            self.outbox.acknowledge(row);
+                        }
+                        self.stats.send_modify(|stats| stats.health.acknowledged += 1);
+                    }
+                    Err(why) => self.refused(sent.what, &why),
+                }
+                if matches!(sent.what, What::Row(Row::Evidence(_))) {
+                    s.more = true; // the next picture
+                }
+                if sent.what == What::Status && s.phase != Phase::Serving && !s.due.status {
+                    self.after_status(s);
+                }
+            }
+            BrokerEvent::Heard => s.heard = Instant::now(),
+            BrokerEvent::SaidGoodbye => {}
+        }
+    }
+
+    /// `offline` arrived, unless it was still the `online` of a very short connection.
+    fn after_status(&mut self, s: &mut Session) {
+        if matches!(s.phase, Phase::Leaving { .. }) && s.in_flight.len() == 0 {
+            s.broker.say_goodbye();
+        }
+    }
+
+    /// The broker does not want it: parked with the reason, reported, and never in the way of the rest.
+    pub(super) fn refused(&mut self, what: What, why: &str) {
+        match what {
+            What::Row(row) => {
+                tracing::error!(?row, "the broker refuses a message: {why}: kept, and not sent again");
+                self.outbox.park(row, why);
+            }
+            What::Health => self.barred.health = true,
+            What::Models => self.barred.models = true,
+            What::Status => {}
+        }
+        if what.row().is_none() {
+            tracing::error!("the broker refuses the report {what:?}: {why}");
+        }
+        self.stats.send_modify(|stats| stats.health.refused += 1);
+    }
+}
+
+impl What {
+    fn row(self) -> Option<Row> {
+        match self {
+            Self::Row(row) => Some(row),
+            _ => None,
+        }
+    }
+}
+
+/// Never ready where nothing was asked. It is safe to drop the future.
+async fn answer(asked: &mut Option<Answer>) -> Vec<Waiting> {
+    match asked {
+        Some(answer) => answer.await,
+        None => std::future::pending().await,
+    }
+}
