@@ -112,10 +112,11 @@ fn refused(
 }
 
 fn failed_because(agent: &mut Agent, words: &[&str]) -> Result<()> {
-    let reason = agent.health_when("the detector to fail", |health| {
-        (health.detector.state == DetectorState::Failed).then(|| health.detector.reason.clone()).flatten()
-    })?;
-    says(&reason, words)
+    // It is "failed" while it loads, too: only the words tell the two apart.
+    agent.health_when(&format!("the detector to fail and to name {words:?}"), |health| {
+        let reason = health.detector.reason.as_ref()?;
+        (health.detector.state == DetectorState::Failed && says(reason, words).is_ok()).then_some(())
+    })
 }
 
 fn copy_builtin(folder: &Path) -> Result<()> {

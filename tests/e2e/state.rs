@@ -34,25 +34,59 @@ fn a_state_folder_that_cannot_be_made_is_named_and_used_when_it_can() {
 }
 
 #[test]
-fn a_full_disk_is_told_and_alerts_come_when_there_is_room() {
+fn a_disk_that_is_full_at_the_start_is_told_and_alerts_come_when_there_is_room() {
     play(|folder| {
         let Some(disk) = Disk::mount(&folder.join("disk"))? else {
-            skip("a full disk", NO_DISK);
+            skip("a disk that is full at the start", NO_DISK);
             return Ok(());
         };
+        disk.fill()?;
         let (broker, console) = township(folder, &BrokerOptions::default())?;
+        let gate = street(folder, "gate", &[])?;
+        let mut village = village(folder, &broker)?.with(VillageCamera::guarded("gate", gate.url("gate")));
+        village.state = disk.folder.join("state");
+        let mut agent = Agent::start(&village)?;
+        let reason = agent.health_when("the outbox to fail", |health| health.outbox.failure.clone())?;
+        says(&reason, &["disk/state", "full"])?;
+        goes_on(&mut agent, "gate", 5)?;
+        disk.empty()?;
+        works_again(&mut agent, &console)
+    });
+}
+
+#[test]
+fn on_a_disk_that_fills_up_no_alert_is_lost_and_each_lost_picture_is_counted() {
+    play(|folder| {
+        let Some(disk) = Disk::mount(&folder.join("disk"))? else {
+            skip("a disk that fills up", NO_DISK);
+            return Ok(());
+        };
+        let persistent = BrokerOptions { persistent: true, ..BrokerOptions::default() };
+        let (mut broker, console) = township(folder, &persistent)?;
         let gate = street(folder, "gate", &[])?;
         let mut village = village(folder, &broker)?.with(VillageCamera::guarded("gate", gate.url("gate")));
         village.state = disk.folder.join("state");
         let mut agent = Agent::start(&village)?;
         console.await_alerts(2)?;
 
+        broker.kill()?;
         disk.fill()?;
-        let reason = agent.health_when("the outbox to fail", |health| health.outbox.failure.clone())?;
-        says(&reason, &["disk/state", "full"])?;
-        goes_on(&mut agent, "gate", 5)?;
+        let before = raised(&agent.health()?);
+        agent.health_when("5 more alerts, and a complaint", |health| {
+            let complaint = health.outbox.failure.is_some() || health.outbox.evicted_evidence > 0;
+            (raised(health) >= before + 5 && complaint).then_some(())
+        })?;
         disk.empty()?;
-        works_again(&mut agent, &console)
+        broker.restart()?;
+        works_again(&mut agent, &console)?;
+        let last = agent.health_when("everything to be delivered", |health| {
+            let rest = health.outbox.alerts + health.outbox.evidence;
+            (rest == 0).then(|| (raised(health), health.outbox.evicted_evidence))
+        });
+        let (alerts, lost) = last?;
+        console.wait_for("every picture that is not counted as lost", wait::PATIENCE, |seen| {
+            (seen.evidence.len() as u64 + lost >= alerts).then_some(())
+        })
     });
 }
 
@@ -76,7 +110,7 @@ fn a_disk_that_is_read_only_is_told_and_alerts_come_when_it_is_not() {
         disk.remount("ro")?;
         let mut agent = Agent::start(&village)?;
         let reason = agent.health_when("the outbox to fail", |health| health.outbox.failure.clone())?;
-        says(&reason, &["disk/state", "read-only"])?;
+        says(&reason, &["disk/state", "write"])?;
         goes_on(&mut agent, "gate", 5)?;
         disk.remount("rw")?;
         works_again(&mut agent, &console)

@@ -19,6 +19,9 @@ use crate::words;
 /// Where lines cannot be overwritten, the status is a line of its own, this often.
 const STATUS_EVERY: Duration = Duration::from_secs(10);
 
+/// So long a detector may load and cameras may connect before that is worth a line.
+const WARM_UP: Duration = Duration::from_secs(3);
+
 /// A terminal, or a file that a terminal's output goes to.
 pub(crate) struct View {
     terminal: bool,
@@ -134,7 +137,7 @@ impl View {
     pub(crate) fn show_status(&mut self, now: Option<&Measurement>, length: Option<Duration>) {
         let Some(now) = now else { return };
         for complaint in complaints(&now.health) {
-            if self.complaints.insert(complaint.clone()) {
+            if now.at > WARM_UP && self.complaints.insert(complaint.clone()) {
                 self.line(&format!("          注意 note  {complaint}"));
             }
         }
