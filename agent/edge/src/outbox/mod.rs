@@ -112,7 +112,7 @@ pub struct Waiting {
     pub topic: String,
     /// Alert: JSON. Evidence: JPEG.
     pub payload: Vec<u8>,
-    /// When it was decided, where that was in this run of the agent.
+    /// When it was decided, where that was in this run of the agent and it is given out for the first time.
     pub decided: Option<Instant>,
 }
 
@@ -131,7 +131,7 @@ struct Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        self.inbox.close(Duration::ZERO, None);
+        self.inbox.close(Duration::from_secs(5), None); // in the background
     }
 }
 

@@ -18,8 +18,8 @@ use crate::backoff::Backoff;
 /// How often limits of age are looked at, where nothing else happens.
 const HOUSEKEEPING: Duration = Duration::from_secs(600);
 
-/// Alerts of this run whose moment of decision is remembered until they are acknowledged. What comes on top of it is
-/// delivered all the same, and only not measured.
+/// Alerts of this run whose moment of decision is remembered until they are given out. Older ones are delivered all
+/// the same, and only not measured.
 const MAX_FRESH: usize = 4096;
 
 /// The thread's whole state.
@@ -136,7 +136,7 @@ impl Writer {
                     }
                     Command::Park(row, reason) => self.parked.push((row, reason)),
                     Command::Next { skip, limit, evidence, reply } => {
-                        reads.push((skip, limit, evidence, reply))
+                        reads.push((skip, limit, evidence, reply));
                     }
                 }
             }
@@ -188,15 +188,12 @@ impl Writer {
             Ok(()) => {
                 self.inbox.stored(alerts.len());
                 for (sequence, alert) in (before + 1..).zip(alerts) {
-                    if self.fresh.len() < MAX_FRESH {
-                        self.fresh.insert(sequence, alert.decided);
-                    }
+                    self.fresh.insert(sequence, alert.decided);
                 }
-                for row in std::mem::take(&mut self.acknowledged) {
-                    if let Row::Alert(sequence) = row {
-                        self.fresh.remove(&sequence);
-                    }
+                while self.fresh.len() > MAX_FRESH {
+                    self.fresh.pop_first();
                 }
+                self.acknowledged.clear();
                 self.parked.clear();
                 self.lost = Lost::default();
                 self.counted += Duration::from_secs(ran.as_secs());
@@ -264,7 +261,7 @@ impl Writer {
             Ok(mut found) => {
                 for waiting in &mut found {
                     if let Row::Alert(sequence) = waiting.row {
-                        waiting.decided = self.fresh.get(&sequence).copied();
+                        waiting.decided = self.fresh.remove(&sequence); // the first sending is measured
                     }
                 }
                 found

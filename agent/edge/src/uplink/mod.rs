@@ -31,7 +31,7 @@ use crate::secret::Secret;
 use broker::{Broker, Failure, Publication};
 pub use latency::Latency;
 use latency::Samples;
-use session::{Phase, Session};
+use session::{Phase, Session, What};
 pub use tls::TlsOptions;
 
 /// For all that is to be said after the stop: the rest of the alerts, `offline`, DISCONNECT.
@@ -99,7 +99,7 @@ pub async fn run(
         backoff: backoff(Duration::from_millis(500), Duration::from_secs(60)),
         // A password does not become right by trying, and brokers lock accounts too.
         refusals: backoff(Duration::from_secs(30), Duration::from_secs(600)),
-        suspects: 0,
+        suspects: Vec::new(),
         barred: Barred::default(),
     };
     let mut link = Link::Connecting;
@@ -133,9 +133,10 @@ struct Uplink {
     samples: Samples,
     backoff: Backoff,
     refusals: Backoff,
-    /// Messages of which one made the broker end the last connection. They are sent one at a time, so that the next end
-    /// names the one, which is then parked; else it would end every connection and hold up all others.
-    suspects: usize,
+    /// Messages of which one made the broker end the last connection. While there are any, messages are sent one at a
+    /// time, so that the next end names the one, which is then parked; else it would end every connection and
+    /// hold up all others. Bounded by the window.
+    suspects: Vec<What>,
     barred: Barred,
 }
 
@@ -164,7 +165,7 @@ impl Uplink {
                 self.reports.health.mark_unchanged();
                 self.reports.models.mark_unchanged();
                 self.stored.mark_unchanged();
-                Link::Up(Box::new(Session::new(broker, self.suspects, &self.barred)))
+                Link::Up(Box::new(Session::new(broker, !self.suspects.is_empty(), &self.barred)))
             }
             Err(failure) => self.down(&failure),
         }
@@ -181,11 +182,11 @@ impl Uplink {
     fn lost(&mut self, session: &Session, failure: &Failure) -> Link {
         if let Failure::Message(why) = failure {
             match session.only_one() {
-                Some(message) if self.suspects > 0 => {
-                    self.suspects -= 1;
+                Some(message) if self.suspects.contains(&message) => {
+                    self.suspects.retain(|suspect| *suspect != message);
                     self.refused(message, why);
                 }
-                _ => self.suspects = session.in_flight.len(),
+                _ => self.suspects = session.in_flight.iter().map(|sent| sent.what).collect(),
             }
         }
         if session.phase == Phase::Serving { self.down(failure) } else { Link::Ended }

@@ -69,9 +69,9 @@ struct Due {
 }
 
 impl Session {
-    /// `suspects`: so many messages are sent one at a time first.
-    pub(super) fn new(broker: Broker, suspects: usize, barred: &Barred) -> Self {
-        let window = if suspects > 0 { 1 } else { broker.window };
+    /// `careful`: one message at a time.
+    pub(super) fn new(broker: Broker, careful: bool, barred: &Barred) -> Self {
+        let window = if careful { 1 } else { broker.window };
         Self {
             broker,
             in_flight: InFlight::new(window),
@@ -151,6 +151,9 @@ impl Uplink {
 
     /// Hands over what there is room for: status, reports, alerts, pictures.
     fn fill(&mut self, s: &mut Session) {
+        if self.suspects.is_empty() {
+            s.in_flight.widen(s.broker.window);
+        }
         if s.due.status && s.in_flight.room() > 0 {
             s.due.status = false;
             s.hand_over(What::Status, self.status(BoxState::Online), None);
@@ -193,6 +196,9 @@ impl Uplink {
 
     fn on_rows(&mut self, s: &mut Session, rows: Vec<Waiting>) {
         s.asked = None;
+        if rows.is_empty() && s.in_flight.len() == 0 {
+            self.suspects.clear(); // one that was given up meanwhile must not slow the rest for ever
+        }
         s.more |= !rows.is_empty(); // ask on until nothing waits
         for Waiting { row, topic, payload, decided } in rows {
             if s.in_flight.room() == 0 {
@@ -227,12 +233,7 @@ impl Uplink {
                 s.heard = Instant::now();
                 self.backoff.reset();
                 let Some(sent) = s.in_flight.acknowledged(id) else { return };
-                if sent.what != What::Status && self.suspects > 0 {
-                    self.suspects -= 1;
-                    if self.suspects == 0 {
-                        s.in_flight.widen(s.broker.window);
-                    }
-                }
+                self.suspects.retain(|suspect| *suspect != sent.what);
                 match answer {
                     Ok(()) => {
                         if let What::Row(row) = sent.what {
