@@ -2,7 +2,7 @@
 //!
 //! The client gives out packet ids itself: 1, 2, ... up to its limit, then 1 again, in the order in which messages were
 //! handed to it. It stalls, and may stay so over reconnections, when it comes to an id whose message is not yet
-//! acknowledged (rumqtt #1056). So the window counts from the *oldest* unacknowledged message, not how many there are: with
+//! acknowledged (its issue 1056). So the window counts from the *oldest* unacknowledged message, not how many there are: with
 //! a window no larger than the client's limit no id can come up twice, in whatever order the broker acknowledges.
 
 use std::collections::VecDeque;
@@ -93,7 +93,7 @@ mod tests {
     }
 
     proptest! {
-        /// Against a client that gives ids as rumqttc does and a broker that answers in any order.
+        /// Against a client that gives ids as ours does and a broker that answers in any order.
         #[test]
         fn no_id_comes_up_twice_and_every_message_is_answered_once(
             window in 1_usize..20, spare in 0_u16..5, steps in proptest::collection::vec(any::<u8>(), 1..400),
