@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use jiff::tz::TimeZone;
 use sharp_eyes_protocol::level::Severity;
-use sharp_eyes_protocol::report::{CameraHealth, Health};
+use sharp_eyes_protocol::report::{CameraHealth, CameraState, Health};
 use sharp_eyes_tests::console::Received;
 use uuid::Uuid;
 
@@ -157,16 +157,19 @@ impl View {
 
     fn status(&self, now: &Measurement, length: Option<Duration>) -> String {
         let seconds = now.at.as_secs_f64();
-        let of = length.map_or(String::new(), |length| format!(" of {}", length.as_secs()));
-        let camera = |camera: &CameraHealth| {
-            let analysed = camera.analysed as f64 / seconds.max(1.0);
-            format!("{} {} {analysed:.1}/s", camera.name, words::camera_state(camera.state))
+        let of = length.map_or(String::new(), |length| format!("/{}", length.as_secs()));
+        // Short enough for 80 columns: a line that wraps cannot be overwritten.
+        let camera = |camera: &CameraHealth| match camera.state {
+            CameraState::Streaming => {
+                format!("{} {:.1}/s", camera.name, camera.analysed as f64 / seconds.max(1.0))
+            }
+            other => format!("{} {}", camera.name, words::camera_state(other)),
         };
         let cameras: Vec<String> = now.health.cameras.iter().map(camera).collect();
         let cpu = 100.0 * now.usage.cpu.as_secs_f64() / seconds.max(0.1);
         format!(
-            "[{seconds:.0}{of} s]  {}  | {} alerts | agent {cpu:.0} % of a core, {:.0} MB",
-            cameras.join("  "),
+            "[{seconds:.0}{of} s] {} | alerts: {} | agent: {cpu:.0} % of a core, {:.0} MB",
+            cameras.join(", "),
             self.shown.len(),
             now.usage.memory as f64 / 1e6
         )
