@@ -1,4 +1,8 @@
 //! A frame of any size to a model's tensor: scaled without distortion, at the top left, the rest padded.
+//!
+//! Medians of three runs on a busy x86-64 machine, one thread (`benches/letterbox.rs`): 0.8 to 2.1 ms from 1080p, 0.6
+//! to 1.3 ms from 640x360. Taking the nearest pixels is up to three times as fast, but of a far person it sees only
+//! every fifth row.
 
 use crate::frame::FrameView;
 use crate::geometry::{Polygon, Rect};
