@@ -142,7 +142,8 @@ impl Broker {
         }
     }
 
-    /// Hands a message to the client. `false`: it has no room, which the caller's window rules out.
+    /// Hands a message to the client. `false`: the connection has failed, as [`Broker::event`] will say. (The client's
+    /// queue cannot be full: it is as long as the window.)
     pub(super) fn publish(&self, publication: Publication) -> bool {
         let properties = PublishProperties {
             content_type: Some(publication.content_type.into()),
