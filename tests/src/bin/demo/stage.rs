@@ -31,6 +31,7 @@ pub(crate) struct Stage {
     agent: Option<Agent>,
     broker: Broker,
     _camera: Option<Camera>,
+    _secret: Option<Secret>,
 }
 
 /// What the agent says of itself and costs at one moment.
@@ -46,6 +47,7 @@ impl Stage {
         let folder = places::cache().join("demo").join(Zoned::now().strftime("%Y%m%d-%H%M%S").to_string());
         fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
 
+        let mut secret = None;
         let (camera, cameras) = match &options.input {
             Input::Footage(file) => {
                 let file = file.display();
@@ -58,20 +60,20 @@ impl Stage {
                 (Some(camera), cameras)
             }
             Input::Clip(file) => {
-                let mount = format!("clip={}", file.display());
+                let mount = format!("own={}", file.display());
                 let camera = view.step(
                     "playing your clip as an RTSP camera (its first 2 minutes, encoded once)",
                     || Camera::start(&folder, &["--mount", &mount]),
                 )?;
-                let cameras = vec![anywhere("clip", camera.url("clip"))];
+                let cameras = vec![anywhere("own", camera.url("own"))];
                 (Some(camera), cameras)
             }
             Input::Camera { url, login } => {
-                let mut camera = anywhere("camera", url.clone());
+                let mut camera = anywhere("own", url.clone());
                 if let Some((user, password)) = login {
-                    let file = write_secret(&folder, password)?;
+                    let file = &secret.insert(Secret::write(&folder, password)?).0;
                     camera = camera.line(&format!("user = {}", serde_json::to_string(user)?));
-                    camera = camera.line(&format!("password_file = {}", serde_json::to_string(&file)?));
+                    camera = camera.line(&format!("password_file = {}", serde_json::to_string(file)?));
                 }
                 (None, vec![camera])
             }
@@ -90,7 +92,7 @@ impl Stage {
             .ok()
             .and_then(|here| folder.strip_prefix(here).map(Path::to_owned).ok())
             .unwrap_or(folder);
-        Ok(Self { folder, console, began, agent: Some(agent), broker, _camera: camera })
+        Ok(Self { folder, console, began, agent: Some(agent), broker, _camera: camera, _secret: secret })
     }
 
     /// An error with its last words when the agent or the broker is gone.
@@ -157,10 +159,20 @@ fn anywhere(name: &str, url: String) -> VillageCamera {
     VillageCamera::new(name, url).rule("anywhere", WHOLE_PICTURE, "2s", "15s", "major")
 }
 
-/// Nobody else may read it.
-fn write_secret(folder: &Path, secret: &str) -> Result<PathBuf> {
-    let path = folder.join("camera.password");
-    let mut file = File::options().write(true).create_new(true).mode(0o600).open(&path)?;
-    file.write_all(secret.as_bytes())?;
-    Ok(path)
+/// A file that nobody else may read, and that is gone when the demo is over.
+struct Secret(PathBuf);
+
+impl Secret {
+    fn write(folder: &Path, secret: &str) -> Result<Self> {
+        let path = folder.join("camera.password");
+        let mut file = File::options().write(true).create_new(true).mode(0o600).open(&path)?;
+        file.write_all(secret.as_bytes())?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0); // somebody was faster
+    }
 }
