@@ -56,6 +56,7 @@ pub struct CameraCard {
     pub analysed: Counter,
     pub dropped: Counter,
     pub detections: Counter,
+    pub untracked: Counter,
     pub alerts: Counter,
     failures: Counter,
     sight: Mutex<Sight>,
@@ -87,6 +88,7 @@ impl CameraCard {
             analysed: Counter::default(),
             dropped: Counter::default(),
             detections: Counter::default(),
+            untracked: Counter::default(),
             alerts: Counter::default(),
             failures: Counter::default(),
             sight: Mutex::new(sight),
@@ -139,6 +141,7 @@ impl CameraCard {
             blind_s: (blind.as_secs_f64() * 10.0).round() / 10.0,
             failures: self.failures.get(),
             detections: self.detections.get(),
+            untracked: self.untracked.get(),
             alerts: self.alerts.get(),
         }
     }

@@ -125,7 +125,7 @@ fn registry(health: &Health, latency: &Latency) -> Registry {
 
 fn cameras(registry: &mut Registry, health: &Health) {
     type Read = fn(&sharp_eyes_protocol::report::CameraHealth) -> u64;
-    let counters: [(&str, &str, Read); 8] = [
+    let counters: [(&str, &str, Read); 9] = [
         ("camera_received", "Access units received", |camera| camera.received),
         ("camera_skipped", "Access units that the gate kept from the decoder", |camera| camera.skipped),
         ("camera_decoded", "Frames decoded", |camera| camera.decoded),
@@ -135,6 +135,7 @@ fn cameras(registry: &mut Registry, health: &Health) {
         }),
         ("camera_failures", "Connections that ended in an error", |camera| camera.failures),
         ("camera_detections", "Detections above their threshold", |camera| camera.detections),
+        ("camera_untracked", "Detections that were not tracked: too many at once", |camera| camera.untracked),
         ("camera_alerts", "Alerts raised", |camera| camera.alerts),
     ];
     for (name, help, read) in counters {

@@ -49,7 +49,7 @@ fn alert(severity: Severity, picture: Option<usize>) -> NewAlert {
         evidence: false,
     };
     let picture = picture.map(|size| vec![0xff; size]);
-    NewAlert { id: Uuid::now_v7(), time: Timestamp::now(), data, picture, decided: Instant::now() }
+    NewAlert { id: Uuid::now_v7(), time: Timestamp::now(), data, picture, arrived: Instant::now() }
 }
 
 fn health(uptime_s: u64) -> Health {
@@ -148,7 +148,7 @@ async fn alerts_pictures_and_reports_arrive_and_the_goodbye_is_said() {
     let latency = stats.latency;
     durable.sort_unstable();
     eprintln!("append to durable, one at a time: p50 {:?}, p99 {:?}", durable[100], durable[198]);
-    eprintln!("decided to PUBLISH of {} alerts: {latency:?}", latency.count);
+    eprintln!("arrived to PUBLISH of {} alerts: {latency:?}", latency.count);
     assert_eq!(latency.count, 200);
     agent.shutdown.cancel();
     tokio::time::timeout(LONG, agent.task).await.unwrap().unwrap();

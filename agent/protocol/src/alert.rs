@@ -23,7 +23,7 @@ pub const ALERT_MAX_BYTES: usize = 600;
 pub struct Alert {
     /// Version of CloudEvents.
     pub specversion: SpecVersion,
-    /// A UUIDv7: when the incident was decided by the box's clock, and 74 random bits.
+    /// A UUIDv7: [`Alert::time`] in milliseconds, and 74 random bits.
     pub id: Uuid,
     /// The box: the root of its topics.
     pub source: String,
@@ -32,7 +32,7 @@ pub struct Alert {
     pub event: AlertEvent,
     /// `camera/zone`.
     pub subject: String,
-    /// When the incident was decided, by the box's clock; see [`AlertData::clock`].
+    /// When the frame arrived that decided the incident, by the box's clock; see [`AlertData::clock`].
     #[schemars(with = "String", extend("format" = "date-time"))]
     pub time: Timestamp,
     /// The number of this message among all of the box: 20 decimal digits, so that it sorts as text too, as the
@@ -129,7 +129,7 @@ pub struct AlertData {
     /// What was seen, where the rule is about an object.
     #[serde(rename = "class", skip_serializing_if = "Option::is_none", default)]
     pub class: Option<ObjectClass>,
-    /// The detector's score, 0 to 1.
+    /// The detector's mean score over the time that the rule looked at, 0 to 1.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub confidence: f32,
     /// Left, top, width and height, 0 to 1 of the picture.

@@ -75,8 +75,10 @@ pub struct CameraHealth {
     pub blind_s: f64,
     /// Connections that ended in an error.
     pub failures: u64,
-    /// Detections of configured classes.
+    /// Detections above their threshold.
     pub detections: u64,
+    /// Detections above their threshold that were not tracked, because 128 were already.
+    pub untracked: u64,
     /// Alerts raised.
     pub alerts: u64,
 }

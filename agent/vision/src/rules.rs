@@ -10,6 +10,7 @@ use sharp_eyes_protocol::level::Severity;
 use sharp_eyes_protocol::topic::Name;
 
 use crate::Moment;
+use crate::detection::Thresholds;
 use crate::geometry::{Polygon, Rect};
 use crate::schedule::Schedule;
 use crate::track::Track;
@@ -33,8 +34,8 @@ pub struct IntrusionRule {
     pub severity: Severity,
     /// When the rule is awake.
     pub schedule: Schedule,
-    /// A higher bar than the model's threshold, held against the mean score of the stay: one lucky frame lifts the
-    /// best score of a waving bush, but not its mean.
+    /// Held against the mean score of the stay, instead of the model's threshold of the class: one lucky frame lifts
+    /// the best score of a waving bush, but not its mean.
     pub min_score: Option<f32>,
     /// Whether a picture is wanted.
     pub evidence: bool,
@@ -105,6 +106,7 @@ impl Intrusion {
     pub(crate) fn observe(
         &mut self,
         now: Moment,
+        thresholds: &Thresholds,
         zone: &TimeZone,
         tracks: &[Track],
         incidents: &mut Vec<Incident>,
@@ -122,7 +124,7 @@ impl Intrusion {
             let score = stay.scores / stay.frames as f32;
             let due = now.monotonic.saturating_sub(stay.since) >= self.rule.dwell
                 && now.monotonic >= self.quiet_until
-                && self.rule.min_score.is_none_or(|least| score >= least);
+                && score >= self.rule.min_score.unwrap_or_else(|| thresholds.of(track.class()));
             if due {
                 visit.alerted = true;
                 self.quiet_until = now.monotonic + self.rule.cooldown;

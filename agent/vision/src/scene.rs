@@ -41,7 +41,13 @@ impl Scene {
         self.tracker.observe(now.monotonic, detections);
         let mut incidents = Vec::new();
         for rule in &mut self.rules {
-            rule.observe(now, &self.time_zone, self.tracker.tracks(), &mut incidents);
+            rule.observe(
+                now,
+                self.tracker.thresholds(),
+                &self.time_zone,
+                self.tracker.tracks(),
+                &mut incidents,
+            );
         }
         incidents
     }
@@ -207,7 +213,7 @@ mod tests {
         // Without frames, with empty frames, and with a score too low to start but not to go on.
         check("dwell=4", "0-2 person .5,.5 .9\n3.8-9 person .5,.5 .9", &["4 0#1 person"]);
         check("dwell=4", "0-2 person .5,.5 .9\n2-3.6\n3.6-9 person .5,.5 .9", &["4 0#1 person"]);
-        check("dwell=4", "0-1 person .5,.5 .9\n1-9 person .5,.5 .3", &["4 0#1 person"]);
+        check("dwell=4 min=.3", "0-1 person .5,.5 .9\n1-9 person .5,.5 .3", &["4 0#1 person"]);
         check("dwell=4", "0-2 person .5,.5 .9\n2-5\n5-12 person .5,.5 .9", &["9 0#2 person"]);
         // Nobody is there when the dwell time is over: no alarm until they are seen again.
         check("dwell=3", "0-2.8 person .5,.5 .9\n2.8-4\n4-5 person .5,.5 .9", &["4 0#1 person"]);
@@ -239,7 +245,9 @@ mod tests {
     }
 
     #[test]
-    fn the_mean_score_of_the_stay_is_held_against_min_score() {
+    fn the_mean_score_of_the_stay_is_held_against_min_score_or_the_threshold_of_the_class() {
+        check("dwell=2", "0-1 person .5,.5 .9\n1-9 person .5,.5 .3", &["2 0#1 person"]);
+        check("dwell=2", "0-0.2 person .5,.5 .9\n0.2-9 person .5,.5 .3", &[]);
         check("dwell=2 min=0.7", "0-9 person .5,.5 .75", &["2 0#1 person"]);
         check("dwell=2 min=0.7", "0-9 person .5,.5 .65", &[]);
         check("dwell=2 min=0.7", "0-0.2 person .5,.5 .99\n0.2-9 person .5,.5 .6", &[]);

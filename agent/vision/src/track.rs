@@ -116,6 +116,11 @@ impl Tracker {
         &self.tracks
     }
 
+    /// The scores that start a track.
+    pub(crate) fn thresholds(&self) -> &Thresholds {
+        &self.thresholds
+    }
+
     /// How many detections were not tracked because [`TRACKS_MAX`] were.
     pub fn overflow(&self) -> u64 {
         self.overflow

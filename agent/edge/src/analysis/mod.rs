@@ -175,7 +175,10 @@ impl Analysis {
             card.detections
                 .add(detections.iter().filter(|d| d.score >= thresholds.of(d.class)).count() as u64);
             let now = self.clock.at(frame.arrived());
-            for incident in scene.observe(now, &detections) {
+            let untracked = scene.overflow();
+            let incidents = scene.observe(now, &detections);
+            card.untracked.add(scene.overflow() - untracked);
+            for incident in incidents {
                 self.raise(planes, view, &detections, &incident, model, card, frame.arrived());
             }
             Ok(())
@@ -217,7 +220,7 @@ impl Analysis {
             class = %incident.class, confidence = incident.confidence, severity = %incident.severity, "incident"
         );
         card.alerts.increment();
-        let alert = NewAlert { id, time: incident.at.wall, data, picture, decided: arrived };
+        let alert = NewAlert { id, time: incident.at.wall, data, picture, arrived };
         if let Err(error) = self.outbox.append(alert) {
             tracing::error!(camera = %card.name, alert = %id, "alert lost: {error}");
         }

@@ -154,8 +154,7 @@ fn rule(
     let dwell = section.or("dwell", Duration::from_secs(2));
     let cooldown = section.or("cooldown", Duration::from_secs(60));
     let severity = section.required::<Severity>("severity");
-    let always: Schedule = "always".parse().expect("a schedule says \"always\" like that");
-    let schedule = section.or("schedule", always);
+    let schedule = section.or("schedule", Schedule::always());
     let min_score = section.optional::<f32>("min_score");
     if min_score.is_some_and(|score| !(0.01..=1.0).contains(&score)) {
         section.problem("min_score", "expected 0.01 to 1");

@@ -133,6 +133,9 @@ impl Config {
     pub fn parse(text: &str) -> Result<Self, Vec<Problem>> {
         let document = Document::new(text);
         let table = document.parse();
+        if document.has_problems() {
+            return Err(document.into_problems()); // what comes after a mistake in the TOML itself is guesswork
+        }
         let config = read(Section::root(&document, &table));
         let problems = document.into_problems();
         match config {

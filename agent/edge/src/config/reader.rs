@@ -48,7 +48,7 @@ impl<'a> Document<'a> {
         Self { text, problems: RefCell::default() }
     }
 
-    /// The top table. Mistakes in the TOML itself are problems like any other; what could be read is returned.
+    /// The top table, as far as it could be read. Mistakes in the TOML itself are problems like any other.
     pub(super) fn parse(&self) -> Spanned<DeTable<'a>> {
         let (table, errors) = DeTable::parse_recoverable(self.text);
         for error in errors {
@@ -61,6 +61,10 @@ impl<'a> Document<'a> {
     pub(super) fn report(&self, at: Range<usize>, key: &str, message: String) {
         let line = self.text[..at.start.min(self.text.len())].matches('\n').count() + 1;
         self.problems.borrow_mut().push(Problem { line, key: key.to_owned(), message });
+    }
+
+    pub(super) fn has_problems(&self) -> bool {
+        !self.problems.borrow().is_empty()
     }
 
     /// All problems in the order of the file.

@@ -49,14 +49,14 @@ pub struct OutboxOptions {
 pub struct NewAlert {
     /// A UUIDv7.
     pub id: Uuid,
-    /// When it was decided, by the wall clock.
+    /// When the frame arrived that decided it, by the wall clock.
     pub time: Timestamp,
     /// What happened. The outbox sets `evidence` itself: whether the picture was really stored.
     pub data: AlertData,
     /// One redacted JPEG.
     pub picture: Option<Vec<u8>>,
-    /// When it was decided, by the monotonic clock: the start of the measured way to the broker.
-    pub decided: Instant,
+    /// The same by the monotonic clock: the start of the measured way to the broker.
+    pub arrived: Instant,
 }
 
 /// The alert was not taken, because the disk has not taken those before it: it is lost, and counted.
@@ -112,8 +112,8 @@ pub struct Waiting {
     pub topic: String,
     /// Alert: JSON. Evidence: JPEG.
     pub payload: Vec<u8>,
-    /// When it was decided, where that was in this run of the agent and it is given out for the first time.
-    pub decided: Option<Instant>,
+    /// When its frame arrived, where that was in this run of the agent and it is given out for the first time.
+    pub arrived: Option<Instant>,
 }
 
 /// A handle to the outbox. Clones are handles to the same one; it closes when the last is dropped.

@@ -188,7 +188,7 @@ impl Writer {
             Ok(()) => {
                 self.inbox.stored(alerts.len());
                 for (sequence, alert) in (before + 1..).zip(alerts) {
-                    self.fresh.insert(sequence, alert.decided);
+                    self.fresh.insert(sequence, alert.arrived);
                 }
                 while self.fresh.len() > MAX_FRESH {
                     self.fresh.pop_first();
@@ -261,7 +261,7 @@ impl Writer {
             Ok(mut found) => {
                 for waiting in &mut found {
                     if let Row::Alert(sequence) = waiting.row {
-                        waiting.decided = self.fresh.remove(&sequence); // the first sending is measured
+                        waiting.arrived = self.fresh.remove(&sequence); // the first sending is measured
                     }
                 }
                 found

@@ -1,4 +1,4 @@
-//! How long alerts take from the decision to the socket.
+//! How long alerts take from the arrival of their frame to the socket.
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -70,7 +70,7 @@ pub struct Reports {
 pub struct UplinkStats {
     /// For the health report.
     pub health: UplinkHealth,
-    /// From decision to PUBLISH.
+    /// From the arrival of the frame to PUBLISH.
     pub latency: Latency,
 }
 

@@ -46,8 +46,8 @@ pub(super) enum Phase {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sent {
     pub(super) what: What,
-    /// When it was decided, where that is to be measured.
-    decided: Option<Instant>,
+    /// When its frame arrived, where that is to be measured.
+    arrived: Option<Instant>,
     handed: Instant,
 }
 
@@ -93,9 +93,9 @@ impl Session {
         self.in_flight.iter().any(|sent| sent.what == what)
     }
 
-    fn hand_over(&mut self, what: What, publication: Publication, decided: Option<Instant>) {
+    fn hand_over(&mut self, what: What, publication: Publication, arrived: Option<Instant>) {
         if self.broker.publish(publication) {
-            self.in_flight.hand_over(Sent { what, decided, handed: Instant::now() });
+            self.in_flight.hand_over(Sent { what, arrived, handed: Instant::now() });
         } else {
             self.more = true; // the connection is at its end, and only its last answers are being read
         }
@@ -198,7 +198,7 @@ impl Uplink {
             self.suspects.clear(); // one that was given up meanwhile must not slow the rest for ever
         }
         s.more |= !rows.is_empty(); // ask on until nothing waits
-        for Waiting { row, topic, payload, decided } in rows {
+        for Waiting { row, topic, payload, arrived } in rows {
             if s.in_flight.room() == 0 {
                 break; // a report took its place: it waits on
             }
@@ -207,13 +207,13 @@ impl Uplink {
                 Row::Evidence(_) => "image/jpeg",
             };
             let publication = Publication { topic, payload, content_type, retain: false };
-            self.send(s, What::Row(row), publication, decided.map(Instant::from_std));
+            self.send(s, What::Row(row), publication, arrived.map(Instant::from_std));
         }
     }
 
-    fn send(&mut self, s: &mut Session, what: What, publication: Publication, decided: Option<Instant>) {
+    fn send(&mut self, s: &mut Session, what: What, publication: Publication, arrived: Option<Instant>) {
         match s.broker.takes(&publication) {
-            Ok(()) => s.hand_over(what, publication, decided),
+            Ok(()) => s.hand_over(what, publication, arrived),
             Err(why) => self.refused(what, &why),
         }
     }
@@ -221,8 +221,8 @@ impl Uplink {
     fn on_event(&mut self, s: &mut Session, event: BrokerEvent) {
         match event {
             BrokerEvent::Published(id) => {
-                if let Some(Sent { decided: Some(decided), .. }) = s.in_flight.published(id) {
-                    self.samples.add(decided.elapsed());
+                if let Some(Sent { arrived: Some(arrived), .. }) = s.in_flight.published(id) {
+                    self.samples.add(arrived.elapsed());
                     let latency = self.samples.summary();
                     self.stats.send_modify(|stats| stats.latency = latency);
                 }

@@ -311,7 +311,7 @@ impl Store {
                 if found.len() < limit && !skip.contains(&Row::Alert(sequence)) {
                     let topic = format!("{site}/alert/{}", row.get_ref(1)?.as_str().map_err(conversion)?);
                     let payload = row.get_ref(2)?.as_bytes().map_err(conversion)?.to_vec();
-                    found.push(Waiting { row: Row::Alert(sequence), topic, payload, decided: None });
+                    found.push(Waiting { row: Row::Alert(sequence), topic, payload, arrived: None });
                 }
             }
         }
@@ -331,7 +331,7 @@ impl Store {
                     let read = |row: &rusqlite::Row<'_>| Ok((row.get::<_, String>(0)?, row.get(1)?));
                     let (alert, payload) = self.db.query_row(sql, [sequence], read)?;
                     let topic = site.evidence(alert.parse().unwrap_or(Uuid::nil()));
-                    return Ok(vec![Waiting { row, topic, payload, decided: None }]);
+                    return Ok(vec![Waiting { row, topic, payload, arrived: None }]);
                 }
             }
         }

@@ -49,7 +49,7 @@ pub(super) fn alert(severity: Severity, picture: Option<usize>) -> NewAlert {
         time: Timestamp::now(),
         data,
         picture: picture.map(|size| vec![0xff; size]),
-        decided: Instant::now(),
+        arrived: Instant::now(),
     }
 }
 
@@ -129,7 +129,7 @@ async fn the_worst_comes_first_then_the_oldest_then_the_pictures() {
     let next = outbox.next(flying, 2, true).await;
     assert_eq!(next.iter().map(|waiting| waiting.row).collect::<Vec<_>>(), [Row::Alert(4), Row::Alert(3)]);
     assert!(next[0].topic.ends_with("/box-1/alert/district"), "{}", next[0].topic);
-    assert!(next[0].decided.is_some());
+    assert!(next[0].arrived.is_some());
     let rows: Vec<Row> = drain(&outbox).await.iter().map(|waiting| waiting.row).collect();
     use Row::{Alert, Evidence};
     assert_eq!(rows, [Alert(2), Alert(4), Alert(3), Alert(1), Evidence(2), Evidence(1)]);
