@@ -57,7 +57,7 @@ pub struct Received {
 }
 
 impl Received {
-    /// From the decision to here, by the clock of this machine.
+    /// From the arrival of the frame to here, by the clock of this machine.
     pub fn delivery(&self) -> Duration {
         self.at.duration_since(self.alert.time).try_into().unwrap_or_default()
     }

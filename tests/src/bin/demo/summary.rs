@@ -16,7 +16,7 @@ pub(crate) struct Summary {
     pub(crate) evidence: usize,
     /// From the agent's start.
     pub(crate) first_alert_s: Option<f64>,
-    /// From the decision to the console.
+    /// From the arrival of the frame to the console.
     pub(crate) delivery_ms_p50: Option<f64>,
     pub(crate) delivery_ms_p99: Option<f64>,
     pub(crate) frames_received: u64,

@@ -188,7 +188,7 @@ impl View {
             summary.first_alert_s.map_or(String::new(), |first| format!(", the first after {first:.1} s"));
         println!("  alerts      {} with {} pictures{first}", summary.alerts, summary.evidence);
         println!(
-            "  delivery    p50 {}, p99 {} (from the agent's decision to this console)",
+            "  delivery    p50 {}, p99 {} (from the arrival of the frame to this console)",
             ms(summary.delivery_ms_p50),
             ms(summary.delivery_ms_p99)
         );
