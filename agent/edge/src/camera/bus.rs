@@ -2,7 +2,7 @@
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::CameraError;
 
@@ -40,14 +40,18 @@ pub(super) fn text(error: &gst::glib::Error, detail: &str) -> String {
     }
 }
 
-/// Stops a pipeline without holding up the caller: a hung camera can hold `set_state` for seconds.
-pub(super) fn stop(pipeline: gst::Pipeline) {
+/// Stops a pipeline on a thread of its own, because a hung camera can hold `set_state` for seconds. The receiver
+/// learns when it is done.
+pub(super) fn stop(pipeline: gst::Pipeline) -> oneshot::Receiver<()> {
+    let (done, stopped) = oneshot::channel();
     let spawned = std::thread::Builder::new().name("camera-stop".into()).spawn(move || {
         if pipeline.set_state(gst::State::Null).is_err() {
             tracing::warn!(pipeline = %pipeline.name(), "did not stop cleanly");
         }
+        let _ = done.send(()); // nobody waits any more: fine
     });
     if let Err(error) = spawned {
         tracing::error!("cannot start a thread to stop a camera: {error}");
     }
+    stopped
 }

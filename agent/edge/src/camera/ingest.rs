@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
@@ -49,6 +49,9 @@ impl AccessUnit {
     }
 }
 
+/// How long a camera may take to end a session. A hung one never does.
+const STOP_GRACE: Duration = Duration::from_secs(2);
+
 /// What is done with each access unit, on the receiving thread.
 type OnUnit = Box<dyn FnMut(AccessUnit) -> Result<(), CameraError> + Send>;
 
@@ -59,11 +62,21 @@ pub(super) struct Ingest {
 
 impl Drop for Ingest {
     fn drop(&mut self) {
-        bus::stop(self.pipeline.clone());
+        if self.pipeline.current_state() != gst::State::Null {
+            bus::stop(self.pipeline.clone());
+        }
     }
 }
 
 impl Ingest {
+    /// Ends the session in good order: cameras have few connections, and keep one that was not torn down for minutes.
+    pub(super) async fn stop(self) {
+        let stopped = bus::stop(self.pipeline.clone());
+        if tokio::time::timeout(STOP_GRACE, stopped).await.is_err() {
+            tracing::warn!(pipeline = %self.pipeline.name(), "the camera does not let go: left behind");
+        }
+    }
+
     pub(super) fn start(
         options: &CameraOptions,
         login: Option<(String, Secret)>,

@@ -129,10 +129,7 @@ pub async fn run(
     let (mut away, mut refused) = (backoff(AWAY), backoff(REFUSED));
     loop {
         let decoded_before = card.decoded.get();
-        let ended = tokio::select! {
-            ended = run_once(&options, analysed_fps, &frames, &card) => ended,
-            () = shutdown.cancelled() => break,
-        };
+        let Some(ended) = run_once(&options, analysed_fps, &frames, &card, &shutdown).await else { break };
         if card.decoded.get() > decoded_before {
             away.reset();
             refused.reset();
@@ -151,22 +148,29 @@ pub async fn run(
     tracing::debug!(camera = %options.name, "stopped");
 }
 
-/// Connects, streams, and returns why it ended. Dropping the future ends the connection too.
+/// Connects, streams, and returns why it ended; `None` at shutdown.
 async fn run_once(
     options: &CameraOptions,
     analysed_fps: f32,
     frames: &FrameSink,
     card: &Arc<CameraCard>,
-) -> CameraError {
-    match connect(options, analysed_fps, frames, card) {
-        Ok(mut connection) => connection.watch(card).await,
-        Err(error) => error,
-    }
+    shutdown: &CancellationToken,
+) -> Option<CameraError> {
+    let mut connection = match connect(options, analysed_fps, frames, card) {
+        Ok(connection) => connection,
+        Err(error) => return Some(error),
+    };
+    let ended = tokio::select! {
+        ended = connection.watch(card) => Some(ended),
+        () = shutdown.cancelled() => None,
+    };
+    connection.ingest.stop().await;
+    ended
 }
 
 /// A running connection: both pipelines end when it is dropped.
 struct Connection {
-    _ingest: Ingest,
+    ingest: Ingest,
     events: mpsc::Receiver<CameraError>,
     decoder_name: Arc<std::sync::OnceLock<String>>,
 }
@@ -211,7 +215,7 @@ fn connect(
         }
     };
     let ingest = Ingest::start(options, login, on_unit, failed)?;
-    Ok(Connection { _ingest: ingest, events, decoder_name })
+    Ok(Connection { ingest, events, decoder_name })
 }
 
 impl Connection {
