@@ -4,6 +4,7 @@
 //!
 //! - [`stage`]: what every test stands on: a folder, cameras, broker, console; logs are shown when a test fails;
 //! - [`path`]: the path of a frame, from RTSP to an alert with a picture, and over restarts;
+//! - [`operation`]: what systemd and Prometheus see;
 //! - [`cameras`], [`broker`], [`detector`], [`state`], [`configuration`]: what goes wrong, one test each;
 //! - [`invariants`]: what the source itself must keep to.
 //!
@@ -14,6 +15,7 @@ mod cameras;
 mod configuration;
 mod detector;
 mod invariants;
+mod operation;
 mod path;
 mod stage;
 mod state;

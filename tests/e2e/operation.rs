@@ -1,0 +1,87 @@
+//! What systemd and Prometheus see of the agent.
+
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use sharp_eyes_tests::agent::Agent;
+use sharp_eyes_tests::broker::BrokerOptions;
+use sharp_eyes_tests::process::Process;
+use sharp_eyes_tests::village::VillageCamera;
+use sharp_eyes_tests::{places, wait};
+
+use crate::stage::{await_analysis, play, says, street, township, village};
+
+#[test]
+fn systemd_is_told_of_start_life_and_end() {
+    play(|folder| {
+        let (broker, _console) = township(folder, &BrokerOptions::default())?;
+        let manager = ServiceManager::listen(&folder.join("notify"))?;
+        // Nobody is at the camera's address: a box whose cameras are all broken is ready to say so.
+        let village = village(folder, &broker)?.with(VillageCamera::new("gate", "rtsp://127.0.0.1:1/gate"));
+        let mut command = Command::new(places::binary("sharp-eyes-agent")?);
+        command.arg("run").arg("--config").arg(village.write()?).stdin(Stdio::null());
+        command.env("NOTIFY_SOCKET", folder.join("notify")).env("WATCHDOG_USEC", "1500000");
+        let mut agent = Process::start("sharp-eyes-agent", command, &Agent::log_file(folder))?;
+        manager.await_word("READY=1")?;
+        for _ in 0..3 {
+            manager.await_word("WATCHDOG=1")?;
+        }
+        agent.signal(rustix::process::Signal::TERM)?;
+        manager.await_word("STOPPING=1")?;
+        ensure!(agent.wait(wait::PATIENCE)?.success(), "asked to end, the agent ended with an error");
+        Ok(())
+    });
+}
+
+/// Stands in for systemd's end of `$NOTIFY_SOCKET`.
+struct ServiceManager(UnixDatagram);
+
+impl ServiceManager {
+    fn listen(socket: &Path) -> Result<Self> {
+        let socket = UnixDatagram::bind(socket)?;
+        socket.set_read_timeout(Some(Duration::from_secs(60)))?;
+        Ok(Self(socket))
+    }
+
+    /// Reads up to this word.
+    fn await_word(&self, word: &str) -> Result<()> {
+        let mut datagram = [0; 1024];
+        loop {
+            let length = self.0.recv(&mut datagram).with_context(|| format!("waiting for {word}"))?;
+            if String::from_utf8_lossy(&datagram[..length]).lines().any(|line| line == word) {
+                return Ok(());
+            }
+        }
+    }
+}
+
+#[test]
+fn prometheus_reads_what_health_says() {
+    play(|folder| {
+        let (broker, _console) = township(folder, &BrokerOptions::default())?;
+        let gate = street(folder, "gate", &[])?;
+        let village = village(folder, &broker)?.with(VillageCamera::new("gate", gate.url("gate")));
+        let mut agent = Agent::start(&village)?;
+        await_analysis(&mut agent, "gate")?;
+        agent.health_when("the broker to be there", |health| health.uplink.connected.then_some(()))?;
+        let metrics = agent.metrics()?;
+        says(
+            &metrics,
+            &[
+                "sharp_eyes_camera_streaming{camera=\"gate\"} 1.0",
+                "sharp_eyes_detector_running 1.0",
+                "sharp_eyes_uplink_connected 1.0",
+                "sharp_eyes_outbox_evicted_alerts_total 0",
+            ],
+        )?;
+        let decoded = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix("sharp_eyes_camera_decoded_total{camera=\"gate\"} "));
+        ensure!(decoded.context("no decoded frames in the metrics")?.parse::<u64>()? > 0);
+        ensure!(metrics.ends_with("# EOF\n"), "OpenMetrics ends with # EOF");
+        Ok(())
+    });
+}
