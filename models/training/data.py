@@ -1,7 +1,7 @@
 """Training pictures: reading the sets once into a cache, and composing them into varied canvases.
 
-A canvas is one picture or a mosaic of 2x2 or 3x3 pieces. Small mosaics show people as high as village cameras see
-them (20 to 150 pixels), and several scenes for the price of one pass through the network.
+A canvas is one picture or a mosaic of 3x2 or 5x3 pieces. Mosaics show people as high as village cameras see them
+(20 to 150 pixels), and several scenes for the price of one pass through the network.
 
 Truth that comes with a canvas:
 - targets: boxes to find, each with a weight: 1 for labels, the teacher's score for what only the teacher saw;
@@ -37,6 +37,9 @@ SHARES = {
 }
 
 TEACHER_SURE, TEACHER_SURER = 0.5, 0.6
+# Mosaics: columns and rows, how often, how often a piece shows its whole picture, and how far it may zoom in otherwise.
+# A small piece may zoom in further: what matters is how large things are on the canvas.
+GRIDS = (((1, 1), 0.35, 0.30, 1.5), ((3, 2), 0.45, 0.15, 1.8), ((5, 3), 0.20, 0.10, 2.2))
 SMALLEST = 6  # pixels; shorter boxes are ignored, a cell of stride 8 can hardly see them
 PADDING = 114
 
@@ -124,13 +127,13 @@ def build_cache(folder, cache):
 
 
 class Canvases(IterableDataset):
-    """An endless stream of composed canvases: picture [3,S,S] uint8 and boxes [K,6] as `merge` makes them."""
+    """An endless stream of composed canvases: picture [3,H,W] uint8 and boxes [K,6] as `merge` makes them."""
 
-    def __init__(self, cache, size=320, seed=1):
+    def __init__(self, cache, width, height, seed=1):
         with open(os.path.join(cache, "index.json")) as file:
             index = json.load(file)
         self.pixels = np.memmap(os.path.join(cache, "pixels.u8"), np.uint8, "r")
-        self.size, self.seed = size, seed
+        self.width, self.height, self.seed = width, height, seed
         self.by_set = {name: [e for e in index if e["set"] == name] for name in SHARES}
         for entry in index:
             entry["boxes"] = np.array(entry["boxes"], np.float32).reshape(-1, 6)
@@ -144,26 +147,25 @@ class Canvases(IterableDataset):
             yield self.compose()
 
     def compose(self):
-        size, random = self.size, self.random
-        canvas = np.full((size, size, 3), PADDING, np.uint8)
-        columns = random.choice(3, p=(0.30, 0.45, 0.25)) + 1
-        cuts = [self.cuts(columns) for _ in range(2)]
+        canvas = np.full((self.height, self.width, 3), PADDING, np.uint8)
+        (columns, rows), _, *habits = GRIDS[self.random.choice(len(GRIDS), p=[grid[1] for grid in GRIDS])]
+        across, down = self.cuts(self.width, columns), self.cuts(self.height, rows)
         boxes = []
-        for y1, y2 in zip(cuts[0], cuts[0][1:]):
-            for x1, x2 in zip(cuts[1], cuts[1][1:]):
-                piece, found = self.piece(x2 - x1, y2 - y1, columns)
+        for y1, y2 in zip(down, down[1:]):
+            for x1, x2 in zip(across, across[1:]):
+                piece, found = self.piece(x2 - x1, y2 - y1, *habits)
                 canvas[y1 : y1 + piece.shape[0], x1 : x1 + piece.shape[1]] = piece
                 found[:, 1:5] += (x1, y1, x1, y1)
                 boxes.append(found)
         return canvas.transpose(2, 0, 1).copy(), np.concatenate(boxes)
 
-    def cuts(self, columns):
+    def cuts(self, length, parts):
         """Where the pieces of a mosaic meet: even, with some play."""
-        edges = np.linspace(0, self.size, columns + 1)
-        edges[1:-1] += self.random.uniform(-0.25, 0.25, columns - 1) * self.size / columns
+        edges = np.linspace(0, length, parts + 1)
+        edges[1:-1] += self.random.uniform(-0.25, 0.25, parts - 1) * length / parts
         return edges.astype(int)
 
-    def piece(self, width, height, columns):
+    def piece(self, width, height, whole, zoom):
         """A random crop of a random picture, scaled to cover width x height (or, sometimes, to fit inside)."""
         random = self.random
         candidates = self.by_set[self.names[random.choice(len(self.names), p=self.shares)]]
@@ -172,11 +174,10 @@ class Canvases(IterableDataset):
         source = self.pixels[entry["offset"] : entry["offset"] + w * h * 3].reshape(h, w, 3)
 
         cover, fit = max(width / w, height / h), min(width / w, height / h)
-        if random.random() < (0.30, 0.15, 0.10)[columns - 1]:
+        if random.random() < whole:
             scale = fit * random.uniform(0.5, 1.0)
         else:
-            # A small piece may zoom in further: what matters is how large things are on the canvas.
-            scale = cover * np.exp(random.uniform(0, np.log((1.5, 1.8, 2.2)[columns - 1])))
+            scale = cover * np.exp(random.uniform(0, np.log(zoom)))
         stretch = np.exp(random.uniform(-0.12, 0.12))
         scale_x, scale_y = scale * stretch, scale / stretch
         crop_w, crop_h = min(w, width / scale_x), min(h, height / scale_y)

@@ -123,7 +123,7 @@ def average_precision(scores, verdicts, positives):
 def val(args):
     model = Model(args.model, args.threads)
     results = defaultdict(list)  # (class, set) to (scores, verdicts, positives)
-    negatives = defaultdict(lambda: [0, 0])
+    raised = defaultdict(lambda: [0, 0, 0, 0])  # pictures with the class, of these raised; without it, of these raised
     for entry in list_pictures(args.data, "val"):
         picture = Image.open(os.path.join(args.data, entry["path"])).convert("RGB")
         truth = read_labels(args.data, entry, picture.width, picture.height)
@@ -136,9 +136,9 @@ def val(args):
             boxes = truth[truth[:, 0] == known, 1:]
             results[label, entry["set"]].append(
                 (mine[:, 5], match(mine[:, 1:5], boxes, boxes[:0], 0.5), len(boxes)))
-            if not len(boxes):
-                negatives[label][0] += 1
-                negatives[label][1] += bool((mine[:, 5] >= 0.35).any())
+            kind = 0 if len(boxes) else 2
+            raised[label][kind] += 1
+            raised[label][kind + 1] += bool((mine[:, 5] >= args.score).any())
 
     def summarise(rows):
         scores = np.concatenate([r[0] for r in rows])
@@ -149,8 +149,9 @@ def val(args):
     for label in model.labels:
         sets = [key for key in results if key[0] == label]
         ap, boxes = summarise([row for key in sets for row in results[key]])
-        print(f"{label:<11} AP50 {ap:.3f}  {boxes} boxes; "
-              f"{negatives[label][1]} of {negatives[label][0]} pictures without it raise a false one at 0.35")
+        shown, hit, empty, false = raised[label]
+        print(f"{label:<11} AP50 {ap:.3f}  {boxes} boxes; at score {args.score} raised in {hit} of {shown} pictures "
+              f"with it and {false} of {empty} without")
         for key in sets:
             ap, boxes = summarise(results[key])
             print(f"    {key[1]:<20} {ap:.3f}  {boxes} boxes")
@@ -171,6 +172,7 @@ def main():
             command.add_argument("--truth", required=True, help="gt_sampled.csv")
         else:
             command.add_argument("--data", required=True, help="folder of the training sets")
+            command.add_argument("--score", type=float, default=0.35, help="for the count of pictures that raise a class")
     args = parser.parse_args()
     args.function(args)
 

@@ -95,7 +95,7 @@ def main():
     parser.add_argument("--checkpoint", required=True)
     parser.add_argument("--out", required=True, help="folder for model.onnx and manifest.toml")
     parser.add_argument("--version", default="1.0.0")
-    parser.add_argument("--drop", nargs="*", default=[], help="labels too weak to ship")
+    parser.add_argument("--drop", nargs="*", default=[], choices=LABELS, help="labels too weak to ship")
     parser.add_argument("--threshold", nargs="*", default=[], help="label=score, as measured with evaluate.py")
     args = parser.parse_args()
 

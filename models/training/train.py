@@ -23,8 +23,8 @@ def parse():
     parser.add_argument("--cache", required=True, help="folder that data.py filled")
     parser.add_argument("--checkpoint", required=True, help="file to write, and to go on from if it exists")
     parser.add_argument("--minutes", type=float, default=90, help="length of the whole schedule")
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--size", type=int, default=320, help="side of the square canvases")
+    parser.add_argument("--batch", type=int, default=12)
+    parser.add_argument("--size", type=int, nargs=2, default=(512, 320), help="width and height of the canvases")
     parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
@@ -83,9 +83,9 @@ def main():
         print(f"goes on at step {step}, {spent / 60:.1f} minutes spent", flush=True)
 
     # A run that goes on draws other canvases than the ones that it has seen.
-    canvases = Canvases(args.cache, args.size, args.seed + 1000 * step)
+    canvases = Canvases(args.cache, *args.size, args.seed + 1000 * step)
     loader = DataLoader(canvases, args.batch, num_workers=1, collate_fn=collate, prefetch_factor=8)
-    points, strides = anchor_points(args.size, args.size, device)
+    points, strides = anchor_points(args.size[1], args.size[0], device)
 
     began, saved, printed = time.time() - spent, time.time(), time.time()
     shown = torch.zeros(3)
