@@ -17,10 +17,22 @@ use crate::yuv::Scaler;
 /// Largest picture, in bytes. Links are slow and paid by volume.
 pub const EVIDENCE_MAX_BYTES: usize = 64 * 1024;
 
-/// Long side in pixels and JPEG quality, tried in this order until the file is small enough. The last one always
-/// is: uncompressed it would have 77 kB at most.
-const ATTEMPTS: [(u32, u8); 8] =
-    [(1280, 80), (1280, 60), (1280, 45), (960, 45), (640, 45), (480, 40), (320, 35), (160, 30)];
+/// Long side in pixels, JPEG quality, and bytes per pixel relative to quality 80, roughly: tried in this order until
+/// the file is small enough. The last one always is: uncompressed it would have 77 kB at most.
+const ATTEMPTS: [(u32, u8, f32); 8] = [
+    (1280, 80, 1.0),
+    (1280, 60, 0.65),
+    (1280, 45, 0.5),
+    (960, 45, 0.5),
+    (640, 45, 0.5),
+    (480, 40, 0.45),
+    (320, 35, 0.4),
+    (160, 30, 0.35),
+];
+
+/// An attempt that is expected to be larger than the limit by more than this is not made: the alert waits for its
+/// picture, and each attempt takes as long as an inference.
+const OPTIMISM: f32 = 1.2;
 
 /// A JPEG of at most [`EVIDENCE_MAX_BYTES`] and 1280 pixels on the long side.
 ///
@@ -43,8 +55,14 @@ pub fn picture(
     let mut scaler = Scaler::default();
     let mut drawn: Option<Picture> = None;
     let mut jpeg = Vec::new();
-    for (long_side, quality) in ATTEMPTS {
+    let mut bytes_per_pixel = 0.0; // of quality 80
+    for (index, (long_side, quality, relative)) in ATTEMPTS.into_iter().enumerate() {
         let (width, height) = fit((frame.width(), frame.height()), long_side);
+        let pixels = width as f32 * height as f32;
+        let expected = bytes_per_pixel * relative * pixels;
+        if expected > OPTIMISM * EVIDENCE_MAX_BYTES as f32 && index + 1 < ATTEMPTS.len() {
+            continue;
+        }
         let picture = match drawn.take() {
             Some(picture) if (picture.width, picture.height) == (width as usize, height as usize) => picture,
             _ => {
@@ -61,6 +79,7 @@ pub fn picture(
         if jpeg.len() <= EVIDENCE_MAX_BYTES {
             return Ok(jpeg);
         }
+        bytes_per_pixel = jpeg.len() as f32 / (relative * pixels);
         drawn = Some(picture);
     }
     Err(EvidenceError::TooLarge(jpeg.len()))

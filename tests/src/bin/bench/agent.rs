@@ -31,14 +31,24 @@ pub(crate) struct AgentCost {
     pub(crate) publish_p99: Option<f64>,
 }
 
-/// Runs the agent on these cameras for a time, alerts and pictures included.
-pub(crate) fn cost(folder: &Path, broker_port: u16, urls: &[String], span: Duration) -> Result<AgentCost> {
+/// Runs the agent on these cameras for a time, with a rule that any person breaks and that is then quiet for `cooldown`.
+pub(crate) fn cost(
+    folder: &Path,
+    broker_port: u16,
+    urls: &[String],
+    cooldown: &str,
+    span: Duration,
+) -> Result<AgentCost> {
     let state = tempfile::tempdir_in(folder)?;
     let mut village = Village::new(state.path(), broker_port)?;
     for (index, url) in urls.iter().enumerate() {
-        let camera = VillageCamera::new(&format!("street-{index}"), url)
-            .rule("anywhere", WHOLE_PICTURE, "0s", "1s", "major")
-            .rule("again", WHOLE_PICTURE, "1s", "1s", "minor");
+        let camera = VillageCamera::new(&format!("street-{index}"), url).rule(
+            "anywhere",
+            WHOLE_PICTURE,
+            "0s",
+            cooldown,
+            "major",
+        );
         village = village.with(camera);
     }
     let started = Instant::now();

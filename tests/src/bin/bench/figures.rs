@@ -92,7 +92,7 @@ impl Figures {
             row("start to first inference (s)", scene.first_inference_s());
         }
         let frames = |agent: &AgentCost| agent.inferences as f64 / self.span.as_secs_f64();
-        println!("\nfour cameras, 768x576, 10 fps");
+        println!("\nfour cameras, 768x576, 10 fps, an alert with a picture a second each");
         row("memory (PSS, MB)", self.four_memory_mb());
         row("frames looked at per second, of 20 due", median(self.four_cameras.iter().map(frames)));
         row(

@@ -73,7 +73,13 @@ fn measure() -> Result<()> {
             scene.receive.push(floor::stream("receive", &camera.url("street"), span)?);
             scene.decode.push(floor::stream("decode", &camera.url("street"), span)?);
             scene.inference.push(floor::inference(200)?);
-            scene.agent.push(agent::cost(folder.path(), broker.port(), &[camera.url("street")], span)?);
+            scene.agent.push(agent::cost(
+                folder.path(),
+                broker.port(),
+                &[camera.url("street")],
+                "60s",
+                span,
+            )?);
         }
         figures.scenes.push(scene);
     }
@@ -84,7 +90,7 @@ fn measure() -> Result<()> {
     let camera = Camera::start(folder.path(), &arguments)?;
     let urls: Vec<String> = (0..4).map(|i| camera.url(&format!("street-{i}"))).collect();
     for _ in 0..rounds {
-        figures.four_cameras.push(agent::cost(folder.path(), broker.port(), &urls, span)?);
+        figures.four_cameras.push(agent::cost(folder.path(), broker.port(), &urls, "1s", span)?);
     }
     figures.print();
     if let Some(file) = std::env::var_os("BENCH_JSON").filter(|file| !file.is_empty()) {
