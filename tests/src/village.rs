@@ -70,6 +70,8 @@ pub struct Rule {
     pub cooldown: String,
     /// "minor", "major" or "critical".
     pub severity: String,
+    /// Mean score of a stay that breaks it; the model's threshold unless given.
+    pub min_score: Option<f32>,
     /// Whether a picture goes with the alert.
     pub evidence: bool,
 }
@@ -177,8 +179,17 @@ impl VillageCamera {
             dwell: dwell.into(),
             cooldown: cooldown.into(),
             severity: severity.into(),
+            min_score: None,
             evidence: true,
         });
+        self
+    }
+
+    /// The same with a mean score of its own for the last rule.
+    pub fn min_score(mut self, score: f32) -> Self {
+        if let Some(rule) = self.rules.last_mut() {
+            rule.min_score = Some(score);
+        }
         self
     }
 
@@ -215,6 +226,9 @@ impl VillageCamera {
                 quote(&rule.severity),
                 rule.evidence,
             );
+            if let Some(score) = rule.min_score {
+                let _ = writeln!(text, "min_score = {score:?}"); // a String takes everything
+            }
         }
     }
 }

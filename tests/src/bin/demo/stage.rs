@@ -150,7 +150,11 @@ fn footage_rules(camera: &Camera) -> Vec<VillageCamera> {
     let lawn = [(0.0, 0.46), (0.25, 0.50), (0.50, 0.63), (0.95, 0.88), (0.95, 1.0), (0.0, 1.0)];
     vec![
         VillageCamera::new("square", camera.url("square")).rule("street", &street, "2s", "15s", "major"),
-        VillageCamera::new("gate", camera.url("gate")).rule("lawn", &lawn, "3s", "15s", "critical"),
+        // A tripod stands on the lawn that the built-in model takes for a person at about 0.4: what an installer does
+        // about it is to raise the bar of this one rule.
+        VillageCamera::new("gate", camera.url("gate"))
+            .rule("lawn", &lawn, "3s", "15s", "critical")
+            .min_score(0.5),
     ]
 }
 
