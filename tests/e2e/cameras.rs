@@ -34,7 +34,7 @@ fn scene(folder: &Path, url: &str, line: &str) -> Result<Scene> {
 }
 
 impl Scene {
-    /// Every incident of a camera reaches the console, too, with the words that health has.
+    /// What health says on the box reaches the console, too.
     fn console_is_told(&self, camera: &str, state: CameraState) -> Result<()> {
         let what = format!("the console to be told that {camera} is {state:?}");
         self.console.wait_for(&what, sharp_eyes_tests::wait::PATIENCE, |seen| {
@@ -133,7 +133,7 @@ fn a_camera_that_falls_silent_is_named() {
 #[test]
 fn something_that_is_no_camera_is_named() {
     play(|folder| {
-        // A web server by its port, but one that never says a word.
+        // It accepts connections and never says a word.
         let mute = std::net::TcpListener::bind(("127.0.0.1", 0))?;
         let url = format!("rtsp://{}/gate", mute.local_addr()?);
         let mut scene = scene(folder, &url, "")?;

@@ -100,7 +100,7 @@ pub(crate) fn complete(sequences: &[u64], last: u64) -> Result<()> {
     Ok(())
 }
 
-/// The last line of a file that holds one, such as a configuration.
+/// A text file; the error names it.
 pub(crate) fn read(file: &Path) -> Result<String> {
     fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))
 }
