@@ -166,8 +166,8 @@ struct Work {
 impl DetectorCard {
     fn new() -> Self {
         let work = Work {
-            state: DetectorState::Failed,
-            reason: Some("the model is being loaded".into()),
+            state: DetectorState::Loading,
+            reason: None,
             inferences: 0,
             busy: Duration::ZERO,
             heartbeat: Instant::now(),

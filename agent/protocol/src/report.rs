@@ -118,6 +118,8 @@ pub struct DetectorHealth {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum DetectorState {
+    /// Not yet: the model is being loaded.
+    Loading,
     /// It does.
     Running,
     /// It does not: see the reason.

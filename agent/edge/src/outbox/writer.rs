@@ -18,6 +18,10 @@ use crate::backoff::Backoff;
 /// How often limits of age are looked at, where nothing else happens.
 const HOUSEKEEPING: Duration = Duration::from_secs(600);
 
+/// How long the lock of an agent that has just ended may outlive it: a child that it was starting holds a copy until
+/// its own program runs.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Alerts of this run whose moment of decision is remembered until they are given out. Older ones are delivered all
 /// the same, and only not measured.
 const MAX_FRESH: usize = 4096;
@@ -350,12 +354,18 @@ fn lock(folder: &Path) -> Result<File, OpenError> {
     // Never deleted: a second file of that name would be a second lock. On a read-only disk an old one will do.
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
     let file = file.or_else(|error| File::open(&path).map_err(|_| error)).map_err(StoreError::Io)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            Err(OpenError::Fatal(OutboxError::Locked { folder: folder.to_owned() }))
+    let give_up = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() < give_up => {
+                std::thread::park_timeout(Duration::from_millis(20));
+            }
+            Err(TryLockError::WouldBlock) => {
+                return Err(OpenError::Fatal(OutboxError::Locked { folder: folder.to_owned() }));
+            }
+            Err(TryLockError::Error(error)) => return Err(OpenError::Store(StoreError::Io(error))),
         }
-        Err(TryLockError::Error(error)) => Err(OpenError::Store(StoreError::Io(error))),
     }
 }
 
