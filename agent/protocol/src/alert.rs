@@ -215,15 +215,6 @@ pub enum AlertKind {
     Intrusion,
 }
 
-impl AlertKind {
-    /// The name on the wire and in the configuration.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Intrusion => "intrusion",
-        }
-    }
-}
-
 /// How far a box's wall clock can be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]

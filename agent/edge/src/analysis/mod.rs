@@ -227,7 +227,7 @@ impl Analysis {
     }
 }
 
-/// The picture, or nothing where it cannot be made: an alert is never held up by its picture.
+/// The picture, or nothing where it cannot be made: an alert is never given up for want of one.
 fn evidence_of(
     planes: &FrameView<'_>,
     view: &View,

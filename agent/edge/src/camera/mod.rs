@@ -65,11 +65,11 @@ pub struct CameraOptions {
 }
 
 /// Why a connection to a camera ended.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)] // the messages say it
 pub enum CameraError {
-    #[error("{0}")]
-    Secret(Arc<SecretError>),
+    #[error(transparent)]
+    Secret(#[from] SecretError),
     #[error("the camera refuses the user or password (or has no connection left): {0}")]
     Refused(String),
     #[error("the camera cannot be reached: {0}")]
@@ -182,9 +182,7 @@ fn connect(
     card: &Arc<CameraCard>,
 ) -> Result<Connection, CameraError> {
     let login = match &options.login {
-        Some((user, file)) => {
-            Some((user.clone(), Secret::read(file).map_err(|error| CameraError::Secret(Arc::new(error)))?))
-        }
+        Some((user, file)) => Some((user.clone(), Secret::read(file)?)),
         None => None,
     };
     // Errors of both pipelines. The first one ends the connection; if 16 wait, what else comes adds nothing and is dropped.
