@@ -1,6 +1,7 @@
 //! The message that an operator answers: one CloudEvents 1.0 JSON object of at most 600 bytes.
 
 use std::fmt;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -9,15 +10,16 @@ use uuid::Uuid;
 
 use crate::class::ObjectClass;
 use crate::level::{Level, Severity};
-use crate::topic::{Name, Site};
+use crate::topic::{BadName, Name, Site};
 
 /// Longest alert on the wire, in bytes. Links are slow and paid by volume.
 pub const ALERT_MAX_BYTES: usize = 600;
 
 /// An alert in CloudEvents 1.0 structured mode.
 ///
-/// `id` names the alert for all its life; `sequence` numbers the messages of a box without a gap over restarts,
-/// so that a reader proves that nothing is missing. A reader drops what it has by `source` and `sequence`.
+/// `id` names the alert for all its life, from `raised` over `escalated` and `updated` to `ended`; `sequence` numbers
+/// the messages of a box without a gap over restarts, so that a reader proves that nothing is missing. A reader drops
+/// what it has by `source` and `sequence`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Alert {
@@ -30,14 +32,15 @@ pub struct Alert {
     /// What became of the alert.
     #[serde(rename = "type")]
     pub event: AlertEvent,
-    /// `camera/zone`.
-    pub subject: String,
-    /// When the frame arrived that decided the incident, by the box's clock; see [`AlertData::clock`].
+    /// Where it happened.
+    pub subject: Subject,
+    /// When the frame arrived that decided the incident, by the box's clock; see [`AlertData::clock`]. The same in all
+    /// messages about the alert.
     #[schemars(with = "String", extend("format" = "date-time"))]
     pub time: Timestamp,
-    /// The number of this message among all of the box: 20 decimal digits, so that it sorts as text too, as the
-    /// CloudEvents extension "sequence" asks.
-    #[schemars(with = "String", regex(pattern = r"^[0-9]{20}$"))]
+    /// The number of this message among all of the box: 16 decimal digits, so that it sorts as text too, as the
+    /// CloudEvents extension "sequence" asks, and so that every language can count with it exactly.
+    #[schemars(with = "String", regex(pattern = r"^[0-9]{16}$"))]
     #[serde(with = "sequence")]
     pub sequence: u64,
     /// What happened, where.
@@ -45,16 +48,19 @@ pub struct Alert {
 }
 
 impl Alert {
-    /// A new alert, at the level that its severity names.
+    /// A new alert.
     ///
     /// Seconds are cut to milliseconds and fractions to three places, to keep within [`ALERT_MAX_BYTES`].
-    pub fn raised(site: &Site, id: Uuid, sequence: u64, time: Timestamp, mut data: AlertData) -> Self {
+    pub fn raised(
+        site: &Site,
+        id: Uuid,
+        sequence: u64,
+        time: Timestamp,
+        subject: Subject,
+        mut data: AlertData,
+    ) -> Self {
         data.confidence = three_places(data.confidence);
         data.bounds = data.bounds.map(three_places);
-        let subject = match &data.zone {
-            Some(zone) => format!("{}/{zone}", data.camera),
-            None => data.camera.to_string(),
-        };
         Self {
             specversion: SpecVersion::V1,
             id,
@@ -73,10 +79,28 @@ impl Alert {
         }
     }
 
+    /// Nobody answered in time: the same alert at `level`, where it climbs on after `respond_within`.
+    pub fn escalated(&self, sequence: u64, level: Level, respond_within: Option<Duration>) -> Self {
+        let data = AlertData { level, respond_s: respond_within.map(seconds), ..self.data.clone() };
+        Self { event: AlertEvent::Escalated, sequence, data, ..self.clone() }
+    }
+
+    /// Somebody answered, or the box gave up waiting: the same alert in its new state, which is not [`AlertState::Open`].
+    pub fn answered(&self, sequence: u64, state: AlertState) -> Self {
+        let event = if state == AlertState::Acknowledged { AlertEvent::Updated } else { AlertEvent::Ended };
+        let data = AlertData { state, respond_s: None, ..self.data.clone() };
+        Self { event, sequence, data, ..self.clone() }
+    }
+
     /// The message as it is published.
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).expect("an alert holds nothing that JSON cannot say")
     }
+}
+
+/// Whole seconds on the wire.
+pub fn seconds(duration: Duration) -> u32 {
+    u32::try_from(duration.as_secs()).unwrap_or(u32::MAX)
 }
 
 fn three_places(value: f32) -> f32 {
@@ -89,15 +113,52 @@ pub enum AlertEvent {
     /// Seen for the first time.
     #[serde(rename = "sharp-eyes.alert.raised.v1")]
     Raised,
-    /// It got worse.
+    /// Somebody answered it, or it got worse.
     #[serde(rename = "sharp-eyes.alert.updated.v1")]
     Updated,
-    /// Nobody answered: the next level is called.
+    /// Nobody answered in time: the next level is called, or the highest one once more.
     #[serde(rename = "sharp-eyes.alert.escalated.v1")]
     Escalated,
     /// It is over.
     #[serde(rename = "sharp-eyes.alert.ended.v1")]
     Ended,
+}
+
+/// Where an alert happened: `camera/zone` on the wire, `camera` where the rule has no zone.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schemars(with = "String", extend("pattern" = "^[a-z0-9-]{1,16}(/[a-z0-9-]{1,16})?$"))]
+pub struct Subject {
+    /// The camera that saw it.
+    pub camera: Name,
+    /// The zone, where the rule has one.
+    pub zone: Option<Name>,
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.zone {
+            Some(zone) => write!(f, "{}/{zone}", self.camera),
+            None => write!(f, "{}", self.camera),
+        }
+    }
+}
+
+impl TryFrom<String> for Subject {
+    type Error = BadName;
+
+    fn try_from(text: String) -> Result<Self, BadName> {
+        match text.split_once('/') {
+            Some((camera, zone)) => Ok(Self { camera: Name::new(camera)?, zone: Some(Name::new(zone)?) }),
+            None => Ok(Self { camera: Name::new(text)?, zone: None }),
+        }
+    }
+}
+
+impl From<Subject> for String {
+    fn from(subject: Subject) -> String {
+        subject.to_string()
+    }
 }
 
 /// CloudEvents' `specversion`.
@@ -108,7 +169,7 @@ pub enum SpecVersion {
     V1,
 }
 
-/// What happened, where.
+/// What happened, and how it stands.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AlertData {
@@ -118,14 +179,16 @@ pub struct AlertData {
     pub severity: Severity,
     /// Who is called.
     pub level: Level,
-    /// The camera that saw it.
-    pub camera: Name,
+    /// Whether somebody answered; left out while it is open.
+    #[serde(skip_serializing_if = "AlertState::is_open", default)]
+    pub state: AlertState,
+    /// Seconds after this message in which it climbs to the next level (or is repeated, at the highest) unless somebody
+    /// acknowledges it; left out where it does not.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub respond_s: Option<u32>,
     /// Where in the picture: column A to H from the left, row 1 to 6 from the top.
     #[schemars(regex(pattern = "^[A-H][1-6]$"))]
     pub cell: String,
-    /// The zone, where the rule has one.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub zone: Option<Name>,
     /// What was seen, where the rule is about an object.
     #[serde(rename = "class", skip_serializing_if = "Option::is_none", default)]
     pub class: Option<ObjectClass>,
@@ -139,7 +202,13 @@ pub struct AlertData {
     pub model: ModelName,
     /// How far `time` can be trusted.
     pub clock: ClockTrust,
-    /// Whether a redacted picture follows on the topic `evidence/{id}`.
+    /// The box's start that `up_s` counts from: 8 hexadecimal digits of the kernel's boot id.
+    #[schemars(regex(pattern = "^[0-9a-f]{8}$"))]
+    pub boot: String,
+    /// Seconds from that start to `time`. Where `time` is not to be trusted, a health report of the same `boot` that is
+    /// `synced` places the alert: `health.time - (health.up_s - up_s)`.
+    pub up_s: u32,
+    /// Whether redacted pictures follow: a small one on the topic `thumbnail/{id}`, a large one on `evidence/{id}`.
     pub evidence: bool,
 }
 
@@ -215,6 +284,52 @@ pub enum AlertKind {
     Intrusion,
 }
 
+/// Whether somebody answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum AlertState {
+    /// Nobody yet: it climbs.
+    #[default]
+    Open,
+    /// Somebody is looking after it: it stays where it is.
+    Acknowledged,
+    /// It is over.
+    Resolved,
+    /// It was nothing; the audit log on the box says why.
+    Dismissed,
+    /// Nobody ever answered, and the box could keep it open no longer.
+    Unanswered,
+}
+
+impl AlertState {
+    /// Nobody answered yet.
+    pub fn is_open(&self) -> bool {
+        *self == Self::Open
+    }
+
+    /// Nothing more can happen to it.
+    pub fn is_ended(self) -> bool {
+        matches!(self, Self::Resolved | Self::Dismissed | Self::Unanswered)
+    }
+
+    /// The name on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Acknowledged => "acknowledged",
+            Self::Resolved => "resolved",
+            Self::Dismissed => "dismissed",
+            Self::Unanswered => "unanswered",
+        }
+    }
+}
+
+impl fmt::Display for AlertState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
 /// How far a box's wall clock can be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -231,13 +346,13 @@ mod sequence {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
     pub(super) fn serialize<S: Serializer>(value: &u64, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&format_args!("{value:020}"))
+        serializer.collect_str(&format_args!("{value:016}"))
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
         let text = String::deserialize(deserializer)?;
-        if text.len() != 20 {
-            return Err(D::Error::custom(format_args!("sequence {text:?} has not 20 digits")));
+        if text.len() != 16 {
+            return Err(D::Error::custom(format_args!("sequence {text:?} has not 16 digits")));
         }
         text.parse().map_err(D::Error::custom)
     }
@@ -253,28 +368,44 @@ mod tests {
         let data = AlertData {
             kind: AlertKind::Intrusion,
             severity: Severity::Critical,
-            level: Level::Township,
-            camera: name(),
+            level: Level::Village,
+            state: AlertState::Open,
+            respond_s: Some(86_400),
             cell: "H6".into(),
-            zone: Some(name()),
             class: Some(ObjectClass::Motorcycle),
             confidence: 0.98712,
             bounds: [0.12345, 0.12345, 0.12345, 0.12345],
             model: ModelName::new(name(), "x".repeat(VERSION_MAX)).unwrap(),
             clock: ClockTrust::Unsynced,
+            boot: "0123abcd".into(),
+            up_s: u32::MAX,
             evidence: false,
         };
         let time = "2026-11-23T20:31:01.123456Z".parse().unwrap();
-        let mut alert = Alert::raised(&site, Uuid::nil(), u64::MAX, time, data);
-        alert.event = AlertEvent::Escalated;
-        alert
+        let subject = Subject { camera: name(), zone: Some(name()) };
+        Alert::raised(&site, Uuid::nil(), 9_999_999_999_999_999, time, subject, data)
     }
 
     #[test]
-    fn the_longest_alert_fits_and_comes_back_the_same() {
-        let json = longest().to_json();
-        assert!(json.len() <= ALERT_MAX_BYTES, "{} bytes: {json}", json.len());
-        assert_eq!(serde_json::from_str::<Alert>(&json).unwrap(), longest());
+    fn the_longest_alert_fits_and_comes_back_the_same_in_all_its_life() {
+        let raised = longest();
+        let within = Some(Duration::from_secs(86_400));
+        let climbed = raised.escalated(raised.sequence, Level::Township, within);
+        assert_eq!(climbed.data.respond_s, Some(86_400));
+        let answered = |state| climbed.answered(raised.sequence, state);
+        for alert in [
+            raised.clone(),
+            climbed.clone(),
+            answered(AlertState::Acknowledged),
+            answered(AlertState::Resolved),
+            answered(AlertState::Dismissed),
+            answered(AlertState::Unanswered),
+        ] {
+            let json = alert.to_json();
+            assert!(json.len() <= ALERT_MAX_BYTES, "{} bytes: {json}", json.len());
+            assert_eq!(serde_json::from_str::<Alert>(&json).unwrap(), alert);
+            assert_eq!((alert.id, alert.time, &alert.subject), (raised.id, raised.time, &raised.subject));
+        }
     }
 
     #[test]

@@ -71,6 +71,18 @@ pub enum Level {
 }
 
 impl Level {
+    /// Every level, lowest first.
+    pub const ALL: [Level; 3] = [Self::Village, Self::Township, Self::District];
+
+    /// Who is called where this one does not answer. Nobody is above the district.
+    pub fn above(self) -> Option<Self> {
+        match self {
+            Self::Village => Some(Self::Township),
+            Self::Township => Some(Self::District),
+            Self::District => None,
+        }
+    }
+
     /// The name in topics and on the wire.
     pub fn name(self) -> &'static str {
         match self {

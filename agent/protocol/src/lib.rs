@@ -5,6 +5,7 @@
 //! - [`class`]: what may be seen, a closed list without identities;
 //! - [`level`]: how bad it is, and who is called;
 //! - [`alert`]: the CloudEvents message that an operator answers;
+//! - [`command`]: what a console may ask of a box, and what the box answers;
 //! - [`report`]: what a box says of itself (status, health, models);
 //! - [`topic`]: where each of these is published;
 //! - [`schema`]: the JSON Schemas of all of them, checked in below `schemas/`.
@@ -15,6 +16,7 @@
 
 pub mod alert;
 pub mod class;
+pub mod command;
 pub mod level;
 pub mod report;
 pub mod schema;

@@ -35,6 +35,11 @@ pub struct Health {
     pub time: Timestamp,
     /// How far that clock can be trusted.
     pub clock: ClockTrust,
+    /// The box's start that `up_s` counts from: 8 hexadecimal digits of the kernel's boot id.
+    #[schemars(regex(pattern = "^[0-9a-f]{8}$"))]
+    pub boot: String,
+    /// Seconds from that start to `time`: places alerts of the same `boot` that were made before the clock was right.
+    pub up_s: u32,
     /// Since the agent started.
     pub uptime_s: u64,
     /// One entry a camera.
@@ -43,8 +48,10 @@ pub struct Health {
     pub detector: DetectorHealth,
     /// What waits for the broker.
     pub outbox: OutboxHealth,
-    /// The way to the broker.
-    pub uplink: UplinkHealth,
+    /// The ways to the brokers: one where they stand in for each other, one each where all get everything.
+    pub uplinks: Vec<UplinkHealth>,
+    /// What consoles asked for.
+    pub commands: CommandsHealth,
 }
 
 /// One camera.
@@ -126,18 +133,31 @@ pub enum DetectorState {
     Failed,
 }
 
-/// What waits for the broker.
+/// What waits for the brokers, and what is open.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OutboxHealth {
-    /// Alerts that no broker has acknowledged yet.
+    /// Messages about alerts that not every broker has acknowledged yet.
     pub alerts: u64,
-    /// Pictures that no broker has acknowledged yet.
+    /// Pictures that not every broker has acknowledged yet.
     pub evidence: u64,
-    /// Bytes of both.
+    /// Bytes of all that is kept.
     pub bytes: u64,
-    /// Alerts refused by the broker, kept with its reason.
+    /// Messages and pictures that a broker refused, kept with its reason.
     pub parked: u64,
+    /// The reason of the last of them.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub parked_reason: Option<String>,
+    /// Delivered messages that are kept to be sent again on request.
+    pub delivered: u64,
+    /// The last sequence number given.
+    pub sequence: u64,
+    /// Alerts that nobody has resolved or dismissed.
+    pub open: u64,
+    /// Alerts that were raised by a level because nobody answered, since the outbox was made.
+    pub escalated: u64,
+    /// Open alerts that the box could keep no longer, since the outbox was made.
+    pub unanswered: u64,
     /// Pictures given up for want of space, since the outbox was made.
     pub evicted_evidence: u64,
     /// Alerts given up for want of space, since the outbox was made. More than 0 is an emergency.
@@ -147,21 +167,35 @@ pub struct OutboxHealth {
     pub failure: Option<String>,
 }
 
-/// The way to the broker.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+/// The way to a broker.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UplinkHealth {
-    /// Whether the broker is there.
+    /// The broker that is spoken to, or was last tried: its name in the configuration.
+    pub broker: Name,
+    /// Whether it is there.
     pub connected: bool,
-    /// Why not, where it is not.
+    /// Why not, where it is not; or what it does not let this box do.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub reason: Option<String>,
-    /// Messages that the broker acknowledged.
+    /// Messages that it acknowledged.
     pub acknowledged: u64,
     /// Connections that ended in an error.
     pub failures: u64,
-    /// Messages that the broker refused.
+    /// Messages that it refused.
     pub refused: u64,
+}
+
+/// What consoles asked for, since the agent started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CommandsHealth {
+    /// Commands that were executed.
+    pub done: u64,
+    /// Commands that were refused.
+    pub refused: u64,
+    /// Messages on the topic of commands that could not even be answered: no response topic of this box.
+    pub ignored: u64,
 }
 
 /// Topic `models`.

@@ -3,12 +3,15 @@
 use schemars::{Schema, schema_for};
 
 use crate::alert::Alert;
+use crate::command::{Answer, Command};
 use crate::report::{Health, Models, Status};
 
 /// File name below `schemas/` and content of each schema.
-pub fn all() -> [(&'static str, Schema); 4] {
+pub fn all() -> [(&'static str, Schema); 6] {
     [
         ("alert.json", schema_for!(Alert)),
+        ("command.json", schema_for!(Command)),
+        ("answer.json", schema_for!(Answer)),
         ("status.json", schema_for!(Status)),
         ("health.json", schema_for!(Health)),
         ("models.json", schema_for!(Models)),

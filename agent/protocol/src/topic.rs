@@ -94,9 +94,24 @@ impl Site {
         format!("{self}/alert/{level}")
     }
 
-    /// The redacted picture of one alert. QoS 1, not retained.
+    /// The small redacted picture of one alert. QoS 1, not retained.
+    pub fn thumbnail(&self, alert: Uuid) -> String {
+        format!("{self}/thumbnail/{alert}")
+    }
+
+    /// The large redacted picture of one alert, or of one snapshot. QoS 1, not retained.
     pub fn evidence(&self, alert: Uuid) -> String {
         format!("{self}/evidence/{alert}")
+    }
+
+    /// Where consoles ask the box to do something. QoS 1, not retained.
+    pub fn command(&self) -> String {
+        format!("{self}/command")
+    }
+
+    /// Where the box answers one console: the response topic of its commands. QoS 1, not retained.
+    pub fn answer(&self, console: &Name) -> String {
+        format!("{self}/answer/{console}")
     }
 
     /// Online or offline. QoS 1, retained, also the last will.
