@@ -24,7 +24,7 @@ fn a_broker_that_is_absent_at_the_start_gets_everything_later() {
         let village = village(folder, &broker)?.with(VillageCamera::guarded("gate", gate.url("gate")));
         let mut agent = Agent::start(&village)?;
         let reason = agent.health_when("3 alerts in the outbox", |health| {
-            (health.outbox.alerts >= 3 && !health.uplink.connected).then(|| health.uplink.reason.clone())
+            (health.outbox.alerts >= 3 && !health.uplinks[0].connected).then(|| health.uplinks[0].reason.clone())
         })?;
         ensure!(reason.is_some_and(|reason| !reason.is_empty()), "no reason why there is no broker");
         broker.restart()?;
@@ -94,7 +94,7 @@ fn a_broker_that_refuses_the_password_is_named_and_nothing_is_lost() {
         let mut agent = Agent::start(&village)?;
         await_analysis(&mut agent, "gate")?;
         let reason = agent.health_when("alerts to wait, and a reason", |health| {
-            health.uplink.reason.clone().filter(|_| health.outbox.alerts > 0)
+            health.uplinks[0].reason.clone().filter(|_| health.outbox.alerts > 0)
         })?;
         says(&reason, &["refuse"])?;
         ensure!(agent.stop()? == 0, "asked to end, the agent ended with an error");
@@ -132,8 +132,8 @@ fn certificates_on_both_sides_are_checked() {
         let theirs = Authority::new(folder, "theirs")?;
         for (ca, by) in [(&theirs.file, &ours), (&ours.file, &theirs)] {
             let mut agent = start(ca, "box-1", by)?;
-            let reason = agent.health_when("a reason", |health| health.uplink.reason.clone())?;
-            ensure!(!agent.health()?.uplink.connected, "connected although {reason}");
+            let reason = agent.health_when("a reason", |health| health.uplinks[0].reason.clone())?;
+            ensure!(!agent.health()?.uplinks[0].connected, "connected although {reason}");
             ensure!(agent.stop()? == 0, "asked to end, the agent ended with an error");
         }
         let _agent = start(&ours.file, "box-1", &ours)?;

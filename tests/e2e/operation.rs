@@ -66,7 +66,7 @@ fn prometheus_reads_what_health_says() {
         let village = village(folder, &broker)?.with(VillageCamera::new("gate", gate.url("gate")));
         let mut agent = Agent::start(&village)?;
         await_analysis(&mut agent, "gate")?;
-        agent.health_when("the broker to be there", |health| health.uplink.connected.then_some(()))?;
+        agent.health_when("the broker to be there", |health| health.uplinks[0].connected.then_some(()))?;
         let metrics = agent.metrics()?;
         says(
             &metrics,

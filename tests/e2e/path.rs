@@ -38,7 +38,7 @@ fn an_alert_arrives_as_its_schema_says_and_its_picture_follows() {
             ensure!(*topic == format!("{}/alert/{}", alert.source, alert.data.level), "{topic}");
             ensure!(alert.data.level == alert.data.severity.first_level(), "{json}");
             let zone = if alert.data.severity == Severity::Critical { "well" } else { "yard" };
-            ensure!(alert.subject == format!("gate/{zone}"), "{}", alert.subject);
+            ensure!(alert.subject.to_string() == format!("gate/{zone}"), "{}", alert.subject);
 
             let id = alert.id;
             let jpeg =

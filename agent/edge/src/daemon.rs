@@ -59,7 +59,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
         max_age: config.state.max_age,
     };
     let outbox = Outbox::start(outbox_options, config.site.clone())?;
-    let (stats, stats_seen) = watch::channel(UplinkStats::default());
+    let (stats, stats_seen) = watch::channel(UplinkStats::new(sharp_eyes_protocol::topic::Name::new("broker").expect("a name")));
     let (models, models_seen) = watch::channel(Models { active: None, last_refusal: None });
     let examiner = Arc::new(Examiner {
         board: board.clone(),

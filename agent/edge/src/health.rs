@@ -39,11 +39,14 @@ impl Examiner {
         Health {
             time: now.round(Unit::Millisecond).unwrap_or(now),
             clock: self.clock.trust(),
+            boot: "00000000".to_owned(),
+            up_s: 0,
             uptime_s: self.clock.uptime().as_secs(),
             cameras: self.board.cameras.iter().map(|card| card.health()).collect(),
             detector: self.board.detector.health(),
             outbox: self.outbox.stats(),
-            uplink: self.uplink.borrow().health.clone(),
+            uplinks: vec![self.uplink.borrow().health.clone()],
+            commands: sharp_eyes_protocol::report::CommandsHealth::default(),
         }
     }
 
@@ -75,6 +78,6 @@ fn states(health: &Health) -> impl PartialEq + use<> {
         cameras,
         (health.detector.state, health.detector.reason.clone()),
         (outbox.failure.clone(), outbox.parked, outbox.evicted_alerts, outbox.evicted_evidence),
-        (health.uplink.connected, health.uplink.refused),
+        health.uplinks.iter().map(|uplink| (uplink.connected, uplink.refused)).collect::<Vec<_>>(),
     )
 }

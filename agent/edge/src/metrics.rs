@@ -97,7 +97,7 @@ fn registry(health: &Health, latency: &Latency) -> Registry {
         "Alerts given up for want of space",
         outbox.evicted_alerts,
     );
-    let uplink = &health.uplink;
+    let uplink = &health.uplinks[0];
     gauge(
         &mut registry,
         "uplink_connected",

@@ -12,10 +12,10 @@ use jiff::Timestamp;
 use sharp_eyes_agent::outbox::{NewAlert, Outbox, OutboxOptions};
 use sharp_eyes_agent::secret::Secret;
 use sharp_eyes_agent::uplink::{self, Reports, TlsOptions, UplinkOptions, UplinkStats};
-use sharp_eyes_protocol::alert::{Alert, AlertData, AlertKind, ClockTrust, ModelName};
+use sharp_eyes_protocol::alert::{Alert, AlertData, AlertState, Subject, AlertKind, ClockTrust, ModelName};
 use sharp_eyes_protocol::level::Severity;
 use sharp_eyes_protocol::report::{
-    DetectorHealth, DetectorState, Health, Models, OutboxHealth, UplinkHealth,
+    DetectorHealth, DetectorState, Health, Models, OutboxHealth, CommandsHealth,
 };
 use sharp_eyes_protocol::topic::{Name, Site};
 use tempfile::TempDir;
@@ -38,24 +38,29 @@ fn alert(severity: Severity, picture: Option<usize>) -> NewAlert {
         kind: AlertKind::Intrusion,
         severity,
         level: severity.first_level(),
-        camera: name("gate"),
+        state: AlertState::Open,
+        respond_s: None,
         cell: "B2".into(),
-        zone: None,
         class: None,
         confidence: 0.9,
         bounds: [0.1, 0.1, 0.2, 0.2],
         model: ModelName::new(name("test"), "1.0.0").unwrap(),
         clock: ClockTrust::Synced,
+        boot: "0123abcd".into(),
+        up_s: 7,
         evidence: false,
     };
     let picture = picture.map(|size| vec![0xff; size]);
-    NewAlert { id: Uuid::now_v7(), time: Timestamp::now(), data, picture, arrived: Instant::now() }
+    let subject = Subject { camera: name("gate"), zone: None };
+    NewAlert { id: Uuid::now_v7(), time: Timestamp::now(), subject, data, picture, arrived: Instant::now() }
 }
 
 fn health(uptime_s: u64) -> Health {
     Health {
         time: Timestamp::now(),
         clock: ClockTrust::Synced,
+        boot: "0123abcd".into(),
+        up_s: 7,
         uptime_s,
         cameras: Vec::new(),
         detector: DetectorHealth {
@@ -66,7 +71,8 @@ fn health(uptime_s: u64) -> Health {
             failures: 0,
         },
         outbox: OutboxHealth::default(),
-        uplink: UplinkHealth::default(),
+        uplinks: Vec::new(),
+        commands: CommandsHealth::default(),
     }
 }
 
@@ -99,7 +105,7 @@ impl Agent {
         let settings =
             OutboxOptions { folder: folder.path().into(), max_bytes: 64 << 20, max_age: Duration::MAX };
         let outbox = Outbox::start(settings, site()).unwrap();
-        let (sender, stats) = watch::channel(UplinkStats::default());
+        let (sender, stats) = watch::channel(UplinkStats::new(name("broker")));
         let (health, seen) = watch::channel(health(1));
         let (models, models_seen) = watch::channel(Models { active: None, last_refusal: None });
         let shutdown = CancellationToken::new();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::tz::TimeZone;
-use sharp_eyes_protocol::alert::{AlertData, ModelName, grid_cell};
+use sharp_eyes_protocol::alert::{AlertData, AlertState, ModelName, Subject, grid_cell};
 use sharp_eyes_protocol::report::{ActiveModel, Models};
 use sharp_eyes_vision::{
     DetectError, Detection, Detector, DetectorOptions, FrameView, Incident, IntrusionRule, Moment, Polygon,
@@ -204,23 +204,26 @@ impl Analysis {
             kind: incident.kind,
             severity: incident.severity,
             level: incident.severity.first_level(),
-            camera: card.name.clone(),
+            state: AlertState::Open,
+            respond_s: None,
             cell: grid_cell(foot.x, foot.y),
-            zone: Some(incident.zone.clone()),
             class: Some(incident.class),
             confidence: incident.confidence,
             bounds: [bounds.left, bounds.top, bounds.width, bounds.height],
             model: model.clone(),
             clock: self.clock.trust(),
+            boot: "00000000".to_owned(),
+            up_s: 0,
             evidence: picture.is_some(),
         };
+        let subject = Subject { camera: card.name.clone(), zone: Some(incident.zone.clone()) };
         let id = uuid_of(&incident.at);
         tracing::info!(
             camera = %card.name, alert = %id, rule = %view.rules[incident.rule].name, zone = %incident.zone,
             class = %incident.class, confidence = incident.confidence, severity = %incident.severity, "incident"
         );
         card.alerts.increment();
-        let alert = NewAlert { id, time: incident.at.wall, data, picture, arrived };
+        let alert = NewAlert { id, time: incident.at.wall, subject, data, picture, arrived };
         if let Err(error) = self.outbox.append(alert) {
             tracing::error!(camera = %card.name, alert = %id, "alert lost: {error}");
         }

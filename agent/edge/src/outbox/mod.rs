@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use sharp_eyes_protocol::alert::AlertData;
+use sharp_eyes_protocol::alert::{AlertData, Subject};
 use sharp_eyes_protocol::report::OutboxHealth;
 use sharp_eyes_protocol::topic::Site;
 use tokio::sync::{oneshot, watch};
@@ -51,6 +51,8 @@ pub struct NewAlert {
     pub id: Uuid,
     /// When the frame arrived that decided it, by the wall clock.
     pub time: Timestamp,
+    /// Where it happened.
+    pub subject: Subject,
     /// What happened. The outbox sets `evidence` itself: whether the picture was really stored.
     pub data: AlertData,
     /// One redacted JPEG.

@@ -20,7 +20,7 @@ mod tls;
 use std::time::Duration;
 
 use sharp_eyes_protocol::report::{BoxState, Health, Models, Status, UplinkHealth};
-use sharp_eyes_protocol::topic::Site;
+use sharp_eyes_protocol::topic::{Name, Site};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -66,12 +66,27 @@ pub struct Reports {
 }
 
 /// How the uplink does.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct UplinkStats {
     /// For the health report.
     pub health: UplinkHealth,
     /// From the arrival of the frame to PUBLISH.
     pub latency: Latency,
+}
+
+impl UplinkStats {
+    /// Nothing happened yet.
+    pub fn new(broker: Name) -> Self {
+        let health = UplinkHealth {
+            broker,
+            connected: false,
+            reason: None,
+            acknowledged: 0,
+            failures: 0,
+            refused: 0,
+        };
+        Self { health, latency: Latency::default() }
+    }
 }
 
 /// Delivers until `shutdown`, then says goodbye within 3 s.

@@ -115,17 +115,17 @@ impl View {
         let alert = &received.alert;
         let data = &alert.data;
         if data.evidence {
-            self.awaited.insert(alert.id, format!("{}-{:04}", data.camera, alert.sequence));
+            self.awaited.insert(alert.id, format!("{}-{:04}", alert.subject.camera, alert.sequence));
         }
         let time = alert.time.to_zoned(TimeZone::system()).strftime("%H:%M:%S");
         let severity = self.paint(data.severity, words::severity(data.severity));
         let class = data.class.map_or("", words::class);
-        let zone = data.zone.as_ref().map_or("-", |zone| zone.as_str());
+        let zone = alert.subject.zone.as_ref().map_or("-", |zone| zone.as_str());
         let line = format!(
             "{time}  {severity}  {}: {class} {:.0} %  @ {} / {zone} / {}  -> {}  ({} ms)",
             words::kind(data.kind),
             data.confidence * 100.0,
-            data.camera,
+            alert.subject.camera,
             data.cell,
             words::level(data.level),
             received.delivery().as_millis(),
@@ -224,7 +224,7 @@ fn complaints(health: &Health) -> Vec<String> {
         Some(format!("camera {}: {reason}", camera.name))
     });
     let detector = health.detector.reason.iter().map(|reason| format!("detector: {reason}"));
-    let uplink = health.uplink.reason.iter().map(|reason| format!("broker: {reason}"));
+    let uplink = health.uplinks.iter().filter_map(|uplink| uplink.reason.as_ref()).map(|reason| format!("broker: {reason}"));
     let outbox = health.outbox.failure.iter().map(|reason| format!("outbox: {reason}"));
     cameras.chain(detector).chain(uplink).chain(outbox).collect()
 }

@@ -41,7 +41,7 @@ impl Work<'_> {
         }
         data.evidence = picture.is_some();
         let level = data.level.to_string();
-        let json = Alert::raised(site, new.id, self.meta.sequence, new.time, data).to_json();
+        let json = Alert::raised(site, new.id, self.meta.sequence, new.time, new.subject.clone(), data).to_json();
         let sequence = self.meta.sequence as i64;
         let ran = self.meta.ran as i64;
         let bytes = (json.len() + picture.map_or(0, <[u8]>::len)) as u64;

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use sharp_eyes_protocol::alert::{Alert, AlertData, AlertKind, ClockTrust, ModelName};
+use sharp_eyes_protocol::alert::{Alert, AlertData, AlertState, Subject, AlertKind, ClockTrust, ModelName};
 use sharp_eyes_protocol::level::Severity;
 use sharp_eyes_protocol::topic::{Name, Site};
 use tempfile::TempDir;
@@ -34,19 +34,22 @@ pub(super) fn alert(severity: Severity, picture: Option<usize>) -> NewAlert {
         kind: AlertKind::Intrusion,
         severity,
         level: severity.first_level(),
-        camera: name("gate"),
+        state: AlertState::Open,
+        respond_s: None,
         cell: "B2".into(),
-        zone: None,
         class: None,
         confidence: 0.9,
         bounds: [0.1, 0.1, 0.2, 0.2],
         model: ModelName::new(name("test"), "1.0.0").unwrap(),
         clock: ClockTrust::Synced,
+        boot: "0123abcd".into(),
+        up_s: 7,
         evidence: true,
     };
     NewAlert {
         id: Uuid::now_v7(),
         time: Timestamp::now(),
+        subject: Subject { camera: name("gate"), zone: None },
         data,
         picture: picture.map(|size| vec![0xff; size]),
         arrived: Instant::now(),
