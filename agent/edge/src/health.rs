@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{Timestamp, Unit};
+use sharp_eyes_protocol::alert::seconds;
 use sharp_eyes_protocol::report::Health;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -39,8 +40,8 @@ impl Examiner {
         Health {
             time: now.round(Unit::Millisecond).unwrap_or(now),
             clock: self.clock.trust(),
-            boot: "00000000".to_owned(),
-            up_s: 0,
+            boot: self.clock.boot().to_owned(),
+            up_s: seconds(self.clock.since_boot(std::time::Instant::now())),
             uptime_s: self.clock.uptime().as_secs(),
             cameras: self.board.cameras.iter().map(|card| card.health()).collect(),
             detector: self.board.detector.health(),

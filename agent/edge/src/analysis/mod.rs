@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::tz::TimeZone;
-use sharp_eyes_protocol::alert::{AlertData, AlertState, ModelName, Subject, grid_cell};
+use sharp_eyes_protocol::alert::{AlertData, AlertState, ModelName, Subject, grid_cell, seconds};
 use sharp_eyes_protocol::report::{ActiveModel, Models};
 use sharp_eyes_vision::{
     DetectError, Detection, Detector, DetectorOptions, FrameView, Incident, IntrusionRule, Moment, Polygon,
@@ -212,8 +212,8 @@ impl Analysis {
             bounds: [bounds.left, bounds.top, bounds.width, bounds.height],
             model: model.clone(),
             clock: self.clock.trust(),
-            boot: "00000000".to_owned(),
-            up_s: 0,
+            boot: self.clock.boot().to_owned(),
+            up_s: seconds(self.clock.since_boot(arrived)),
             evidence: picture.is_some(),
         };
         let subject = Subject { camera: card.name.clone(), zone: Some(incident.zone.clone()) };
