@@ -47,7 +47,7 @@ pub enum RunError {
 /// Runs until `shutdown`. Whatever fails after the start is reported in health and tried again.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunError> {
     camera::init()?;
-    let clock = Arc::new(Clock::start());
+    let clock = Arc::new(Clock::start(&config.state.folder));
     let board = Arc::new(Board::new(config.cameras.iter().map(|camera| camera.stream.name.clone())));
     let slots = Arc::new(Slots::new(config.cameras.len()));
 
@@ -59,7 +59,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
         max_age: config.state.max_age,
     };
     let outbox = Outbox::start(outbox_options, config.site.clone())?;
-    let (stats, stats_seen) = watch::channel(UplinkStats::new(sharp_eyes_protocol::topic::Name::new("broker").expect("a name")));
+    let (stats, stats_seen) =
+        watch::channel(UplinkStats::new(sharp_eyes_protocol::topic::Name::new("broker").expect("a name")));
     let (models, models_seen) = watch::channel(Models { active: None, last_refusal: None });
     let examiner = Arc::new(Examiner {
         board: board.clone(),
@@ -75,6 +76,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
     let uplink_stop = CancellationToken::new();
     let uplink = tokio::spawn(uplink::run(
         uplink_options,
+        clock.clone(),
         config.site.clone(),
         outbox.clone(),
         reports,
@@ -86,6 +88,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
     let cameras = tokio::spawn(run_cameras(config.cameras, slots.clone(), board.clone(), shutdown.clone()));
     systemd::ready();
     let watchdog = tokio::spawn(systemd::watchdog(board.clone()));
+    let timekeeper = tokio::spawn(clock.clone().keep(shutdown.clone()));
     tracing::info!(site = %config.site, cameras = board.cameras.len(), "running");
 
     shutdown.cancelled().await;
@@ -95,6 +98,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
     slots.close();
     finish("the analysis", tokio::task::spawn_blocking(move || analysis.join())).await;
     reporter.abort();
+    finish("the clock", timekeeper).await;
     uplink_stop.cancel();
     finish("the uplink", uplink).await;
     let lost = outbox.close(GRACE).await;

@@ -5,17 +5,19 @@
 mod broker;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use broker::{Certificates, Gate, Mosquitto, Received, Subscriber};
 use jiff::Timestamp;
+use sharp_eyes_agent::clock::Clock;
 use sharp_eyes_agent::outbox::{NewAlert, Outbox, OutboxOptions};
 use sharp_eyes_agent::secret::Secret;
 use sharp_eyes_agent::uplink::{self, Reports, TlsOptions, UplinkOptions, UplinkStats};
-use sharp_eyes_protocol::alert::{Alert, AlertData, AlertState, Subject, AlertKind, ClockTrust, ModelName};
+use sharp_eyes_protocol::alert::{Alert, AlertData, AlertKind, AlertState, ClockTrust, ModelName, Subject};
 use sharp_eyes_protocol::level::Severity;
 use sharp_eyes_protocol::report::{
-    DetectorHealth, DetectorState, Health, Models, OutboxHealth, CommandsHealth,
+    CommandsHealth, DetectorHealth, DetectorState, Health, Models, OutboxHealth,
 };
 use sharp_eyes_protocol::topic::{Name, Site};
 use tempfile::TempDir;
@@ -110,8 +112,9 @@ impl Agent {
         let (models, models_seen) = watch::channel(Models { active: None, last_refusal: None });
         let shutdown = CancellationToken::new();
         let reports = Reports { health: seen, models: models_seen };
-        let task =
-            tokio::spawn(uplink::run(options, site(), outbox.clone(), reports, sender, shutdown.clone()));
+        let clock = Arc::new(Clock::start(folder.path()));
+        let stop = shutdown.clone();
+        let task = tokio::spawn(uplink::run(options, clock, site(), outbox.clone(), reports, sender, stop));
         Self { outbox, stats, health, shutdown, task, _models: models, _folder: folder }
     }
 

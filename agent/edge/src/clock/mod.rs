@@ -5,6 +5,7 @@
 //! - [`Clock`] reads them. It is the only part of the agent that asks what time it is.
 //! - `trust` judges one reading after the other, as a plain value.
 //! - `boot` is the kernel's boot id and the time since then: they place a moment when the wall clock was wrong.
+//! - `known` is the newest time known, kept over restarts: certificates are judged by it while the wall clock is wrong.
 //!
 //! # Who says that the clock is right
 //!
@@ -16,21 +17,27 @@
 //! `chrony-wait.service`: `ExecStartPost=/usr/bin/install -D /dev/null /run/systemd/timesync/synchronized`.
 
 mod boot;
+mod known;
 mod trust;
 
-use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use sharp_eyes_protocol::alert::ClockTrust;
 use sharp_eyes_vision::Moment;
+use tokio_util::sync::CancellationToken;
 
 use boot::Boot;
+use known::Known;
 use trust::{Reading, Trust};
 
 /// Where systemd-timesyncd says that it has set the clock. Gone with the next start of the box.
 const SYNCHRONISED: &str = "/run/systemd/timesync/synchronized";
+
+/// How often [`Clock::keep`] looks whether there is something to write.
+const REST: Duration = Duration::from_secs(60);
 
 /// Two clocks that were read within this time were read at the same moment.
 const AT_ONCE: Duration = Duration::from_millis(100);
@@ -41,19 +48,26 @@ pub struct Clock {
     started: Instant,
     boot: Boot,
     synchronised: PathBuf,
-    trust: Mutex<Trust>,
+    state: Mutex<State>,
+}
+
+/// What readings have told.
+#[derive(Debug)]
+struct State {
+    trust: Trust,
+    known: Known,
 }
 
 impl Clock {
-    /// Starts to watch the wall clock for steps.
-    pub fn start() -> Self {
-        Self::watch(PathBuf::from(SYNCHRONISED))
+    /// Starts to watch the wall clock for steps. The newest time known is kept in `folder`, which need not be there yet.
+    pub fn start(folder: &Path) -> Self {
+        Self::watch(folder, PathBuf::from(SYNCHRONISED))
     }
 
-    fn watch(synchronised: PathBuf) -> Self {
+    fn watch(folder: &Path, synchronised: PathBuf) -> Self {
         let started = Instant::now();
-        let trust = Mutex::new(Trust::new(read(&synchronised)));
-        Self { started, boot: Boot::read(started), synchronised, trust }
+        let state = State { trust: Trust::new(read(&synchronised)), known: Known::read(folder) };
+        Self { started, boot: Boot::read(started), synchronised, state: Mutex::new(state) }
     }
 
     /// Since [`Clock::start`].
@@ -83,14 +97,68 @@ impl Clock {
 
     /// How far the wall clock can be trusted now. To be asked every few seconds: a step is what lies between two questions.
     pub fn trust(&self) -> ClockTrust {
-        let mut trust = self.trust.lock().unwrap_or_else(PoisonError::into_inner);
-        trust.look(read(&self.synchronised))
+        self.look().2
+    }
+
+    /// The time that certificates are judged by: the wall clock's where it is synchronised or at least credible, else the
+    /// newest time known.
+    pub fn certificate_time(&self) -> Timestamp {
+        let (state, reading, trust) = self.look();
+        known::certificate_time(trust, reading.wall, state.known.newest())
+    }
+
+    /// What the wall clock says, and whether it can be believed, for the text of a failure that hangs on the time.
+    pub fn describe(&self) -> String {
+        let (state, reading, trust) = self.look();
+        let taken = known::certificate_time(trust, reading.wall, state.known.newest());
+        known::describe(trust, reading.wall, taken)
+    }
+
+    /// Writes the time down until `shutdown`, once an hour and at the end, while it is right.
+    pub async fn keep(self: Arc<Self>, shutdown: CancellationToken) {
+        loop {
+            let end = tokio::select! {
+                () = tokio::time::sleep(REST) => false,
+                () = shutdown.cancelled() => true,
+            };
+            let clock = self.clone();
+            if let Err(error) = tokio::task::spawn_blocking(move || clock.write(end)).await {
+                tracing::error!("the time cannot be written down: {error}");
+            }
+            if end {
+                return;
+            }
+        }
+    }
+
+    /// `now`: however long ago the last time was.
+    fn write(&self, now: bool) {
+        let (file, time) = {
+            let (mut state, reading, trust) = self.look();
+            if trust != ClockTrust::Synced || !(now || state.known.due(reading.wall)) {
+                return;
+            }
+            (state.known.keep(reading.wall), reading.wall)
+        };
+        if let Err(error) = known::store(&file, time) {
+            tracing::warn!("cannot write the time to {}: {error}", file.display());
+        }
+    }
+
+    fn look(&self) -> (MutexGuard<'_, State>, Reading, ClockTrust) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let reading = read(&self.synchronised);
+        let trust = state.trust.look(reading);
+        if trust == ClockTrust::Synced {
+            state.known.synced(reading.wall);
+        }
+        (state, reading, trust)
     }
 }
 
 /// The file is read first: whoever touches it has set the clock before, and a reading must never be `synced` with the
 /// time of before.
-fn read(synchronised: &std::path::Path) -> Reading {
+fn read(synchronised: &Path) -> Reading {
     let synced = synchronised.exists();
     loop {
         let monotonic = Instant::now();
@@ -109,16 +177,39 @@ mod tests {
     #[test]
     fn the_file_of_the_time_service_says_that_the_clock_is_right() {
         let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("synchronized");
-        let clock = Clock::watch(file.clone());
+        let (file, kept) = (folder.path().join("synchronized"), folder.path().join("clock"));
+        let clock = Clock::watch(folder.path(), file.clone());
         assert_eq!(clock.trust(), ClockTrust::Unsynced);
+        clock.write(true);
+        assert!(!kept.exists(), "a time that may be wrong is not written down");
+        assert!(clock.describe().ends_with("and is not synchronised"), "{}", clock.describe());
         std::fs::write(file, "").unwrap();
         assert_eq!(clock.trust(), ClockTrust::Synced);
+        clock.write(false);
+        let time: Timestamp = std::fs::read_to_string(&kept).unwrap().trim().parse().unwrap();
+        assert!(Timestamp::now().duration_since(time) < jiff::SignedDuration::from_mins(1));
+        std::fs::remove_file(&kept).unwrap();
+        clock.write(false);
+        assert!(!kept.exists(), "once an hour");
+        clock.write(true);
+        assert!(kept.exists(), "and at the end");
+    }
+
+    #[tokio::test]
+    async fn the_time_is_written_down_at_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("synchronized");
+        std::fs::write(&file, "").unwrap();
+        let shutdown = CancellationToken::new();
+        let keeper = tokio::spawn(Arc::new(Clock::watch(folder.path(), file)).keep(shutdown.clone()));
+        shutdown.cancel();
+        keeper.await.unwrap();
+        assert!(folder.path().join("clock").exists());
     }
 
     #[test]
     fn a_moment_is_placed_by_both_clocks_and_by_the_start_of_the_box() {
-        let clock = Clock::start();
+        let clock = Clock::start(Path::new("/nonexistent"));
         let earlier = Instant::now();
         let (then, now) = (clock.at(earlier), clock.at(Instant::now()));
         assert!(then.wall <= now.wall && then.monotonic <= now.monotonic);

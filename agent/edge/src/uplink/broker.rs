@@ -13,6 +13,7 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rumqttc::v5::mqttbytes::QoS;
@@ -21,10 +22,13 @@ use rumqttc::v5::mqttbytes::v5::{
     PublishProperties,
 };
 use rumqttc::v5::mqttbytes::{self};
-use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, Incoming, MqttOptions, StateError};
+use rumqttc::v5::{
+    AsyncClient, ConnectionError, Event, EventLoop, Incoming, MqttOptions, StateError, TlsError,
+};
 use rumqttc::{NetworkOptions, Outgoing, TlsConfiguration, Transport};
 
 use super::{UplinkOptions, tls};
+use crate::clock::Clock;
 
 /// From the first packet to CONNACK: enough for TLS over a link with seconds of delay, and the end of a broker that
 /// accepts and never answers.
@@ -41,6 +45,7 @@ pub(super) struct Broker {
     turn: Option<Turn>,
     events: VecDeque<Event>,
     failure: Failure,
+    clock: Arc<Clock>,
     /// Messages that may be unanswered at a time: the smaller of ours and the broker's.
     pub(super) window: usize,
     max_packet: Option<u32>,
@@ -81,7 +86,11 @@ pub(super) enum Failure {
 
 impl Broker {
     /// Connects, with `will` to be published by the broker if the connection ends without a goodbye.
-    pub(super) async fn connect(options: &UplinkOptions, will: Publication) -> Result<Self, Failure> {
+    pub(super) async fn connect(
+        options: &UplinkOptions,
+        clock: &Arc<Clock>,
+        will: Publication,
+    ) -> Result<Self, Failure> {
         let window = u16::try_from(options.window).unwrap_or(u16::MAX).max(1);
         let mut mqtt = MqttOptions::new(&options.client_id, &options.host, options.port);
         mqtt.set_clean_start(true) // what was not acknowledged comes from the outbox
@@ -104,7 +113,7 @@ impl Broker {
             mqtt.set_credentials(user, password.expose());
         }
         if let Some(tls) = &options.tls {
-            let config = tls::config(tls).map_err(|error| Failure::Lost(format!("TLS: {error}")))?;
+            let config = tls::config(tls, clock).map_err(|error| Failure::Lost(format!("TLS: {error}")))?;
             mqtt.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(config)));
         }
         // Room for the window and a DISCONNECT: the window is kept by the caller, so this never fills.
@@ -113,7 +122,7 @@ impl Broker {
             match eventloop.poll().await {
                 Ok(Event::Incoming(Incoming::ConnAck(connack))) => break connack,
                 Ok(_) => {}
-                Err(error) => return Err(explain(&error)),
+                Err(error) => return Err(explain(&error, clock)),
             }
         };
         let (receive_max, max_packet) = match connack.properties {
@@ -125,6 +134,7 @@ impl Broker {
             turn: Some(turn(eventloop)),
             events: VecDeque::new(),
             failure: Failure::Lost("the connection ended".into()),
+            clock: clock.clone(),
             window: usize::from(receive_max.unwrap_or(window).min(window)),
             max_packet,
         })
@@ -183,7 +193,7 @@ impl Broker {
                 }
                 Err(error) => {
                     self.events.extend(eventloop.state.events.drain(..));
-                    self.failure = explain(&error);
+                    self.failure = explain(&error, &self.clock);
                     self.turn = None;
                 }
             }
@@ -230,11 +240,15 @@ fn translate(event: Event) -> Option<BrokerEvent> {
 }
 
 /// What an operator can make of an error, and whose fault it is.
-fn explain(error: &ConnectionError) -> Failure {
+fn explain(error: &ConnectionError, clock: &Clock) -> Failure {
     use ConnectReturnCode as Code;
     use DisconnectReasonCode as Reason;
     match error {
-        ConnectionError::Io(error) => Failure::Lost(error.to_string()),
+        ConnectionError::Io(error)
+        | ConnectionError::Tls(TlsError::Io(error))
+        | ConnectionError::MqttState(
+            StateError::Deserialization(mqttbytes::Error::Io(error)) | StateError::Io(error),
+        ) => tls::explain(error, || clock.describe()).unwrap_or_else(|| Failure::Lost(error.to_string())),
         ConnectionError::Timeout(_) => {
             Failure::Lost(format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()))
         }
@@ -273,9 +287,6 @@ fn explain(error: &ConnectionError) -> Failure {
                 _ => Failure::Lost(text),
             }
         }
-        ConnectionError::MqttState(
-            StateError::Deserialization(mqttbytes::Error::Io(error)) | StateError::Io(error),
-        ) => Failure::Lost(error.to_string()),
         // An answer that the client does not know, such as mosquitto's 0x95 (packet too large) in a PUBACK.
         ConnectionError::MqttState(StateError::Deserialization(
             error @ (mqttbytes::Error::InvalidReason(_) | mqttbytes::Error::InvalidConnectReturnCode(_)),

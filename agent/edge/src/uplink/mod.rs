@@ -17,6 +17,7 @@ mod latency;
 mod session;
 mod tls;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sharp_eyes_protocol::report::{BoxState, Health, Models, Status, UplinkHealth};
@@ -26,6 +27,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
+use crate::clock::Clock;
 use crate::outbox::Outbox;
 use crate::secret::Secret;
 use broker::{Broker, Failure, Publication};
@@ -94,6 +96,7 @@ impl UplinkStats {
 /// It never fails: whatever goes wrong is in `stats` and tried again. Alerts that were not acknowledged stay in the outbox.
 pub async fn run(
     options: UplinkOptions,
+    clock: Arc<Clock>,
     site: Site,
     outbox: Outbox,
     reports: Reports,
@@ -104,6 +107,7 @@ pub async fn run(
     let stored = outbox.stored();
     let mut uplink = Uplink {
         options,
+        clock,
         site,
         outbox,
         stored,
@@ -139,6 +143,7 @@ enum Link {
 /// What lasts over connections.
 struct Uplink {
     options: UplinkOptions,
+    clock: Arc<Clock>,
     site: Site,
     outbox: Outbox,
     stored: watch::Receiver<u64>,
@@ -166,7 +171,7 @@ impl Uplink {
     async fn connect(&mut self) -> Link {
         let will = self.status(BoxState::Offline);
         let result = tokio::select! {
-            result = Broker::connect(&self.options, will) => result,
+            result = Broker::connect(&self.options, &self.clock, will) => result,
             () = self.shutdown.cancelled() => return Link::Ended,
         };
         match result {

@@ -1,11 +1,23 @@
 //! TLS as the broker's files in `config/` expect it: its own authority, and a certificate of the box where it has one.
+//!
+//! Certificates are judged by [`Clock::certificate_time`], so that a box whose clock is in 1970 reaches its broker before
+//! the time service has set it, and without one.
 
+use std::error::Error;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::time_provider::TimeProvider;
+use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore};
+
+use super::broker::Failure;
+use crate::clock::Clock;
 
 /// Files in PEM. They are read before each connection, so that a renewed certificate needs no restart.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,14 +41,33 @@ pub(super) enum TlsError {
 }
 
 /// Reads the files.
-pub(super) fn config(options: &TlsOptions) -> Result<Arc<ClientConfig>, TlsError> {
+pub(super) fn config(options: &TlsOptions, clock: &Arc<Clock>) -> Result<Arc<ClientConfig>, TlsError> {
+    config_at(options, Arc::new(CertificateTime(clock.clone())))
+}
+
+/// What rustls asks for the time.
+#[derive(Debug)]
+struct CertificateTime(Arc<Clock>);
+
+impl TimeProvider for CertificateTime {
+    fn current_time(&self) -> Option<UnixTime> {
+        unix_time(self.0.certificate_time())
+    }
+}
+
+fn unix_time(time: Timestamp) -> Option<UnixTime> {
+    let seconds = u64::try_from(time.as_second()).ok()?;
+    Some(UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
+}
+
+fn config_at(options: &TlsOptions, time: Arc<dyn TimeProvider>) -> Result<Arc<ClientConfig>, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(&options.ca)? {
         let unusable = |source| TlsError::Unusable { file: options.ca.clone(), source };
         roots.add(certificate).map_err(unusable)?;
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
+    let builder = ClientConfig::builder_with_details(provider, time)
         .with_safe_default_protocol_versions()
         .map_err(|source| TlsError::Unusable { file: options.ca.clone(), source })?
         .with_root_certificates(roots);
@@ -61,3 +92,53 @@ fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     }
     Ok(found)
 }
+
+/// What an operator can make of a connection that ended over certificates; `None` where it was something else. `clock`
+/// says what the box's clock says.
+pub(super) fn explain(error: &io::Error, clock: impl FnOnce() -> String) -> Option<Failure> {
+    let source: &(dyn Error + 'static) = error.get_ref()?;
+    let text = match source.downcast_ref()? {
+        rustls::Error::InvalidCertificate(CertificateError::NotValidYetContext { not_before, .. }) => {
+            format!("the broker's certificate is not valid before {}; {}", date(*not_before), clock())
+        }
+        rustls::Error::InvalidCertificate(CertificateError::NotValidYet) => {
+            format!("the broker's certificate is not valid yet; {}", clock())
+        }
+        rustls::Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. }) => {
+            format!("the broker's certificate expired on {}; {}", date(*not_after), clock())
+        }
+        rustls::Error::InvalidCertificate(CertificateError::Expired) => {
+            format!("the broker's certificate has expired; {}", clock())
+        }
+        rustls::Error::AlertReceived(alert) => return refusal(*alert).map(Failure::Refused),
+        error => format!("TLS: {error}"),
+    };
+    Some(Failure::Lost(text))
+}
+
+/// What the broker has against this box's certificate.
+fn refusal(alert: AlertDescription) -> Option<String> {
+    use AlertDescription as Alert;
+    let why = match alert {
+        Alert::CertificateExpired => "it has expired, or one of both clocks is wrong",
+        Alert::CertificateRevoked => "it is revoked",
+        Alert::UnknownCA => "it does not know the authority that signed it",
+        Alert::CertificateRequired => "there is none",
+        Alert::BadCertificate
+        | Alert::UnsupportedCertificate
+        | Alert::CertificateUnknown
+        | Alert::AccessDenied => {
+            return Some(format!("the broker refuses this box's certificate ({alert:?})"));
+        }
+        _ => return None,
+    };
+    Some(format!("the broker refuses this box's certificate: {why}"))
+}
+
+fn date(time: UnixTime) -> String {
+    let time = i64::try_from(time.as_secs()).ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
+    time.map_or_else(|| "a day without end".into(), |time| time.to_zoned(TimeZone::UTC).date().to_string())
+}
+
+#[cfg(test)]
+mod tests;
