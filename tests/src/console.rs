@@ -31,7 +31,9 @@ pub struct Console {
 pub struct Seen {
     /// In the order of their arrival, repetitions included.
     pub alerts: Vec<Received>,
-    /// The pictures, by alert, with the time of their arrival.
+    /// The small pictures, by alert, with the time of their arrival.
+    pub thumbnails: BTreeMap<Uuid, (Timestamp, Vec<u8>)>,
+    /// The large pictures, by alert, with the time of their arrival.
     pub evidence: BTreeMap<Uuid, (Timestamp, Vec<u8>)>,
     /// The latest.
     pub status: Option<Status>,
@@ -78,6 +80,9 @@ impl Seen {
             Some(["alert", _]) => {
                 let (alert, json) = (serde_json::from_slice(payload)?, String::from_utf8(payload.to_vec())?);
                 self.alerts.push(Received { alert, at: Timestamp::now(), topic: topic.to_owned(), json });
+            }
+            Some(["thumbnail", id]) => {
+                self.thumbnails.insert(id.parse()?, (Timestamp::now(), payload.to_vec()));
             }
             Some(["evidence", id]) => {
                 self.evidence.insert(id.parse()?, (Timestamp::now(), payload.to_vec()));

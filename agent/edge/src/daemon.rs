@@ -57,8 +57,16 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
         folder: config.state.folder.clone(),
         max_bytes: config.state.max_size,
         max_age: config.state.max_age,
+        max_delivered: 10_000,
+        routes: vec!["*".to_owned()],
+        pictures_on_request: false,
+        escalation: crate::escalation::Escalation::default(),
     };
-    let outbox = Outbox::start(outbox_options, config.site.clone())?;
+    let outbox = {
+        let clock = clock.clone();
+        let wall: crate::outbox::WallClock = Arc::new(move || (jiff::Timestamp::now(), clock.trust()));
+        Outbox::start(outbox_options, config.site.clone(), wall)?
+    };
     let (stats, stats_seen) =
         watch::channel(UplinkStats::new(sharp_eyes_protocol::topic::Name::new("broker").expect("a name")));
     let (models, models_seen) = watch::channel(Models { active: None, last_refusal: None });
@@ -128,6 +136,7 @@ fn uplink_options(config: &Config) -> Result<UplinkOptions, SecretError> {
     };
     let site = &config.site;
     Ok(UplinkOptions {
+        route: 0,
         host,
         port,
         tls: tls.map(|tls| TlsOptions { ca: tls.ca, client: tls.client }),

@@ -33,6 +33,7 @@ pub mod camera;
 pub mod clock;
 pub mod config;
 pub mod daemon;
+pub mod escalation;
 pub mod health;
 pub mod log;
 pub mod metrics;

@@ -21,7 +21,7 @@ use crate::board::{Board, CameraCard};
 use crate::camera::Frame;
 use crate::clock::Clock;
 use crate::config::DetectorConfig;
-use crate::outbox::{NewAlert, Outbox};
+use crate::outbox::{NewAlert, NewEvidence, Outbox};
 pub use slots::{Slots, Taken};
 
 /// How long the thread waits for a frame before it says that it is alive.
@@ -196,8 +196,6 @@ impl Analysis {
         card: &CameraCard,
         arrived: Instant,
     ) {
-        let picture =
-            incident.evidence.then(|| evidence_of(planes, view, detections, incident, card)).flatten();
         let foot = incident.bounds.foot();
         let bounds = incident.bounds.clamped();
         let data = AlertData {
@@ -214,7 +212,7 @@ impl Analysis {
             clock: self.clock.trust(),
             boot: self.clock.boot().to_owned(),
             up_s: seconds(self.clock.since_boot(arrived)),
-            evidence: picture.is_some(),
+            evidence: incident.evidence,
         };
         let subject = Subject { camera: card.name.clone(), zone: Some(incident.zone.clone()) };
         let id = uuid_of(&incident.at);
@@ -223,9 +221,16 @@ impl Analysis {
             class = %incident.class, confidence = incident.confidence, severity = %incident.severity, "incident"
         );
         card.alerts.increment();
-        let alert = NewAlert { id, time: incident.at.wall, subject, data, picture, arrived };
+        let alert = NewAlert { id, time: incident.at.wall, subject, data, arrived };
         if let Err(error) = self.outbox.append(alert) {
             tracing::error!(camera = %card.name, alert = %id, "alert lost: {error}");
+        }
+        let picture =
+            incident.evidence.then(|| evidence_of(planes, view, detections, incident, card)).flatten();
+        if let Some(picture) = picture {
+            let evidence =
+                NewEvidence { alert: id, severity: incident.severity, thumbnail: picture.clone(), picture };
+            self.outbox.attach(evidence);
         }
     }
 }

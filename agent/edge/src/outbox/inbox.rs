@@ -1,4 +1,4 @@
-//! What waits for the writer thread: new alerts from the cameras, commands from the uplink.
+//! What waits for the writer thread: new alerts and pictures from the cameras, commands from the uplinks.
 //!
 //! A mutex and a condition instead of a channel: the bounds are on alerts and on bytes of pictures, commands overtake
 //! alerts that a full disk holds up, and the thread can wait for both with a timeout. The lock is held for a
@@ -8,14 +8,16 @@ use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use sharp_eyes_protocol::command::Answer;
+use sharp_eyes_protocol::level::Severity;
 use tokio::sync::oneshot;
 
-use super::{Full, NewAlert, Row, Waiting};
+use super::{Asked, Full, NewAlert, NewEvidence, Row, Waiting};
 
-/// Alerts that may wait for the disk: 17 minutes at an alert a second. Beyond it an alert is refused and counted.
+/// Alerts that may wait for the disk: 17 minutes at an alert a second. Beyond it the mildest is given up and counted.
 pub(super) const MAX_ALERTS: usize = 1024;
 
-/// Bytes of pictures that may wait with them: about a hundred. Beyond it an alert goes without its picture, counted.
+/// Bytes of pictures that may wait with them: about a hundred. Beyond it pictures are given up and counted.
 pub(super) const MAX_PICTURE_BYTES: usize = 8 << 20;
 
 /// Where alerts and commands wait.
@@ -27,12 +29,23 @@ pub(super) struct Inbox {
 
 #[derive(Debug, Default)]
 struct State {
-    alerts: VecDeque<NewAlert>,
+    alerts: VecDeque<Queued>,
+    evidence: VecDeque<NewEvidence>,
     picture_bytes: usize,
+    /// The writer is storing so many from the front: they keep their places.
+    handed: usize,
     lost: Lost,
-    /// Bounded by the askers: one read for each uplink, one answer for each row of its window.
+    /// Bounded by the askers: one read for each uplink, one answer for each row of its window, and the commands of
+    /// consoles, which the uplinks take one at a time.
     commands: Vec<Command>,
     closing: Option<Closing>,
+}
+
+#[derive(Debug)]
+struct Queued {
+    alert: NewAlert,
+    since: Instant,
+    receipt: oneshot::Sender<u64>,
 }
 
 /// What did not fit since the writer last looked.
@@ -42,20 +55,30 @@ pub(super) struct Lost {
     pub(super) evidence: u64,
 }
 
-/// What the uplink asks for.
+/// What the uplinks ask for.
 #[derive(Debug)]
 pub(super) enum Command {
-    Next { skip: Vec<Row>, limit: usize, evidence: bool, reply: oneshot::Sender<Vec<Waiting>> },
-    Acknowledge(Row),
-    Park(Row, String),
+    Next { route: usize, skip: Vec<Row>, limit: usize, evidence: bool, reply: oneshot::Sender<Vec<Waiting>> },
+    Acknowledge(usize, Row),
+    Park(usize, Row, String),
+    Execute(Box<Asked>, oneshot::Sender<Answer>),
 }
 
 /// The last command.
 #[derive(Debug)]
-pub(super) struct Closing {
-    pub(super) deadline: Instant,
+struct Closing {
+    deadline: Instant,
     /// Several may wait for the end; each is told how many alerts were lost.
-    pub(super) replies: Vec<oneshot::Sender<usize>>,
+    replies: Vec<oneshot::Sender<usize>>,
+}
+
+/// When the writer may take alerts.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Takes {
+    /// The disk works: critical alerts at once, others from this moment.
+    From(Instant),
+    /// The disk failed: all of them from this moment.
+    Retry(Instant),
 }
 
 /// What the writer is woken for.
@@ -64,9 +87,31 @@ pub(super) struct Work {
     pub(super) commands: Vec<Command>,
     /// Alerts that wait, up to the number asked for. They count as waiting until [`Inbox::stored`].
     pub(super) alerts: Vec<NewAlert>,
+    /// The same for pictures.
+    pub(super) evidence: Vec<NewEvidence>,
     pub(super) lost: Lost,
     /// Nothing new comes any more; what waits is to be stored until then.
     pub(super) close_by: Option<Instant>,
+}
+
+impl State {
+    fn is_empty(&self) -> bool {
+        self.alerts.is_empty() && self.evidence.is_empty()
+    }
+
+    /// When what waits may be stored.
+    fn due(&self, takes: Takes) -> Option<Instant> {
+        if self.is_empty() {
+            return None;
+        }
+        match takes {
+            Takes::Retry(at) => Some(at),
+            Takes::From(_) if self.alerts.iter().any(|q| q.alert.data.severity == Severity::Critical) => {
+                Some(self.alerts.front().map_or_else(Instant::now, |first| first.since))
+            }
+            Takes::From(at) => Some(at),
+        }
+    }
 }
 
 impl Inbox {
@@ -75,23 +120,39 @@ impl Inbox {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn append(&self, mut alert: NewAlert) -> Result<(), Full> {
+    pub(super) fn append(&self, alert: NewAlert) -> Result<oneshot::Receiver<u64>, Full> {
         let mut state = self.lock();
-        if state.alerts.len() >= MAX_ALERTS || state.closing.is_some() {
+        if state.closing.is_some() {
             state.lost.alerts += 1;
             return Err(Full);
         }
-        let size = alert.picture.as_ref().map_or(0, Vec::len);
-        if state.picture_bytes + size > MAX_PICTURE_BYTES || state.alerts.len() >= MAX_ALERTS / 2 && size > 0
-        {
-            alert.picture = None;
-            state.lost.evidence += 1;
-        } else {
-            state.picture_bytes += size;
+        if state.alerts.len() >= MAX_ALERTS {
+            state.lost.alerts += 1; // it, or one that matters less
+            let severity = alert.data.severity;
+            let free = state.alerts.iter().enumerate().skip(state.handed);
+            let mildest = free.min_by_key(|(place, queued)| (queued.alert.data.severity, *place));
+            match mildest.filter(|(_, queued)| queued.alert.data.severity < severity).map(|(place, _)| place)
+            {
+                Some(place) => drop(state.alerts.remove(place)),
+                None => return Err(Full),
+            }
         }
-        state.alerts.push_back(alert);
+        let (receipt, stored) = oneshot::channel();
+        state.alerts.push_back(Queued { alert, since: Instant::now(), receipt });
         self.changed.notify_one();
-        Ok(())
+        Ok(stored)
+    }
+
+    pub(super) fn attach(&self, evidence: NewEvidence) {
+        let mut state = self.lock();
+        let size = size_of(&evidence);
+        if state.picture_bytes + size > MAX_PICTURE_BYTES || state.closing.is_some() {
+            state.lost.evidence += 1;
+            return;
+        }
+        state.picture_bytes += size;
+        state.evidence.push_back(evidence);
+        self.changed.notify_one();
     }
 
     pub(super) fn command(&self, command: Command) {
@@ -110,41 +171,57 @@ impl Inbox {
         self.changed.notify_one();
     }
 
-    /// Waits until there is something to do or `until` is over. With `retry_at` the disk failed: alerts wait until then,
-    /// commands do not. At most `limit` alerts are handed out; they stay at the head until [`Inbox::stored`].
-    pub(super) fn wait(&self, limit: usize, until: Instant, retry_at: Option<Instant>) -> Work {
+    /// Waits until there is something to do or `until` is over. At most `limit` alerts and as many pairs of pictures are
+    /// handed out, as soon as `takes` lets them; they stay at the head until [`Inbox::stored`].
+    pub(super) fn wait(&self, limit: usize, until: Instant, takes: Takes) -> Work {
         let mut state = self.lock();
+        state.handed = 0;
         loop {
             let now = Instant::now();
-            let due = retry_at.is_none_or(|at| now >= at);
             let close_by = state.closing.as_ref().map(|closing| closing.deadline);
-            let alerts_due = due && !state.alerts.is_empty();
-            let give_up = close_by.is_some_and(|by| state.alerts.is_empty() || now >= by);
-            if alerts_due || !state.commands.is_empty() || give_up || now >= until {
-                // A copy, so that an alert whose transaction fails or panics is still at its place.
-                let alerts =
-                    if due { state.alerts.iter().take(limit).cloned().collect() } else { Vec::new() };
-                let commands = std::mem::take(&mut state.commands);
-                let lost = std::mem::take(&mut state.lost);
-                return Work { commands, alerts, lost, close_by };
+            let at = match (state.due(takes), takes) {
+                (Some(_), Takes::From(_)) if close_by.is_some() => Some(now),
+                (at, _) => at,
+            };
+            let due = at.is_some_and(|at| now >= at);
+            let give_up = close_by.is_some_and(|by| state.is_empty() || now >= by);
+            if due || !state.commands.is_empty() || give_up || now >= until {
+                let mut work = Work {
+                    commands: std::mem::take(&mut state.commands),
+                    lost: std::mem::take(&mut state.lost),
+                    close_by,
+                    ..Work::default()
+                };
+                if due {
+                    // Copies, so that what a failed or panicked transaction did not store is still at its place.
+                    work.alerts =
+                        state.alerts.iter().take(limit).map(|queued| queued.alert.clone()).collect();
+                    work.evidence = state.evidence.iter().take(limit / 8).cloned().collect();
+                    state.handed = work.alerts.len();
+                }
+                return work;
             }
-            let next = [Some(until), retry_at.filter(|_| !due), close_by];
+            let next = [Some(until), at, close_by];
             let wait = next.into_iter().flatten().min().unwrap_or(until).saturating_duration_since(now);
             state = self.changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
-    /// The first `count` alerts are on disk.
-    pub(super) fn stored(&self, count: usize) {
+    /// The first `alerts` alerts, numbered from `first` on, and the first `evidence` pairs of pictures are on disk.
+    pub(super) fn stored(&self, first: u64, alerts: usize, evidence: usize) {
         let mut state = self.lock();
-        let bytes: usize =
-            state.alerts.drain(..count).map(|alert| alert.picture.as_ref().map_or(0, Vec::len)).sum();
+        state.handed = 0;
+        for (sequence, queued) in (first..).zip(state.alerts.drain(..alerts)) {
+            let _ = queued.receipt.send(sequence); // most do not wait for it: fine
+        }
+        let bytes: usize = state.evidence.drain(..evidence).map(|evidence| size_of(&evidence)).sum();
         state.picture_bytes -= bytes;
     }
 
-    /// Alerts that wait in memory.
-    pub(super) fn depth(&self) -> usize {
-        self.lock().alerts.len()
+    /// Alerts and pairs of pictures that wait in memory.
+    pub(super) fn depth(&self) -> (usize, usize) {
+        let state = self.lock();
+        (state.alerts.len(), state.evidence.len())
     }
 
     /// The end of the writer: whoever waits for it learns what was lost.
@@ -156,6 +233,11 @@ impl Inbox {
         for reply in closing.replies.drain(..) {
             let _ = reply.send(lost); // nobody waits any more: fine
         }
+        state.alerts.clear(); // their receipts say that they were not stored
         state.commands.clear();
     }
+}
+
+fn size_of(evidence: &NewEvidence) -> usize {
+    evidence.thumbnail.len() + evidence.picture.len()
 }

@@ -1,17 +1,26 @@
-//! Where alerts wait for the broker: on disk before anyone is told of them, there until the broker has them.
+//! Where alerts wait for the brokers: on disk before anyone is told of them, there until the brokers have them, and open
+//! until somebody answers.
 //!
 //! # Layout
 //!
-//! - [`Outbox`] is a cheap handle. [`Outbox::append`] puts an alert into the inbox (`inbox`) and returns.
+//! - [`Outbox`] is a cheap handle. [`Outbox::append`] puts an alert into the inbox (`inbox`) and returns a receipt.
 //! - `writer` is the one thread that touches the disk. It takes what waits in the inbox, stores it in one
-//!   transaction, and says so; while the disk cannot be written it keeps the alerts and tries again.
+//!   transaction, and says so; while the disk cannot be written it keeps the alerts and tries again. `pace` says how
+//!   often it may, `folder` makes, locks and opens what is on disk.
 //! - `store` is the database, and the only module that names it. `ledger` keeps the sequence beside it.
 //!
-//! Invariants: the uplink sees a row only after its `COMMIT`; sequence numbers have no gap and are never given
-//! twice, over restarts and emptied tables; a row leaves on acknowledgement or by a counted eviction, never otherwise.
+//! An alert is more than its first message: it stays in the store until somebody resolves it, climbs when its time is
+//! over ([`crate::escalation`]), and changes by commands ([`Outbox::execute`]). The message, the deadline, the counter of
+//! the console and the line in the audit log are one transaction, so that a power cut never parts them.
+//!
+//! Invariants: an uplink sees a row only after its `COMMIT`; sequence numbers have no gap and are never given
+//! twice, over restarts and emptied tables; a row stops waiting on acknowledgement or by a counted eviction, never
+//! otherwise; a command is executed once.
 
+mod folder;
 mod inbox;
 mod ledger;
+mod pace;
 mod store;
 mod writer;
 
@@ -19,20 +28,24 @@ mod writer;
 mod tests;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use sharp_eyes_protocol::alert::{AlertData, Subject};
+use sharp_eyes_protocol::alert::{AlertData, ClockTrust, Subject};
+use sharp_eyes_protocol::command::{Answer, Command as ConsoleCommand, Refusal, Refused};
+use sharp_eyes_protocol::level::Severity;
 use sharp_eyes_protocol::report::OutboxHealth;
 use sharp_eyes_protocol::topic::Site;
 use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
+use crate::escalation::Escalation;
 use inbox::{Command, Inbox};
+pub use store::{AuditEntry, AuditError};
 
-/// Where the outbox lives and how much it may hold.
+/// Where the outbox lives, how much it may hold, and what it does with it.
 #[derive(Clone, Debug)]
 pub struct OutboxOptions {
     /// The folder, made if it is not there. It belongs to one agent.
@@ -40,9 +53,21 @@ pub struct OutboxOptions {
     /// Most bytes of alerts and pictures together; the files take about a fifth more, and 2 MB for the log and a reserve.
     pub max_bytes: u64,
     /// What waited longer is given up: first the pictures, then the alerts. It is measured in time that the agent
-    /// ran, not by the wall clock, which may jump from 1970 to 2099.
+    /// ran, and where a trusted clock tells it, that it did not; never by a wall clock that may jump from 1970 to 2099.
     pub max_age: Duration,
+    /// Delivered messages that are kept to be sent again on request. They are the first to go for want of space.
+    pub max_delivered: u64,
+    /// The ways out, each with a cursor of its own: a message is delivered when every one of them is rid of it. At least
+    /// one, each name once. What waited for a route that is there no more waits for the first one.
+    pub routes: Vec<String>,
+    /// Large pictures wait until somebody asks for them.
+    pub pictures_on_request: bool,
+    /// When alerts climb.
+    pub escalation: Escalation,
 }
+
+/// The wall clock, and how far it can be trusted. A function, because tests turn it.
+pub type WallClock = Arc<dyn Fn() -> (Timestamp, ClockTrust) + Send + Sync>;
 
 /// An alert that was just decided.
 #[derive(Clone, Debug)]
@@ -53,12 +78,36 @@ pub struct NewAlert {
     pub time: Timestamp,
     /// Where it happened.
     pub subject: Subject,
-    /// What happened. The outbox sets `evidence` itself: whether the picture was really stored.
+    /// What happened. The outbox sets `respond_s` itself.
     pub data: AlertData,
-    /// One redacted JPEG.
-    pub picture: Option<Vec<u8>>,
-    /// The same by the monotonic clock: the start of the measured way to the broker.
+    /// The same as `time` by the monotonic clock: the start of the measured way to the broker.
     pub arrived: Instant,
+}
+
+/// Pictures of an alert, redacted, made after it was handed over: an alert never waits for its picture.
+#[derive(Clone, Debug)]
+pub struct NewEvidence {
+    /// The alert's id.
+    pub alert: Uuid,
+    /// The alert's severity: the order of sending and of eviction.
+    pub severity: Severity,
+    /// A small JPEG.
+    pub thumbnail: Vec<u8>,
+    /// A large JPEG.
+    pub picture: Vec<u8>,
+}
+
+/// What a console asked for, as it arrived.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// The route that it came on: what is sent again goes there.
+    pub route: usize,
+    /// Names the question: the same again gets the same answer.
+    pub correlation: Vec<u8>,
+    /// The command, if it is one. Else the start of the text that should have been one, for the audit log.
+    pub command: Result<ConsoleCommand, (Refused, String)>,
+    /// Where it asks for a snapshot: its id and JPEG, or why there is none.
+    pub snapshot: Option<Result<(Uuid, Vec<u8>), Refused>>,
 }
 
 /// The alert was not taken, because the disk has not taken those before it: it is lost, and counted.
@@ -68,6 +117,17 @@ pub struct NewAlert {
     inbox::MAX_ALERTS
 )]
 pub struct Full;
+
+/// Proof, in time, that an alert is on disk.
+#[derive(Debug)]
+pub struct Receipt(oneshot::Receiver<u64>);
+
+impl Receipt {
+    /// The alert's sequence number, as soon as a power cut cannot take it any more. `None`: it never came to the disk.
+    pub async fn stored(self) -> Option<u64> {
+        self.0.await.ok()
+    }
+}
 
 /// The outbox cannot start, and waiting would not help.
 #[derive(Debug, thiserror::Error)]
@@ -99,13 +159,13 @@ pub enum OutboxError {
 /// Names one waiting message for as long as the outbox exists: numbers are never given twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Row {
-    /// The alert with this sequence number.
+    /// The message with this sequence number.
     Alert(u64),
-    /// The picture of the alert with this sequence number.
+    /// The picture with this number.
     Evidence(u64),
 }
 
-/// A message that waits for the broker.
+/// A message that waits for a broker.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Waiting {
     /// Its name, for [`Outbox::acknowledge`] and [`Outbox::park`].
@@ -141,42 +201,55 @@ impl Outbox {
     /// Opens the outbox and starts its thread.
     ///
     /// A folder that cannot be written is no error: the outbox keeps trying, and its health says why.
-    pub fn start(options: OutboxOptions, site: Site) -> Result<Self, OutboxError> {
+    pub fn start(options: OutboxOptions, site: Site, clock: WallClock) -> Result<Self, OutboxError> {
         let (health_sender, health) = watch::channel(OutboxHealth::default());
         let (stored_sender, stored) = watch::channel(0);
         let inbox = Arc::new(Inbox::default());
-        let writer = writer::Writer::open(options, site, Arc::clone(&inbox), health_sender, stored_sender)?;
+        let shown = writer::Shown { health: health_sender, stored: stored_sender };
+        let writer = writer::Writer::open(options, site, clock, Arc::clone(&inbox), shown)?;
         std::thread::Builder::new().name("outbox".into()).spawn(move || writer.run())?;
         Ok(Self { shared: Arc::new(Shared { inbox, health, stored }) })
     }
 
-    /// Hands over an alert. It returns at once; the alert is durable when [`Outbox::stored`] says so.
+    /// Hands over an alert. It returns at once; the alert is durable when the receipt says so.
     ///
-    /// At most 1024 alerts and 8 MiB of pictures wait for a disk that does not take them. Beyond that a picture is left
-    /// out of its alert, and at last the alert is refused; both are counted in health as evicted.
-    pub fn append(&self, alert: NewAlert) -> Result<(), Full> {
-        self.shared.inbox.append(alert)
+    /// At most 1024 alerts wait for a disk that does not take them. Beyond that the mildest of them is given up for a more
+    /// severe one, or this one is refused; both are counted in health as evicted.
+    pub fn append(&self, alert: NewAlert) -> Result<Receipt, Full> {
+        self.shared.inbox.append(alert).map(Receipt)
     }
 
-    /// What waits for the broker beside the rows of `skip`, which are on their way: up to `limit` alerts, the most
-    /// severe first and of those the oldest; where no alert waits and `evidence` is set, one picture.
+    /// Hands over the pictures of an alert. At most 8 MiB wait for the disk; beyond that they are given up, and counted.
+    pub fn attach(&self, evidence: NewEvidence) {
+        self.shared.inbox.attach(evidence);
+    }
+
+    /// What waits for the broker of a route beside the rows of `skip`, which are on their way: up to `limit` alerts, the
+    /// most severe first and of those the oldest; where no alert waits and `evidence` is set, one picture.
     ///
     /// Nothing where the disk cannot be read. It is safe to drop the future.
-    pub async fn next(&self, skip: Vec<Row>, limit: usize, evidence: bool) -> Vec<Waiting> {
+    pub async fn next(&self, route: usize, skip: Vec<Row>, limit: usize, evidence: bool) -> Vec<Waiting> {
         let (reply, answer) = oneshot::channel();
-        self.shared.inbox.command(Command::Next { skip, limit, evidence, reply });
+        self.shared.inbox.command(Command::Next { route, skip, limit, evidence, reply });
         answer.await.unwrap_or_default()
     }
 
-    /// The broker has it. The row is given out no more from now on, and deleted with the next transaction: a power cut
-    /// in between sends it a second time.
-    pub fn acknowledge(&self, row: Row) {
-        self.shared.inbox.command(Command::Acknowledge(row));
+    /// The broker has it. The row is given out on this route no more, and written off with one of the next
+    /// transactions: a power cut in between sends it a second time.
+    pub fn acknowledge(&self, route: usize, row: Row) {
+        self.shared.inbox.command(Command::Acknowledge(route, row));
     }
 
-    /// The broker refuses it. The row is kept with the reason, and never sent again.
-    pub fn park(&self, row: Row, reason: impl Into<String>) {
-        self.shared.inbox.command(Command::Park(row, reason.into()));
+    /// The broker refuses it. The row is kept with the reason, and sent on this route only when somebody asks for it.
+    pub fn park(&self, route: usize, row: Row, reason: impl Into<String>) {
+        self.shared.inbox.command(Command::Park(route, row, reason.into()));
+    }
+
+    /// Does what a console asks for, durably and once, and writes it into the audit log: all that in one transaction.
+    pub async fn execute(&self, asked: Asked) -> Answer {
+        let (reply, answer) = oneshot::channel();
+        self.shared.inbox.command(Command::Execute(Box::new(asked), reply));
+        answer.await.unwrap_or_else(|_| Answer::Refused(no_storage("the outbox is closed")))
     }
 
     /// What waits, and whether the disk can be written.
@@ -189,7 +262,7 @@ impl Outbox {
         self.shared.health.clone()
     }
 
-    /// The highest sequence number that is on disk. It changes with every alert that was stored.
+    /// The highest sequence number that is on disk. It changes with everything that was stored for sending.
     pub fn stored(&self) -> watch::Receiver<u64> {
         self.shared.stored.clone()
     }
@@ -201,4 +274,14 @@ impl Outbox {
         self.shared.inbox.close(grace, Some(reply));
         answer.await.unwrap_or_default()
     }
+
+    /// Reads the audit log of a folder, oldest first, while an agent may be running there.
+    pub fn audit(folder: &Path, each: impl FnMut(AuditEntry) -> io::Result<()>) -> Result<(), AuditError> {
+        store::read_audit(folder, each)
+    }
+}
+
+/// Nothing was done, because it could not be remembered.
+fn no_storage(why: &str) -> Refused {
+    Refused::new(Refusal::Storage, format!("nothing was done: {why}"))
 }

@@ -1,45 +1,58 @@
 //! The one thread that touches the disk.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use sharp_eyes_protocol::command::Answer;
 use sharp_eyes_protocol::report::OutboxHealth;
 use sharp_eyes_protocol::topic::Site;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
-use super::inbox::{Command, Inbox, Lost};
-use super::store::{Batch, MAX_BATCH, SCHEMA, Store, StoreError};
-use super::{NewAlert, OutboxError, OutboxOptions, Row, Waiting};
+use super::folder::{self, OpenError};
+use super::inbox::{Command, Inbox, Lost, Takes};
+use super::pace::Pace;
+use super::store::{Batch, MAX_BATCH, Store, StoreError};
+use super::{Asked, NewAlert, NewEvidence, OutboxError, OutboxOptions, Row, Waiting, WallClock, no_storage};
 use crate::backoff::Backoff;
 
-/// How often limits of age are looked at, where nothing else happens.
+/// How often limits of age are looked at and running time is written down, where nothing else happens.
 const HOUSEKEEPING: Duration = Duration::from_secs(600);
 
-/// How long the lock of an agent that has just ended may outlive it: a child that it was starting holds a copy until
-/// its own program runs.
-const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+/// The same while an alert is open: a crash puts its deadline off by no more.
+const OPEN_HOUSEKEEPING: Duration = Duration::from_secs(60);
 
-/// Alerts of this run whose moment of decision is remembered until they are given out. Older ones are delivered all
-/// the same, and only not measured.
-const MAX_FRESH: usize = 4096;
+/// Acknowledgements wait so long for a transaction of their own, which needs no `fsync`, or for so many of them.
+const ACKNOWLEDGED: (Duration, usize) = (Duration::from_secs(1), 256);
 
-/// The thread's whole state.
+/// Alerts of which it is remembered when their frame arrived. The oldest are forgotten: they are sent unmeasured.
+const MAX_FRESH: usize = 1024;
+
+/// What the thread shows of itself.
+pub(super) struct Shown {
+    pub(super) health: watch::Sender<OutboxHealth>,
+    pub(super) stored: watch::Sender<u64>,
+}
+
+/// The thread's state.
 pub(super) struct Writer {
     options: OutboxOptions,
     site: Site,
+    clock: WallClock,
     inbox: Arc<Inbox>,
-    health: watch::Sender<OutboxHealth>,
-    stored: watch::Sender<u64>,
+    shown: Shown,
     disk: Disk,
     lock: Option<File>,
     backoff: Backoff,
-    /// Acknowledged, not yet deleted: given out no more.
-    acknowledged: BTreeSet<Row>,
+    pace: Pace,
+    /// Acknowledged, not yet written down: given out no more.
+    acknowledged: BTreeSet<(usize, Row)>,
+    /// Since when there are any.
+    acknowledged_at: Option<Instant>,
     /// Refused, not yet written down: given out no more.
-    parked: Vec<(Row, String)>,
+    parked: Vec<(usize, Row, String)>,
     /// Given up for want of memory, not yet written down.
     lost: Lost,
     fresh: BTreeMap<u64, Instant>,
@@ -68,26 +81,14 @@ enum Then {
     Open,
 }
 
-/// Why the folder cannot be opened.
-enum OpenError {
-    Fatal(OutboxError),
-    Store(StoreError),
-}
-
-impl From<StoreError> for OpenError {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
-}
-
 impl Writer {
     /// Opens the folder once. What waiting cannot cure is an error; all else is tried again by the thread.
     pub(super) fn open(
         options: OutboxOptions,
         site: Site,
+        clock: WallClock,
         inbox: Arc<Inbox>,
-        health: watch::Sender<OutboxHealth>,
-        stored: watch::Sender<u64>,
+        shown: Shown,
     ) -> Result<Self, OutboxError> {
         let (min, max) = (Duration::from_millis(200), Duration::from_secs(30));
         let backoff = Backoff::new(min, max, 0.2).expect("0 < 200 ms < 30 s, 0 <= 0.2 < 1");
@@ -95,19 +96,21 @@ impl Writer {
         let mut writer = Self {
             options,
             site,
+            clock,
             inbox,
-            health,
-            stored,
+            shown,
             disk: Disk::nowhere(),
             lock: None,
             backoff,
+            pace: Pace::new(now),
             acknowledged: BTreeSet::new(),
+            acknowledged_at: None,
             parked: Vec::new(),
             lost: Lost::default(),
             fresh: BTreeMap::new(),
             counted: now,
         };
-        match open(&writer.options, &mut writer.lock) {
+        match folder::open(&writer.options, &mut writer.lock) {
             Ok(store) => writer.works(store, true),
             Err(OpenError::Fatal(error)) => return Err(error),
             Err(OpenError::Store(error)) => {
@@ -121,111 +124,187 @@ impl Writer {
 
     /// Works until the inbox is closed and what it held is stored, or its grace is over.
     pub(super) fn run(mut self) {
-        let guard = Farewell { inbox: Arc::clone(&self.inbox), health: self.health.clone() };
+        let guard = Farewell { inbox: Arc::clone(&self.inbox), health: self.shown.health.clone() };
         loop {
-            let now = Instant::now();
-            let retry_at = match &self.disk {
-                Disk::Working(_) => None,
-                Disk::Failing { retry_at, .. } => Some(*retry_at),
-            };
-            let until = retry_at.filter(|at| *at > now).unwrap_or(now + HOUSEKEEPING);
-            let work = self.inbox.wait(MAX_BATCH, until, retry_at);
+            let (until, takes) = self.plan(Instant::now());
+            let work = self.inbox.wait(MAX_BATCH, until, takes);
             self.lost.alerts += work.lost.alerts;
             self.lost.evidence += work.lost.evidence;
-            let mut reads = Vec::new();
+            let (mut reads, mut asked, mut replies) = (Vec::new(), Vec::new(), Vec::new());
             for command in work.commands {
                 match command {
-                    Command::Acknowledge(row) => {
-                        self.acknowledged.insert(row);
+                    Command::Acknowledge(route, row) => {
+                        self.acknowledged.insert((route, row));
+                        self.acknowledged_at.get_or_insert(Instant::now());
                     }
-                    Command::Park(row, reason) => self.parked.push((row, reason)),
-                    Command::Next { skip, limit, evidence, reply } => {
-                        reads.push((skip, limit, evidence, reply));
+                    Command::Park(route, row, reason) => self.parked.push((route, row, reason)),
+                    Command::Next { route, skip, limit, evidence, reply } => {
+                        reads.push((route, skip, limit, evidence, reply));
+                    }
+                    Command::Execute(question, reply) => {
+                        asked.push(*question);
+                        replies.push(reply);
                     }
                 }
             }
-            if retry_at.is_none_or(|at| Instant::now() >= at) {
-                self.write(&work.alerts);
-            }
-            for (skip, limit, evidence, reply) in reads {
-                let _ = reply.send(self.read(skip, limit, evidence)); // nobody waits any more: fine
+            self.write(&work.alerts, &work.evidence, &asked, replies);
+            for (route, skip, limit, evidence, reply) in reads {
+                let _ = reply.send(self.read(route, skip, limit, evidence)); // nobody waits any more: fine
             }
             self.report();
             if let Some(close_by) = work.close_by
-                && (self.inbox.depth() == 0 || Instant::now() >= close_by)
+                && (self.inbox.depth() == (0, 0) || Instant::now() >= close_by)
             {
                 break;
             }
         }
+        self.last_words();
         drop(self); // the files are closed and unlocked before anyone is told
         drop(guard);
     }
 
+    /// Until when to wait, and from when on alerts may be taken.
+    fn plan(&self, now: Instant) -> (Instant, Takes) {
+        let store = match &self.disk {
+            Disk::Working(store) => store,
+            Disk::Failing { retry_at, .. } => {
+                return (
+                    if *retry_at > now { *retry_at } else { now + HOUSEKEEPING },
+                    Takes::Retry(*retry_at),
+                );
+            }
+        };
+        let earliest = self.pace.earliest(now);
+        let rest = if store.health().open > 0 { OPEN_HOUSEKEEPING } else { HOUSEKEEPING };
+        let climb = store.next_climb().map(|at| {
+            let left = at.saturating_sub(self.lived(store));
+            (now + Duration::from_millis(left)).max(earliest)
+        });
+        let acknowledged = self.acknowledged_at.map(|at| at + ACKNOWLEDGED.0);
+        let until = [Some(self.counted + rest), climb, acknowledged].into_iter().flatten().min();
+        (until.unwrap_or(now), Takes::From(earliest))
+    }
+
+    /// The outbox's own time: see [`Store::lived`].
+    fn lived(&self, store: &Store) -> u64 {
+        store.lived() + self.counted.elapsed().as_millis() as u64
+    }
+
     /// One transaction with all that is to be written, if anything is.
-    fn write(&mut self, alerts: &[NewAlert]) {
-        let ran = self.counted.elapsed();
-        let something = !alerts.is_empty()
-            || !self.acknowledged.is_empty()
-            || !self.parked.is_empty()
-            || self.lost != Lost::default()
-            || ran >= HOUSEKEEPING;
-        let mut store = match std::mem::replace(&mut self.disk, Disk::nowhere()) {
-            Disk::Working(store) if !something => {
-                self.disk = Disk::Working(store);
+    fn write(
+        &mut self,
+        alerts: &[NewAlert],
+        evidence: &[NewEvidence],
+        asked: &[Asked],
+        replies: Vec<oneshot::Sender<Answer>>,
+    ) {
+        let now = Instant::now();
+        let refuse = |replies: Vec<oneshot::Sender<Answer>>, why: &str| {
+            for reply in replies {
+                let _ = reply.send(Answer::Refused(no_storage(why))); // the console went away: fine
+            }
+        };
+        let store = match std::mem::replace(&mut self.disk, Disk::nowhere()) {
+            Disk::Working(store) => {
+                let pending = self.acknowledged.len() >= ACKNOWLEDGED.1
+                    || self.acknowledged_at.is_some_and(|at| now >= at + ACKNOWLEDGED.0);
+                let rest = if store.health().open > 0 { OPEN_HOUSEKEEPING } else { HOUSEKEEPING };
+                let something = !(alerts.is_empty() && evidence.is_empty() && asked.is_empty())
+                    || pending
+                    || !self.parked.is_empty()
+                    || self.lost != Lost::default()
+                    || self.counted.elapsed() >= rest
+                    || store.next_climb().is_some_and(|at| at <= self.lived(&store));
+                if !something {
+                    self.disk = Disk::Working(store);
+                    return;
+                }
+                Ok(store)
+            }
+            Disk::Failing { store, then, retry_at, why } if now < retry_at => {
+                refuse(replies, &why);
+                self.disk = Disk::Failing { store, then, retry_at, why };
                 return;
             }
-            Disk::Working(store) | Disk::Failing { store: Some(store), then: Then::Write, .. } => store,
-            Disk::Failing { store: old, .. } => match self.open_store() {
-                Ok(store) => store,
-                Err(why) => return self.fail(old, Then::Open, why),
-            },
+            Disk::Failing { store: Some(store), then: Then::Write, .. } => Ok(store),
+            Disk::Failing { store: old, .. } => self.open_store().map_err(|why| (old, why)),
         };
-        let before = store.sequence();
+        let mut store = match store {
+            Ok(store) => store,
+            Err((old, why)) => {
+                refuse(replies, &why);
+                return self.fail(old, Then::Open, why);
+            }
+        };
+        let (wall, trust) = (self.clock)();
         let batch = Batch {
             alerts,
+            evidence,
             acknowledged: &self.acknowledged,
             parked: &self.parked,
+            asked,
             lost: self.lost,
-            ran: ran.as_secs(),
+            lived: self.lived(&store),
+            wall,
+            trust,
         };
         match store.commit(&self.site, &batch) {
-            Ok(()) => {
-                self.inbox.stored(alerts.len());
-                for (sequence, alert) in (before + 1..).zip(alerts) {
+            Ok(committed) => {
+                self.inbox.stored(committed.first, alerts.len(), evidence.len());
+                for (sequence, alert) in (committed.first..).zip(alerts) {
                     self.fresh.insert(sequence, alert.arrived);
                 }
                 while self.fresh.len() > MAX_FRESH {
                     self.fresh.pop_first();
                 }
                 self.acknowledged.clear();
+                self.acknowledged_at = None;
                 self.parked.clear();
                 self.lost = Lost::default();
-                self.counted += Duration::from_secs(ran.as_secs());
-                self.works(store, !alerts.is_empty());
+                self.counted = now;
+                if committed.durable {
+                    self.pace.committed(Instant::now());
+                }
+                for (reply, answer) in replies.into_iter().zip(committed.answers) {
+                    let _ = reply.send(answer); // the console went away: fine
+                }
+                self.works(store, committed.grown);
             }
-            Err(error) => self.failed(store, &error),
+            Err(error) => {
+                let why = describe(&self.options.folder, &error);
+                refuse(replies, &why);
+                self.failed(store, &error);
+            }
+        }
+    }
+
+    /// What was acknowledged is written down before the end, so that the next start does not send it again.
+    fn last_words(&mut self) {
+        if !self.acknowledged.is_empty() || !self.parked.is_empty() {
+            self.acknowledged_at = Some(self.counted.checked_sub(ACKNOWLEDGED.0).unwrap_or(self.counted));
+            self.write(&[], &[], &[], Vec::new());
         }
     }
 
     /// Opens the database, under the lock that is taken first and kept to the end.
     fn open_store(&mut self) -> Result<Store, String> {
-        open(&self.options, &mut self.lock).map_err(|error| match error {
+        folder::open(&self.options, &mut self.lock).map_err(|error| match error {
             OpenError::Fatal(error) => error.to_string(),
             OpenError::Store(error) => describe(&self.options.folder, &error),
         })
     }
 
     fn works(&mut self, store: Store, grown: bool) {
-        let recovered = self.health.borrow().failure.is_some();
+        let recovered = self.shown.health.borrow().failure.is_some();
         if recovered {
             tracing::info!("the outbox in {} can be written again", self.options.folder.display());
         }
         self.backoff.reset();
-        let last = store.sequence();
+        let last = store.health().sequence;
         self.disk = Disk::Working(store);
         self.report();
         // After a failure whoever was told that nothing waits must ask again, though the number is the same.
-        self.stored.send_if_modified(|stored| {
+        self.shown.stored.send_if_modified(|stored| {
             *stored = last;
             grown || recovered
         });
@@ -239,7 +318,7 @@ impl Writer {
         }
         let file = store.file().to_owned();
         drop(store);
-        let why = match move_aside(&file) {
+        let why = match folder::move_aside(&file) {
             Ok(()) => why,
             Err(error) => describe(&self.options.folder, &StoreError::Io(error)),
         };
@@ -247,21 +326,21 @@ impl Writer {
     }
 
     fn fail(&mut self, store: Option<Store>, then: Then, why: String) {
-        if self.health.borrow().failure.as_ref() != Some(&why) {
+        if self.shown.health.borrow().failure.as_ref() != Some(&why) {
             tracing::error!("{why}");
         }
         let retry_at = Instant::now() + self.backoff.next(fastrand::f64());
         self.disk = Disk::Failing { store, then, retry_at, why };
     }
 
-    fn read(&mut self, skip: Vec<Row>, limit: usize, evidence: bool) -> Vec<Waiting> {
-        let (Disk::Working(store) | Disk::Failing { store: Some(store), .. }) = &self.disk else {
+    fn read(&mut self, route: usize, skip: Vec<Row>, limit: usize, evidence: bool) -> Vec<Waiting> {
+        let (Disk::Working(store) | Disk::Failing { store: Some(store), .. }) = &mut self.disk else {
             return Vec::new();
         };
         let mut skip: BTreeSet<Row> = skip.into_iter().collect();
-        skip.extend(&self.acknowledged);
-        skip.extend(self.parked.iter().map(|(row, _)| *row));
-        match store.next(&self.site, &skip, limit, evidence) {
+        skip.extend(self.acknowledged.iter().filter(|(of, _)| *of == route).map(|(_, row)| *row));
+        skip.extend(self.parked.iter().filter(|(of, ..)| *of == route).map(|(_, row, _)| *row));
+        match store.next(&self.site, route, &skip, limit, evidence) {
             Ok(mut found) => {
                 for waiting in &mut found {
                     if let Row::Alert(sequence) = waiting.row {
@@ -289,11 +368,13 @@ impl Writer {
             Disk::Failing { store, why, .. } => (store.as_ref(), Some(why.clone())),
         };
         let mut health = store.map(|store| store.health().clone()).unwrap_or_default();
-        health.alerts += self.inbox.depth() as u64; // they wait too, though not yet on disk
+        let (alerts, pictures) = self.inbox.depth();
+        health.alerts += alerts as u64; // they wait too, though not yet on disk
+        health.evidence += 2 * pictures as u64;
         health.evicted_alerts += self.lost.alerts;
         health.evicted_evidence += self.lost.evidence;
         health.failure = failure;
-        self.health.send_if_modified(|known| std::mem::replace(known, health.clone()) != health);
+        self.shown.health.send_if_modified(|known| std::mem::replace(known, health.clone()) != health);
     }
 }
 
@@ -326,71 +407,4 @@ impl Drop for Farewell {
 
 fn describe(folder: &Path, error: &StoreError) -> String {
     format!("cannot write the outbox in {}: {error}: {}", folder.display(), error.advice())
-}
-
-/// Makes, locks and opens a folder. A damaged database is moved aside and made anew.
-fn open(options: &OutboxOptions, held: &mut Option<File>) -> Result<Store, OpenError> {
-    let OutboxOptions { folder, max_bytes, max_age } = options;
-    fs::create_dir_all(folder).map_err(StoreError::Io)?;
-    if held.is_none() {
-        *held = Some(lock(folder)?);
-    }
-    let file = folder.join("outbox.db");
-    let store = match Store::open(folder, *max_bytes, *max_age) {
-        Err(error) if error.is_corrupt() => {
-            move_aside(&file).map_err(StoreError::Io)?;
-            Store::open(folder, *max_bytes, *max_age)
-        }
-        result => result,
-    };
-    store.map_err(|error| match error {
-        StoreError::Newer(found) => OpenError::Fatal(OutboxError::Newer { file, found, known: SCHEMA }),
-        error => OpenError::Store(error),
-    })
-}
-
-fn lock(folder: &Path) -> Result<File, OpenError> {
-    let path = folder.join("lock");
-    // Never deleted: a second file of that name would be a second lock. On a read-only disk an old one will do.
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-    let file = file.or_else(|error| File::open(&path).map_err(|_| error)).map_err(StoreError::Io)?;
-    let give_up = Instant::now() + LOCK_PATIENCE;
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            Err(TryLockError::WouldBlock) if Instant::now() < give_up => {
-                std::thread::park_timeout(Duration::from_millis(20));
-            }
-            Err(TryLockError::WouldBlock) => {
-                return Err(OpenError::Fatal(OutboxError::Locked { folder: folder.to_owned() }));
-            }
-            Err(TryLockError::Error(error)) => return Err(OpenError::Store(StoreError::Io(error))),
-        }
-    }
-}
-
-/// Renames a damaged database with its log to `outbox.corrupt-<n>`. It is never deleted: what it holds was not
-/// delivered, and somebody may be able to read it.
-fn move_aside(file: &Path) -> std::io::Result<()> {
-    let with = |end: &str| PathBuf::from(format!("{}{end}", file.display()));
-    let target = (1_u32..)
-        .map(|n| file.with_file_name(format!("outbox.corrupt-{n}")))
-        .find(|target| !target.exists())
-        .expect("there are more numbers than files");
-    // The log first: a crash in between leaves a database without it, which is found damaged or incomplete, not
-    // a new database with an old log.
-    for end in ["-wal", "-shm", ""] {
-        let to = PathBuf::from(format!("{}{end}", target.display()));
-        match fs::rename(with(end), to) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-    }
-    tracing::error!(
-        "{} is damaged: moved to {}, alerts in it may not have been delivered; a new one is made and counting goes \
-         on above all numbers given",
-        file.display(),
-        target.display()
-    );
-    Ok(())
 }

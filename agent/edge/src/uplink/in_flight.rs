@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 
 /// Messages between the hand-over to the client and the broker's acknowledgement.
 #[derive(Clone, Debug)]
-pub(super) struct InFlight<T> {
+pub(crate) struct InFlight<T> {
     window: usize,
     /// Messages handed over so far.
     handed: u64,
@@ -21,49 +21,49 @@ pub(super) struct InFlight<T> {
 
 impl<T> InFlight<T> {
     /// Nothing is on its way. At least one message may be.
-    pub(super) fn new(window: usize) -> Self {
+    pub(crate) fn new(window: usize) -> Self {
         Self { window: window.max(1), handed: 0, waiting: VecDeque::new(), sent: VecDeque::new() }
     }
 
     /// From now on up to `window` messages.
-    pub(super) fn widen(&mut self, window: usize) {
+    pub(crate) fn widen(&mut self, window: usize) {
         self.window = window.max(self.window);
     }
 
     /// How many more messages may be handed over.
-    pub(super) fn room(&self) -> usize {
+    pub(crate) fn room(&self) -> usize {
         let sent = self.sent.front().map(|(order, ..)| *order);
         let oldest = sent.or(self.waiting.front().map(|(order, _)| *order)).unwrap_or(self.handed);
         self.window.saturating_sub((self.handed - oldest) as usize)
     }
 
     /// A message was handed to the client. Only where there is room.
-    pub(super) fn hand_over(&mut self, message: T) {
+    pub(crate) fn hand_over(&mut self, message: T) {
         debug_assert!(self.room() > 0);
         self.waiting.push_back((self.handed, message));
         self.handed += 1;
     }
 
     /// The client sent the oldest message without an id under this one.
-    pub(super) fn published(&mut self, id: u16) -> Option<&T> {
+    pub(crate) fn published(&mut self, id: u16) -> Option<&T> {
         let (order, message) = self.waiting.pop_front()?;
         self.sent.push_back((order, id, message));
         self.sent.back().map(|(_, _, message)| message)
     }
 
     /// The broker answered the message with this id. `None`: it was not asked.
-    pub(super) fn acknowledged(&mut self, id: u16) -> Option<T> {
+    pub(crate) fn acknowledged(&mut self, id: u16) -> Option<T> {
         let position = self.sent.iter().position(|(_, sent, _)| *sent == id)?;
         self.sent.remove(position).map(|(_, _, message)| message)
     }
 
     /// All that is on its way, oldest first.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         self.sent.iter().map(|(_, _, message)| message).chain(self.waiting.iter().map(|(_, message)| message))
     }
 
     /// How much is on its way.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.sent.len() + self.waiting.len()
     }
 }

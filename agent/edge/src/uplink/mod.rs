@@ -12,7 +12,7 @@
 //! first row that waits. Reports are retained: only the newest matters, so there is one of a kind on its way at a time.
 
 mod broker;
-mod in_flight;
+pub(crate) mod in_flight;
 mod latency;
 mod session;
 mod tls;
@@ -42,6 +42,8 @@ const GRACE: Duration = Duration::from_secs(3);
 /// Where the broker is and how it is spoken to.
 #[derive(Clone, Debug)]
 pub struct UplinkOptions {
+    /// Its place among the outbox's routes.
+    pub route: usize,
     /// Host name or address.
     pub host: String,
     /// Port.
@@ -79,14 +81,8 @@ pub struct UplinkStats {
 impl UplinkStats {
     /// Nothing happened yet.
     pub fn new(broker: Name) -> Self {
-        let health = UplinkHealth {
-            broker,
-            connected: false,
-            reason: None,
-            acknowledged: 0,
-            failures: 0,
-            refused: 0,
-        };
+        let health =
+            UplinkHealth { broker, connected: false, reason: None, acknowledged: 0, failures: 0, refused: 0 };
         Self { health, latency: Latency::default() }
     }
 }

@@ -173,8 +173,8 @@ impl Uplink {
             // One picture at a time, and none while leaving: the next start sends it.
             let picture =
                 s.phase == Phase::Serving && !skip.iter().any(|row| matches!(row, Row::Evidence(_)));
-            let outbox = self.outbox.clone();
-            s.asked = Some(Box::pin(async move { outbox.next(skip, room, picture).await }));
+            let (outbox, route) = (self.outbox.clone(), self.options.route);
+            s.asked = Some(Box::pin(async move { outbox.next(route, skip, room, picture).await }));
         }
     }
 
@@ -235,7 +235,7 @@ impl Uplink {
                 match answer {
                     Ok(()) => {
                         if let What::Row(row) = sent.what {
-                            self.outbox.acknowledge(row);
+                            self.outbox.acknowledge(self.options.route, row);
                         }
                         self.stats.send_modify(|stats| stats.health.acknowledged += 1);
                     }
@@ -265,7 +265,7 @@ impl Uplink {
         match what {
             What::Row(row) => {
                 tracing::error!(?row, "the broker refuses a message: {why}: kept, and not sent again");
-                self.outbox.park(row, why);
+                self.outbox.park(self.options.route, row, why);
             }
             What::Health => self.barred.health = true,
             What::Models => self.barred.models = true,

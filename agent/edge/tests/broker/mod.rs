@@ -47,6 +47,7 @@ impl Mosquitto {
         fs::write(folder.path().join("mosquitto.conf"), config).unwrap();
         run("mosquitto_passwd", &["-c", "-b", &format!("{path}/passwords"), "box", "rosebud"]);
         let acl = "topic read #\npattern write sharp-eyes/1/d/t/v/b/alert/village\n\
+                   pattern write sharp-eyes/1/d/t/v/b/thumbnail/+\n\
                    topic write sharp-eyes/1/d/t/v/b/alert/township\ntopic write sharp-eyes/1/d/t/v/b/evidence/#\n\
                    topic write sharp-eyes/1/d/t/v/b/status\ntopic write sharp-eyes/1/d/t/v/b/health\n\
                    topic write sharp-eyes/1/d/t/v/b/models\n";

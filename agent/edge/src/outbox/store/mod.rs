@@ -1,8 +1,21 @@
 //! The database: SQLite in WAL mode. Nothing else names it.
 //!
-//! A transaction that takes in an alert or parks one is durable on return (`synchronous=FULL`). One that only deletes what
-//! the broker has acknowledged need not be: lost in a power cut, it costs a second delivery, and flash lives longer.
+//! # Layout
+//!
+//! - [`Store`] opens it, does one batch a transaction, and says what is to be sent next;
+//! - `schema` makes the tables, and those of an older agent into these;
+//! - `work` is what one transaction may do to messages and pictures: take in, write off, park, give up;
+//! - `climb` keeps the open alerts: deadlines, and what follows when they are over;
+//! - `command` does what consoles ask for, once, and keeps the audit log;
+//! - `salvage` reads what can be read of a damaged database.
+//!
+//! A transaction that takes something in is durable on return (`synchronous=FULL`). One that only writes off what
+//! a broker has acknowledged need not be: lost in a power cut, it costs a second delivery, and flash lives longer.
 
+mod climb;
+mod command;
+mod salvage;
+mod schema;
 mod work;
 
 use std::collections::BTreeSet;
@@ -11,7 +24,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, Transaction, params};
+use jiff::Timestamp;
+use rusqlite::{Connection, ErrorCode, OptionalExtension};
+use sharp_eyes_protocol::alert::ClockTrust;
+use sharp_eyes_protocol::command::Answer;
 use sharp_eyes_protocol::level::Severity;
 use sharp_eyes_protocol::report::OutboxHealth;
 use sharp_eyes_protocol::topic::Site;
@@ -19,7 +35,10 @@ use uuid::Uuid;
 
 use super::inbox::Lost;
 use super::ledger::Ledger;
-use super::{NewAlert, Row, Waiting};
+use super::{Asked, NewAlert, NewEvidence, OutboxOptions, Row, Waiting};
+pub(super) use command::read_audit;
+pub use command::{AuditEntry, AuditError};
+pub(super) use schema::SCHEMA;
 use work::Work;
 
 /// Alerts stored in one transaction at most: bounds what one commit holds in memory and how long it takes.
@@ -28,55 +47,43 @@ pub(super) const MAX_BATCH: usize = 64;
 /// Size of the file that keeps space for a full disk: the log, and what deleting takes.
 const RESERVE: usize = 1 << 20;
 
-/// Seconds until it is made again.
-const RESERVE_RETRY: u64 = 600;
+/// Milliseconds until it is made again.
+const RESERVE_RETRY: u64 = 600_000;
 
-/// `PRAGMA user_version`.
-pub(super) const SCHEMA: i64 = 1;
-
-const CREATE: &str = "
-    CREATE TABLE meta (
-        only INTEGER PRIMARY KEY CHECK (only = 1),
-        sequence INTEGER NOT NULL,              -- the last one given
-        ran INTEGER NOT NULL DEFAULT 0,         -- seconds that agents have run on this outbox
-        evicted_evidence INTEGER NOT NULL DEFAULT 0,
-        evicted_alerts INTEGER NOT NULL DEFAULT 0
-    ) STRICT;
-    CREATE TABLE alert (
-        sequence INTEGER PRIMARY KEY,
-        rank INTEGER NOT NULL,                  -- severity, mildest 0
-        level TEXT NOT NULL,                    -- who is called
-        ran INTEGER NOT NULL,                   -- meta.ran when it came
-        json TEXT NOT NULL,
-        parked TEXT                             -- why the broker refused it
-    ) STRICT;
-    CREATE TABLE evidence (
-        sequence INTEGER PRIMARY KEY,           -- of its alert
-        rank INTEGER NOT NULL,
-        alert TEXT NOT NULL,
-        ran INTEGER NOT NULL,
-        parked TEXT,
-        jpeg BLOB NOT NULL                      -- last: the columns before it are read without it
-    ) STRICT;
-    -- The rowid ends every index: these are ordered by rank, then age.
-    CREATE INDEX alert_waiting ON alert (rank) WHERE parked IS NULL;
-    CREATE INDEX alert_parked ON alert (rank) WHERE parked IS NOT NULL;
-    CREATE INDEX evidence_waiting ON evidence (rank) WHERE parked IS NULL;
-    CREATE INDEX evidence_parked ON evidence (rank) WHERE parked IS NOT NULL;
-";
+/// Turns in the order of sending, as the table `waiting` has them.
+const TURNS: i64 = 10;
+const TURN_OF_THUMBNAILS: i64 = 3;
+const TURN_OF_REQUESTED: i64 = 6;
+const TURN_OF_PICTURES: i64 = 7;
 
 /// What one transaction does.
-#[derive(Debug)]
 pub(super) struct Batch<'a> {
     pub(super) alerts: &'a [NewAlert],
-    pub(super) acknowledged: &'a BTreeSet<Row>,
-    pub(super) parked: &'a [(Row, String)],
+    pub(super) evidence: &'a [NewEvidence],
+    pub(super) acknowledged: &'a BTreeSet<(usize, Row)>,
+    pub(super) parked: &'a [(usize, Row, String)],
+    pub(super) asked: &'a [Asked],
     pub(super) lost: Lost,
-    /// Seconds that the agent ran since the last transaction.
-    pub(super) ran: u64,
+    /// The outbox's own time: see [`Store::lived`].
+    pub(super) lived: u64,
+    pub(super) wall: Timestamp,
+    pub(super) trust: ClockTrust,
 }
 
-/// What becomes of the pictures of new alerts.
+/// What it did.
+#[derive(Debug)]
+pub(super) struct Committed {
+    /// Sequence number of the first alert of the batch; those of the others follow.
+    pub(super) first: u64,
+    /// In the order of the questions.
+    pub(super) answers: Vec<Answer>,
+    /// Something new waits.
+    pub(super) grown: bool,
+    /// It cost an `fsync`.
+    pub(super) durable: bool,
+}
+
+/// What becomes of the pictures of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pictures {
     Stored,
@@ -105,6 +112,7 @@ impl StoreError {
     /// The file is damaged: it can only be moved aside.
     pub(super) fn is_corrupt(&self) -> bool {
         matches!(self.code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+            || matches!(self, Self::Sqlite(rusqlite::Error::QueryReturnedNoRows)) // `meta` lost its row
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -125,7 +133,7 @@ impl StoreError {
                 "mount it writable, or choose another state folder"
             }
             (Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied), _) | (None, Some(_)) => {
-                "check that the folder exists and that the agent's user may write there"
+                "check that the folder exists, is mounted writable, and that the agent's user may write there"
             }
             _ => "check the disk (dmesg tells more)",
         }
@@ -139,51 +147,64 @@ pub(super) struct Store {
     file: PathBuf,
     ledger: Ledger,
     meta: Meta,
-    max_bytes: u64,
-    max_age: Duration,
+    options: OutboxOptions,
+    /// Ids of [`OutboxOptions::routes`].
+    routes: Vec<i64>,
+    /// The clock was trusted once since the store was opened.
+    placed: bool,
+    /// When the next alert climbs.
+    next_climb: Option<u64>,
     /// No picture is taken in above so many bytes: `max_bytes`, or less after the disk was full.
     pictures_up_to: u64,
     /// A file that is given up when the disk is full.
     reserve: PathBuf,
-    /// When to make it, in [`Meta::ran`].
+    /// When to make it, in [`Meta::lived`].
     reserve_due: u64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Meta {
     sequence: u64,
-    /// Seconds that agents have run on this outbox.
-    ran: u64,
-    waiting: OutboxHealth,
+    picture: u64,
+    lived: u64,
+    /// A trusted wall clock's milliseconds since 1970, and what `lived` was then.
+    wall: Option<(i64, i64)>,
+    next_repeat: u64,
+    totals: OutboxHealth,
 }
 
 impl Store {
     /// Opens the database of a folder, or makes it.
-    pub(super) fn open(folder: &Path, max_bytes: u64, max_age: Duration) -> Result<Self, StoreError> {
+    pub(super) fn open(options: &OutboxOptions) -> Result<Self, StoreError> {
+        let folder = &options.folder;
         let file = folder.join("outbox.db");
         let ledger = Ledger::open(folder)?;
         let mut db = Connection::open(&file)?;
         db.busy_timeout(Duration::from_secs(5))?; // an operator's sqlite3 shell may be reading
-        let version: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-        if version > SCHEMA {
-            return Err(StoreError::Newer(version));
-        }
         // The log goes into the database at 1 MB, so that the two together need little more than the limit.
         db.execute_batch(
             "PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 256; PRAGMA cache_size = -2000;",
         )?;
-        if version == 0 {
-            let tx = db.transaction()?;
-            tx.execute_batch(CREATE)?;
-            tx.execute("INSERT INTO meta (only, sequence) VALUES (1, ?)", [ledger.last(None) as i64])?;
-            tx.pragma_update(None, "user_version", SCHEMA)?;
-            tx.commit()?;
-        }
+        db.set_prepared_statement_cache_capacity(64);
+        let routes = schema::prepare(&mut db, ledger.last(None), &options.routes)?;
         let mut meta = Meta::read(&db)?;
         meta.sequence = ledger.last(Some(meta.sequence));
-        let reserve = folder.join("reserve");
-        let pictures_up_to = max_bytes;
-        Ok(Self { db, file, ledger, meta, max_bytes, max_age, pictures_up_to, reserve, reserve_due: 0 })
+        meta.totals.sequence = meta.sequence;
+        let mut store = Self {
+            db,
+            file,
+            ledger,
+            meta,
+            options: options.clone(),
+            routes,
+            placed: false,
+            next_climb: None,
+            pictures_up_to: options.max_bytes,
+            reserve: folder.join("reserve"),
+            reserve_due: 0,
+        };
+        store.next_climb = store.read_next_climb()?;
+        Ok(store)
     }
 
     /// Where the database is.
@@ -191,101 +212,162 @@ impl Store {
         &self.file
     }
 
-    /// The last sequence number given.
-    pub(super) fn sequence(&self) -> u64 {
-        self.meta.sequence
-    }
-
-    /// What waits.
+    /// What waits and what is open.
     pub(super) fn health(&self) -> &OutboxHealth {
-        &self.meta.waiting
+        &self.meta.totals
     }
 
-    /// Does a batch, all of it or nothing. The alerts get the numbers that follow [`Store::sequence`], in their order.
+    /// Milliseconds that this outbox has lived, as of the last transaction: while an agent ran on it by the monotonic
+    /// clock, while none did by the wall clock, where that was trusted before and afterwards. Ages and deadlines are
+    /// measured in it, so that a clock in 1970 or 2099 moves none of them.
+    pub(super) fn lived(&self) -> u64 {
+        self.meta.lived
+    }
+
+    /// When the next alert climbs, in [`Store::lived`].
+    pub(super) fn next_climb(&self) -> Option<u64> {
+        self.next_climb
+    }
+
+    /// Does a batch, all of it or nothing. The alerts get the numbers that follow the last one given, in their order.
     /// On a full disk older pictures are given up, and where that does not help, those of the batch.
-    pub(super) fn commit(&mut self, site: &Site, batch: &Batch<'_>) -> Result<(), StoreError> {
-        let durable = !batch.alerts.is_empty() || !batch.parked.is_empty();
-        if !batch.alerts.is_empty() {
-            self.ledger.cover(self.meta.sequence + batch.alerts.len() as u64)?;
+    pub(super) fn commit(&mut self, site: &Site, batch: &Batch<'_>) -> Result<Committed, StoreError> {
+        let (placed, asleep) = self.asleep(batch);
+        let lived = batch.lived + asleep;
+        let climbs = self.next_climb.is_some_and(|at| at <= lived);
+        let grows = !batch.alerts.is_empty() || !batch.evidence.is_empty() || climbs;
+        let durable = grows || !batch.asked.is_empty() || !batch.parked.is_empty();
+        // Each alert, each climb and each command may take a number; a full register closes one for each alert.
+        let numbers = 2 * batch.alerts.len() + batch.asked.len() + if climbs { climb::MAX_CLIMBS } else { 0 };
+        if durable && numbers > 0 {
+            self.ledger.cover(self.meta.sequence + numbers as u64)?;
         }
         self.db.execute_batch(if durable {
             "PRAGMA synchronous = FULL"
         } else {
             "PRAGMA synchronous = NORMAL"
         })?;
-        let full = |result: &Result<(), StoreError>| matches!(result, Err(error) if error.is_full());
-        let mut result = self.attempt(site, batch, Pictures::Stored);
+        let full = |result: &Result<_, StoreError>| matches!(result, Err(error) if error.is_full());
+        let mut result = self.attempt(site, batch, lived, Pictures::Stored);
         if full(&result) {
             // The log may be what fills the disk, and deleting takes space before it gives any. The reserve lets the log be
             // emptied and pictures be deleted; their pages are used again, and no picture more than fits into them is taken
             // until the reserve can be made again. Where this fails, the next step tells.
             let _ = fs::remove_file(&self.reserve);
-            self.reserve_due = self.meta.ran + RESERVE_RETRY;
+            self.reserve_due = lived + RESERVE_RETRY;
             let _ = self.db.execute_batch("PRAGMA wal_checkpoint(RESTART)");
-            let size =
-                |alert: &NewAlert| alert.picture.as_ref().map_or(1024, |jpeg| jpeg.len() as u64 + 4096);
-            let bytes = batch.alerts.iter().map(size).sum::<u64>() + 65_536;
-            self.pictures_up_to = self.meta.waiting.bytes;
+            let size = |evidence: &NewEvidence| evidence.picture.len() + evidence.thumbnail.len() + 4096;
+            let pictures: usize = batch.evidence.iter().map(size).sum();
+            let bytes = (pictures + 4096 * batch.alerts.len() + 65_536) as u64;
+            self.pictures_up_to = self.meta.totals.bytes;
             if self.give_up_pictures(bytes).is_ok() {
-                result = self.attempt(site, batch, Pictures::Stored);
+                result = self.attempt(site, batch, lived, Pictures::Stored);
             }
         }
-        if full(&result) && batch.alerts.iter().any(|alert| alert.picture.is_some()) {
-            result = self.attempt(site, batch, Pictures::LeftOut);
+        if full(&result) && !batch.evidence.is_empty() {
+            result = self.attempt(site, batch, lived, Pictures::LeftOut);
         }
-        if result.is_ok() && self.meta.ran >= self.reserve_due {
+        let (first, answers) = result?;
+        self.placed |= placed;
+        if self.meta.lived >= self.reserve_due {
             self.set_aside();
         }
-        result
+        self.next_climb = self.read_next_climb()?;
+        // What somebody asked for waits again.
+        let grown = grows || !answers.is_empty();
+        Ok(Committed { first, answers, grown, durable })
+    }
+
+    /// Whether the clock is trusted now, and for how long the outbox was asleep before it was opened, where that is known
+    /// for the first time now.
+    fn asleep(&self, batch: &Batch<'_>) -> (bool, u64) {
+        if batch.trust != ClockTrust::Synced {
+            return (false, 0);
+        }
+        let asleep = match self.meta.wall {
+            Some((wall, lived)) if !self.placed => {
+                let passed = batch.wall.as_millisecond().saturating_sub(wall);
+                let lived = (batch.lived as i64).saturating_sub(lived);
+                passed.saturating_sub(lived).clamp(0, self.options.max_age.as_millis() as i64) as u64
+            }
+            _ => 0,
+        };
+        (true, asleep)
     }
 
     /// Makes the reserve where it is missing. Without room for it the outbox works all the same.
     fn set_aside(&mut self) {
         self.reserve_due = u64::MAX;
-        self.pictures_up_to = self.max_bytes;
+        self.pictures_up_to = self.options.max_bytes;
         let there = fs::metadata(&self.reserve).is_ok_and(|file| file.len() == RESERVE as u64);
         if !there && fs::write(&self.reserve, vec![0; RESERVE]).is_err() {
             let _ = fs::remove_file(&self.reserve);
-            self.reserve_due = self.meta.ran + RESERVE_RETRY;
-            self.pictures_up_to = self.meta.waiting.bytes;
+            self.reserve_due = self.meta.lived + RESERVE_RETRY;
+            self.pictures_up_to = self.meta.totals.bytes;
         }
     }
 
-    fn attempt(&mut self, site: &Site, batch: &Batch<'_>, pictures: Pictures) -> Result<(), StoreError> {
+    fn attempt(
+        &mut self,
+        site: &Site,
+        batch: &Batch<'_>,
+        lived: u64,
+        pictures: Pictures,
+    ) -> Result<(u64, Vec<Answer>), StoreError> {
         let tx = self.db.unchecked_transaction()?; // of one connection: there is no other of ours inside it
         let mut work = self.work(&tx);
-        work.meta.ran += batch.ran;
-        work.meta.waiting.evicted_alerts += batch.lost.alerts;
-        work.meta.waiting.evicted_evidence += batch.lost.evidence;
-        for row in batch.acknowledged {
-            work.delete(*row)?;
+        work.meta.lived = lived;
+        if batch.trust == ClockTrust::Synced {
+            work.meta.wall = Some((batch.wall.as_millisecond(), lived as i64));
         }
-        for (row, reason) in batch.parked {
-            work.park(*row, reason)?;
+        work.meta.totals.evicted_alerts += batch.lost.alerts;
+        work.meta.totals.evicted_evidence += batch.lost.evidence;
+        for (route, row) in batch.acknowledged {
+            work.acknowledge(*route, *row)?;
         }
-        work.expire(self.max_age)?;
+        for (route, row, reason) in batch.parked {
+            work.park(*route, *row, reason)?;
+        }
+        work.expire()?;
+        let first = work.meta.sequence + 1;
         for alert in batch.alerts {
-            work.insert(site, alert, pictures)?;
+            work.raise(site, alert)?;
         }
-        work.make_room(0, None)?; // the limit may be lower than at the last start
-        let meta = work.finish()?;
+        for evidence in batch.evidence {
+            work.attach(evidence, pictures)?;
+        }
+        work.climb()?;
+        let mut answers = Vec::with_capacity(batch.asked.len());
+        for asked in batch.asked {
+            answers.push(work.execute(asked, batch.wall, batch.trust)?);
+        }
+        work.make_room(0)?; // the limits may be lower than at the last start
+        let mut meta = work.meta;
+        meta.totals.sequence = meta.sequence;
+        meta.write(&tx)?;
         tx.commit()?;
         self.meta = meta;
-        Ok(())
+        Ok((first, answers))
     }
 
-    fn work<'a>(&self, tx: &'a Transaction<'a>) -> Work<'a> {
-        let Self { max_bytes, pictures_up_to, .. } = *self;
-        Work { tx, meta: self.meta.clone(), max_bytes, pictures_up_to }
+    fn work<'a>(&'a self, tx: &'a rusqlite::Transaction<'a>) -> Work<'a> {
+        Work {
+            tx,
+            meta: self.meta.clone(),
+            options: &self.options,
+            routes: &self.routes,
+            pictures_up_to: self.pictures_up_to,
+        }
     }
 
     /// Makes room on a full disk: pages that are free within the database's own files.
     fn give_up_pictures(&mut self, bytes: u64) -> Result<(), StoreError> {
         let tx = self.db.unchecked_transaction()?; // of one connection: there is no other of ours inside it
         let mut work = self.work(&tx);
-        let goal = work.meta.waiting.bytes.saturating_sub(bytes);
-        while work.meta.waiting.bytes > goal && work.evict_evidence(None)? {}
-        let meta = work.finish()?;
+        let goal = work.meta.totals.bytes.saturating_sub(bytes);
+        while work.meta.totals.bytes > goal && (work.forget_delivered()? || work.evict_evidence(None)?) {}
+        let meta = work.meta;
+        meta.write(&tx)?;
         tx.commit()?;
         self.meta = meta;
         Ok(())
@@ -293,49 +375,86 @@ impl Store {
 
     /// See [`super::Outbox::next`].
     pub(super) fn next(
-        &self,
+        &mut self,
         site: &Site,
+        route: usize,
         skip: &BTreeSet<Row>,
         limit: usize,
         evidence: bool,
     ) -> Result<Vec<Waiting>, StoreError> {
-        let mut found = Vec::new();
-        let mut alerts = self.db.prepare_cached(
-            "SELECT sequence, level, json FROM alert WHERE parked IS NULL AND rank = ? ORDER BY sequence LIMIT ?",
-        )?;
-        for rank in ranks_from_the_worst() {
-            let reach = (limit + skip.len()).min(i64::MAX as usize) as i64;
-            let mut rows = alerts.query(params![rank, reach])?;
-            while let Some(row) = rows.next()? {
-                let sequence = row.get::<_, i64>(0)? as u64;
-                if found.len() < limit && !skip.contains(&Row::Alert(sequence)) {
-                    let topic = format!("{site}/alert/{}", row.get_ref(1)?.as_str().map_err(conversion)?);
-                    let payload = row.get_ref(2)?.as_bytes().map_err(conversion)?.to_vec();
-                    found.push(Waiting { row: Row::Alert(sequence), topic, payload, arrived: None });
+        let Some(id) = self.routes.get(route).copied() else { return Ok(Vec::new()) };
+        let (mut found, mut damaged) = (Vec::new(), Vec::new());
+        {
+            let mut turn_of = self.db.prepare_cached(
+                "SELECT number FROM waiting WHERE route = ? AND turn = ? ORDER BY number LIMIT ?",
+            )?;
+            for turn in 0..TURNS {
+                let is_evidence = turn >= TURN_OF_THUMBNAILS;
+                if found.len() >= limit || is_evidence && !(evidence && found.is_empty()) {
+                    break;
+                }
+                let wanted = if is_evidence { 1 } else { limit };
+                let reach = (wanted + skip.len()).min(i64::MAX as usize) as i64;
+                let mut rows = turn_of.query([id, turn, reach])?;
+                while let Some(row) = rows.next()? {
+                    let number = row.get::<_, i64>(0)?;
+                    let row =
+                        if is_evidence { Row::Evidence(number as u64) } else { Row::Alert(number as u64) };
+                    if found.len() >= wanted || skip.contains(&row) {
+                        continue;
+                    }
+                    match self.load(site, row)? {
+                        Some((topic, payload)) => {
+                            found.push(Waiting { row, topic, payload, arrived: None });
+                        }
+                        None => damaged.push(row),
+                    }
                 }
             }
         }
-        if !found.is_empty() || !evidence {
-            return Ok(found);
+        if !damaged.is_empty() {
+            self.give_up(&damaged)?;
         }
-        let mut pictures = self.db.prepare_cached(
-            "SELECT sequence FROM evidence WHERE parked IS NULL AND rank = ? ORDER BY sequence LIMIT ?",
-        )?;
-        for rank in ranks_from_the_worst() {
-            let mut rows = pictures.query(params![rank, skip.len() as i64 + 1])?;
-            while let Some(row) = rows.next()? {
-                let sequence = row.get::<_, i64>(0)?;
-                let row = Row::Evidence(sequence as u64);
-                if !skip.contains(&row) {
-                    let sql = "SELECT alert, jpeg FROM evidence WHERE sequence = ?";
-                    let read = |row: &rusqlite::Row<'_>| Ok((row.get::<_, String>(0)?, row.get(1)?));
-                    let (alert, payload) = self.db.query_row(sql, [sequence], read)?;
-                    let topic = site.evidence(alert.parse().unwrap_or(Uuid::nil()));
-                    return Ok(vec![Waiting { row, topic, payload, arrived: None }]);
-                }
+        Ok(found)
+    }
+
+    /// Topic and payload of a row, if it is what was once written.
+    fn load(&self, site: &Site, row: Row) -> Result<Option<(String, Vec<u8>)>, rusqlite::Error> {
+        let (sql, number) = match row {
+            Row::Alert(number) => ("SELECT level, json, crc FROM message WHERE sequence = ?", number),
+            Row::Evidence(number) => {
+                ("SELECT alert, jpeg, crc, small FROM evidence WHERE number = ?", number)
             }
+        };
+        let mut statement = self.db.prepare_cached(sql)?;
+        let read = |found: &rusqlite::Row<'_>| {
+            let name: String = found.get(0)?;
+            let payload = found.get_ref(1)?.as_bytes().map_err(conversion)?.to_vec();
+            let topic = match row {
+                Row::Alert(_) => format!("{site}/alert/{name}"),
+                Row::Evidence(_) => {
+                    let id = name.parse().unwrap_or(Uuid::nil());
+                    if found.get(3)? { site.thumbnail(id) } else { site.evidence(id) }
+                }
+            };
+            Ok((found.get::<_, i64>(2)? == checksum(&payload)).then_some((topic, payload)))
+        };
+        Ok(statement.query_row([number as i64], read).optional()?.flatten())
+    }
+
+    /// Rows that the disk has changed: nobody could make anything of them.
+    fn give_up(&mut self, damaged: &[Row]) -> Result<(), StoreError> {
+        tracing::error!(?damaged, "the disk has changed what was stored: given up, and counted as evicted");
+        let tx = self.db.unchecked_transaction()?; // of one connection: there is no other of ours inside it
+        let mut work = self.work(&tx);
+        for row in damaged {
+            work.evict(*row)?;
         }
-        Ok(Vec::new())
+        let meta = work.meta;
+        meta.write(&tx)?;
+        tx.commit()?;
+        self.meta = meta;
+        Ok(())
     }
 
     #[cfg(test)]
@@ -344,44 +463,8 @@ impl Store {
     }
 }
 
-impl Meta {
-    /// Reads every page of both tables but the pictures' own: a damaged one is found now and not in the night.
-    fn read(db: &Connection) -> Result<Self, rusqlite::Error> {
-        let mut meta = db.query_row(
-            "SELECT sequence, ran, evicted_evidence, evicted_alerts FROM meta WHERE only = 1",
-            [],
-            |row| {
-                let number = |column| row.get::<_, i64>(column).map(|n| n as u64);
-                let waiting = OutboxHealth {
-                    evicted_evidence: number(2)?,
-                    evicted_alerts: number(3)?,
-                    ..OutboxHealth::default()
-                };
-                Ok(Self { sequence: number(0)?, ran: number(1)?, waiting })
-            },
-        )?;
-        for (sql, alerts) in [
-            (
-                "SELECT count(*), count(parked), coalesce(sum(length(json)), 0), coalesce(max(sequence), 0) FROM alert",
-                true,
-            ),
-            ("SELECT count(*), count(parked), coalesce(sum(length(jpeg)), 0), 0 FROM evidence", false),
-        ] {
-            let [count, parked, bytes, last] = db.query_row(sql, [], |row| {
-                let number = |column| row.get::<_, i64>(column).map(|n| n as u64);
-                Ok([number(0)?, number(1)?, number(2)?, number(3)?])
-            })?;
-            let waiting = &mut meta.waiting;
-            waiting.bytes += bytes;
-            if alerts {
-                (waiting.alerts, waiting.parked) = (count - parked, parked);
-                meta.sequence = meta.sequence.max(last);
-            } else {
-                waiting.evidence = count;
-            }
-        }
-        Ok(meta)
-    }
+fn checksum(bytes: &[u8]) -> i64 {
+    i64::from(crc32fast::hash(bytes))
 }
 
 fn rank(severity: Severity) -> i64 {
@@ -390,10 +473,6 @@ fn rank(severity: Severity) -> i64 {
         Severity::Major => 1,
         Severity::Critical => 2,
     }
-}
-
-fn ranks_from_the_worst() -> impl Iterator<Item = i64> {
-    Severity::ALL.into_iter().rev().map(rank)
 }
 
 fn conversion(error: rusqlite::types::FromSqlError) -> rusqlite::Error {

@@ -1,0 +1,311 @@
+//! Open alerts, commands and routes: the store in its own time, without waiting for any.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use sharp_eyes_protocol::alert::{Alert, AlertEvent, AlertState, ClockTrust};
+use sharp_eyes_protocol::command::{
+    Answer, DismissReason, Dismissal, Done, OfAlert, PictureOf, Range, Refusal, Request, Resent,
+};
+use sharp_eyes_protocol::level::{Level, Severity};
+use tempfile::TempDir;
+
+use super::{alert, asked, options, pictures, site};
+use crate::outbox::inbox::Lost;
+use crate::outbox::store::{Batch, Committed, Store};
+use crate::outbox::{Asked, NewAlert, NewEvidence, OutboxOptions, Row};
+
+const MINUTE: u64 = 60_000;
+
+/// A store whose time the test turns.
+struct Box {
+    folder: TempDir,
+    options: OutboxOptions,
+    store: Option<Store>,
+    lived: u64,
+    wall: Timestamp,
+    trust: ClockTrust,
+}
+
+impl Box {
+    fn new(change: impl FnOnce(&mut OutboxOptions)) -> Self {
+        let folder = TempDir::new().unwrap();
+        let mut options = options(folder.path());
+        change(&mut options);
+        let store = Some(Store::open(&options).unwrap());
+        let wall = "2026-11-23T08:00:00Z".parse().unwrap();
+        Self { folder, options, store, lived: 0, wall, trust: ClockTrust::Unsynced }
+    }
+
+    fn store(&mut self) -> &mut Store {
+        self.store.as_mut().unwrap()
+    }
+
+    fn restart(&mut self) {
+        self.store = None;
+        self.store = Some(Store::open(&self.options).unwrap());
+        self.lived = self.store().lived();
+    }
+
+    fn commit(&mut self, alerts: &[NewAlert], evidence: &[NewEvidence], asked: &[Asked]) -> Committed {
+        self.commit_with(alerts, evidence, asked, &BTreeSet::new(), &[])
+    }
+
+    fn commit_with(
+        &mut self,
+        alerts: &[NewAlert],
+        evidence: &[NewEvidence],
+        asked: &[Asked],
+        acknowledged: &BTreeSet<(usize, Row)>,
+        parked: &[(usize, Row, String)],
+    ) -> Committed {
+        let (lived, wall, trust) = (self.lived, self.wall, self.trust);
+        let lost = Lost::default();
+        let batch = Batch { alerts, evidence, acknowledged, parked, asked, lost, lived, wall, trust };
+        let committed = self.store().commit(&site(), &batch).unwrap();
+        self.lived = self.store().lived();
+        committed
+    }
+
+    /// Lets time pass, to the next deadline and from there to the next, as the writer does.
+    fn pass(&mut self, time: u64) {
+        let end = self.lived + time;
+        while let Some(at) = self.store().next_climb().filter(|at| *at <= end) {
+            self.lived = self.lived.max(at);
+            self.commit(&[], &[], &[]);
+        }
+        self.lived = end;
+    }
+
+    fn raise(&mut self, severity: Severity) -> Alert {
+        self.commit(&[alert(severity)], &[], &[]);
+        let sequence = self.store().health().sequence;
+        self.messages().into_iter().find(|alert| alert.sequence == sequence).unwrap()
+    }
+
+    fn ask(&mut self, counter: u64, request: Request) -> Answer {
+        self.commit(&[], &[], &[asked("console-1", counter, request)]).answers.remove(0)
+    }
+
+    /// Whatever waits on the first route, by number.
+    fn messages(&mut self) -> Vec<Alert> {
+        self.waiting(0).iter().map(|(_, payload)| serde_json::from_slice(payload).unwrap()).collect()
+    }
+
+    fn waiting(&mut self, route: usize) -> Vec<(Row, Vec<u8>)> {
+        let found = self.store().next(&site(), route, &BTreeSet::new(), 10_000, false).unwrap();
+        let mut rows: Vec<_> = found.into_iter().map(|waiting| (waiting.row, waiting.payload)).collect();
+        rows.sort();
+        rows
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+fn story(messages: &[Alert]) -> Vec<(AlertEvent, Level, AlertState, Option<u32>)> {
+    messages.iter().map(|a| (a.event, a.data.level, a.data.state, a.data.respond_s)).collect()
+}
+
+#[test]
+fn an_alert_that_nobody_answers_climbs_to_the_top_and_is_repeated_there() {
+    let mut b = Box::new(|_| {});
+    let raised = b.raise(Severity::Minor);
+    b.pass(4 * 60 * MINUTE);
+    let messages = b.messages();
+    use AlertEvent::{Escalated, Raised};
+    use AlertState::Open;
+    assert_eq!(
+        story(&messages),
+        [
+            (Raised, Level::Village, Open, Some(1800)),
+            (Escalated, Level::Township, Open, Some(1800)),
+            (Escalated, Level::District, Open, Some(3600)),
+            (Escalated, Level::District, Open, Some(3600)), // after 2 h, again after 3 h, then after 5 h
+            (Escalated, Level::District, Open, Some(7200)),
+        ]
+    );
+    assert!(messages.iter().all(|message| message.id == raised.id && message.time == raised.time));
+    let numbers: Vec<u64> = messages.iter().map(|message| message.sequence).collect();
+    assert_eq!(numbers, [1, 2, 3, 4, 5]);
+    assert_eq!((b.store().health().open, b.store().health().escalated), (1, 2));
+}
+
+#[test]
+fn deadlines_survive_a_restart_with_and_without_a_trusted_clock() {
+    for (trusted, late) in [(false, true), (true, false)] {
+        let mut b = Box::new(|_| {});
+        b.trust = if trusted { ClockTrust::Synced } else { ClockTrust::Unsynced };
+        b.raise(Severity::Major); // ten minutes
+        b.pass(4 * MINUTE);
+        b.commit(&[], &[], &[]);
+        b.wall += Duration::from_secs(4 * 60);
+        b.restart();
+        b.wall += Duration::from_secs(5 * 60); // so long the power was away
+        b.commit(&[], &[], &[]);
+        b.pass(2 * MINUTE);
+        assert_eq!(b.messages().len(), if late { 1 } else { 2 }, "trusted: {trusted}");
+        b.pass(5 * MINUTE);
+        assert!(b.messages().len() >= 2);
+    }
+}
+
+#[test]
+fn a_clock_that_jumps_moves_no_deadline() {
+    for jump in ["1970-01-01T00:00:10Z", "2099-01-01T00:00:00Z"] {
+        let mut b = Box::new(|_| {});
+        b.raise(Severity::Major);
+        b.wall = jump.parse().unwrap();
+        b.pass(9 * MINUTE);
+        b.restart();
+        assert_eq!(b.messages().len(), 1, "{jump}");
+        b.pass(10 * MINUTE);
+        assert_eq!(b.messages().len(), 2, "{jump}");
+    }
+}
+
+#[test]
+fn whoever_acknowledges_stops_the_climb_and_whoever_resolves_ends_it() {
+    let mut b = Box::new(|_| {});
+    let id = b.raise(Severity::Major).id;
+    let of = |note: Option<&str>| OfAlert { alert: id, note: note.map(str::to_owned) };
+    let Answer::Done(Done::Alert(open)) = b.ask(1, Request::Acknowledge(of(None))) else { panic!() };
+    assert_eq!(open.state, AlertState::Acknowledged);
+    b.pass(60 * MINUTE);
+    assert_eq!(b.messages().len(), 2, "it climbs no more");
+    let Answer::Done(Done::Status(status)) = b.ask(2, Request::Status) else { panic!() };
+    assert_eq!((status.open.len(), status.open_total, status.sequence), (1, 1, 2));
+    let Answer::Done(_) = b.ask(3, Request::Acknowledge(of(Some("me too")))) else { panic!() };
+    assert_eq!(b.messages().len(), 2, "it was acknowledged already: nothing to tell");
+    let Answer::Done(Done::Alert(over)) = b.ask(4, Request::Resolve(of(None))) else { panic!() };
+    assert_eq!(over.state, AlertState::Resolved);
+    assert_eq!(b.messages().last().unwrap().event, AlertEvent::Ended);
+    let dismissal = Dismissal { alert: id, reason: DismissReason::Drill, note: None };
+    let Answer::Refused(refused) = b.ask(5, Request::Dismiss(dismissal)) else { panic!() };
+    assert_eq!(refused.code, Refusal::AlreadyEnded);
+    assert!(refused.message.contains("resolved"), "{}", refused.message);
+    let unknown = OfAlert { alert: uuid::Uuid::now_v7(), note: None };
+    let Answer::Refused(refused) = b.ask(6, Request::Resolve(unknown)) else { panic!() };
+    assert_eq!(refused.code, Refusal::UnknownAlert);
+    assert_eq!(b.store().health().open, 0);
+}
+
+#[test]
+fn a_command_is_executed_once_and_an_old_one_never() {
+    let mut b = Box::new(|_| {});
+    let id = b.raise(Severity::Major).id;
+    let resolve = Request::Resolve(OfAlert { alert: id, note: None });
+    let first = b.ask(7, resolve.clone());
+    for _ in 0..2 {
+        b.restart();
+        assert_eq!(b.ask(7, resolve.clone()), first, "redelivered: the same answer");
+    }
+    assert_eq!(b.messages().len(), 2, "and nothing happened");
+    let replayed = Asked { correlation: b"another".to_vec(), ..asked("console-1", 7, resolve) };
+    let Answer::Refused(refused) = b.commit(&[], &[], &[replayed]).answers.remove(0) else { panic!() };
+    assert_eq!((refused.code, refused.counter), (Refusal::Stale, Some(7)));
+    let other = b.commit(&[], &[], &[asked("console-2", 1, Request::Status)]).answers.remove(0);
+    assert!(matches!(other, Answer::Done(_)), "each console counts for itself");
+    let mut log = Vec::new();
+    crate::outbox::Outbox::audit(b.path(), |entry| {
+        log.push((entry.console, entry.by, entry.request.to_string()));
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(log.len(), 3, "one line for what was executed, refused, and asked by the other: {log:?}");
+    assert!(log[0].1 == "李伟" && log[0].2.contains("resolve"), "{log:?}");
+}
+
+#[test]
+fn the_audit_log_can_only_grow() {
+    let mut b = Box::new(|_| {});
+    b.ask(1, Request::Status);
+    for sql in ["UPDATE audit SET person = 'x'", "DELETE FROM audit"] {
+        let error = b.store().connection().execute(sql, []).unwrap_err();
+        assert!(error.to_string().contains("append-only"), "{error}");
+    }
+}
+
+#[test]
+fn what_was_delivered_is_sent_again_and_what_is_gone_is_named() {
+    let mut b = Box::new(|options| options.max_delivered = 5);
+    for _ in 0..10 {
+        b.raise(Severity::Minor);
+    }
+    let all: BTreeSet<(usize, Row)> = (1..=8).map(|n| (0, Row::Alert(n))).collect();
+    b.commit_with(&[], &[], &[], &all, &[(0, Row::Alert(9), "NotAuthorized".into())]);
+    assert_eq!(b.waiting(0).len(), 1, "only the tenth waits");
+    let Answer::Done(Done::Resend(resent)) = b.ask(1, Request::Resend(Range { from: 2, to: None })) else {
+        panic!()
+    };
+    assert_eq!(resent, Resent { messages: 7, missing: vec![(2, 3)], to: 10 });
+    let rows: Vec<Row> = b.waiting(0).into_iter().map(|(row, _)| row).collect();
+    assert_eq!(rows, (4..=10).map(Row::Alert).collect::<Vec<_>>(), "the refused one is tried again, too");
+    let Answer::Done(Done::Resend(resent)) = b.ask(2, Request::Resend(Range { from: 50, to: Some(60) }))
+    else {
+        panic!()
+    };
+    assert_eq!(resent, Resent { messages: 0, missing: vec![], to: 10 }, "no such number was given yet");
+}
+
+#[test]
+fn pictures_that_wait_for_a_request_are_sent_when_it_comes() {
+    let mut b = Box::new(|options| options.pictures_on_request = true);
+    let new = alert(Severity::Minor);
+    let id = new.id;
+    let evidence = pictures(&new, 3_000);
+    b.commit(&[new], &[evidence], &[]);
+    b.commit_with(&[], &[], &[], &BTreeSet::from([(0, Row::Alert(1)), (0, Row::Evidence(1))]), &[]);
+    let next = |b: &mut Box| b.store().next(&site(), 0, &BTreeSet::new(), 9, true).unwrap();
+    assert!(next(&mut b).is_empty(), "the small one is delivered, the large one waits");
+    assert!(matches!(b.ask(1, Request::Picture(PictureOf { alert: id })), Answer::Done(Done::Picture(_))));
+    let found = next(&mut b);
+    assert!(found[0].topic.ends_with(&format!("/evidence/{id}")) && found[0].payload.len() == 3_000);
+    b.commit_with(&[], &[], &[], &BTreeSet::from([(0, found[0].row)]), &[]);
+    let Answer::Refused(refused) = b.ask(2, Request::Picture(PictureOf { alert: id })) else { panic!() };
+    assert_eq!(refused.code, Refusal::NoPicture);
+    assert_eq!(b.store().health().evidence, 0);
+}
+
+#[test]
+fn each_route_has_a_cursor_of_its_own_and_a_removed_one_hands_over() {
+    let mut b = Box::new(|options| options.routes = vec!["township".into(), "district".into()]);
+    for _ in 0..4 {
+        b.raise(Severity::Major);
+    }
+    b.commit_with(&[], &[], &[], &BTreeSet::from([(0, Row::Alert(1)), (0, Row::Alert(2))]), &[]);
+    b.commit_with(&[], &[], &[], &BTreeSet::from([(1, Row::Alert(3)), (0, Row::Alert(3))]), &[]);
+    assert_eq!((b.waiting(0).len(), b.waiting(1).len()), (1, 3));
+    assert_eq!(b.store().health().alerts, 3);
+    b.options.routes = vec!["renamed".into(), "township".into()];
+    b.restart();
+    let rows = |b: &mut Box, route| b.waiting(route).into_iter().map(|(row, _)| row).collect::<Vec<_>>();
+    assert_eq!(
+        rows(&mut b, 0),
+        [Row::Alert(1), Row::Alert(2), Row::Alert(4)],
+        "what waited for the district"
+    );
+    assert_eq!(rows(&mut b, 1), [Row::Alert(4)]);
+    let both = |n| [(0, Row::Alert(n)), (1, Row::Alert(n))];
+    b.commit_with(&[], &[], &[], &both(1).into_iter().chain(both(2)).chain(both(4)).collect(), &[]);
+    assert_eq!((b.store().health().alerts, b.waiting(0).len(), b.waiting(1).len()), (0, 0, 0));
+}
+
+#[test]
+fn so_many_open_alerts_as_nobody_can_answer_are_repeated_slowly_and_given_up_in_the_end() {
+    let mut b = Box::new(|options| options.max_age = Duration::from_secs(30 * 86_400));
+    let storm: Vec<NewAlert> = (0..40).map(|_| alert(Severity::Critical)).collect();
+    b.commit(&storm, &[], &[]);
+    b.pass(4 * MINUTE); // all were to be answered after three
+    let repeated = b.messages().len() - 40;
+    assert!((5..=8).contains(&repeated), "one every ten seconds: {repeated}");
+    b.pass(31 * 24 * 60 * MINUTE);
+    b.commit(&[], &[], &[]);
+    while b.store().health().open > 0 {
+        b.commit(&[], &[], &[]);
+    }
+    assert_eq!(b.store().health().unanswered, 40);
+}
