@@ -64,7 +64,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
     };
     let outbox = {
         let clock = clock.clone();
-        let wall: crate::outbox::WallClock = Arc::new(move || (jiff::Timestamp::now(), clock.trust()));
+        let wall: crate::outbox::WallClock = Arc::new(move || clock.now());
         Outbox::start(outbox_options, config.site.clone(), wall)?
     };
     let (stats, stats_seen) =

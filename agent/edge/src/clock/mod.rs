@@ -95,6 +95,13 @@ impl Clock {
         self.boot.since(instant)
     }
 
+    /// What the wall clock shows, and how far it can be trusted: both of one moment, so that no time from before the time
+    /// service set the clock is called synced.
+    pub fn now(&self) -> (Timestamp, ClockTrust) {
+        let (_state, reading, trust) = self.look();
+        (reading.wall, trust)
+    }
+
     /// How far the wall clock can be trusted now. To be asked every few seconds: a step is what lies between two questions.
     pub fn trust(&self) -> ClockTrust {
         self.look().2
