@@ -251,6 +251,21 @@ async fn a_dead_agent_is_reported_by_its_will() {
 }
 
 #[tokio::test]
+async fn a_broker_that_stands_still_is_noticed_though_its_kernel_still_takes_bytes() {
+    let broker = Mosquitto::start("allow_anonymous true").await;
+    let agent = Agent::start(options(broker.port));
+    agent.until("reports", |stats| stats.health.acknowledged >= 3).await;
+    broker.freeze();
+    let start = Instant::now();
+    raise(&agent.outbox, Severity::Critical, None);
+    let stats = agent.until("end", |stats| !stats.health.connected).await;
+    eprintln!("noticed after {:?}", start.elapsed());
+    let reason = stats.health.reason.unwrap();
+    assert!(reason.contains("nothing heard for"), "{reason}");
+    assert_eq!(agent.outbox.stats().alerts, 1, "the alert waits");
+}
+
+#[tokio::test]
 async fn a_wrong_password_is_named_and_never_shown() {
     let broker = Mosquitto::start("password_file {folder}/passwords").await;
     let with = |password: &str| UplinkOptions {

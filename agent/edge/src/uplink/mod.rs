@@ -6,14 +6,19 @@
 //! - `session` is one connection: it asks the outbox for what waits, keeps the window, and takes the answers.
 //! - `in_flight` is that window as a plain value; `latency` is how long alerts take.
 //! - `broker` is the MQTT client, and the only file that names it; `tls` reads the certificates.
+//! - `patience` is how long the broker may be silent, as a plain value.
 //!
 //! Rules: a row leaves the outbox only when the broker acknowledged it with success. One that the broker refuses is
 //! parked with the reason, and holds up nothing. After any error the window is forgotten and sending starts again at the
 //! first row that waits. Reports are retained: only the newest matters, so there is one of a kind on its way at a time.
 
 mod broker;
+#[cfg(test)]
+#[path = "../../tests/broker/mod.rs"]
+mod harness;
 pub(crate) mod in_flight;
 mod latency;
+mod patience;
 mod session;
 mod tls;
 
@@ -54,7 +59,8 @@ pub struct UplinkOptions {
     pub credentials: Option<(String, Secret)>,
     /// Unique among the broker's clients: two of one name end each other's connections.
     pub client_id: String,
-    /// A silent link is given up after twice this time. At least 5 s.
+    /// Pings go out this often. The link is given up when nothing was heard for three times this time, or longer while
+    /// large messages are on their way; the broker is told to do the same. At least 5 s.
     pub keep_alive: Duration,
     /// Messages that may be unanswered at a time. A small one lets a new critical alert overtake a backlog.
     pub window: usize,
@@ -156,18 +162,23 @@ struct Uplink {
     barred: Barred,
 }
 
-/// Reports that the broker does not take as they are; cleared when they change.
+/// What the broker does not take as it is.
 #[derive(Debug, Default)]
 struct Barred {
+    /// Reports, until they change.
     health: bool,
     models: bool,
+    /// Why it ended the last connection over the subscription to commands. The next one does without: alerts come first.
+    commands: Option<String>,
 }
 
 impl Uplink {
     async fn connect(&mut self) -> Link {
         let will = self.status(BoxState::Offline);
+        let unreachable = self.barred.commands.take();
+        let topics = if unreachable.is_none() { vec![self.site.command()] } else { Vec::new() };
         let result = tokio::select! {
-            result = Broker::connect(&self.options, &self.clock, will) => result,
+            result = Broker::connect(&self.options, &self.clock, will, &topics) => result,
             () = self.shutdown.cancelled() => return Link::Ended,
         };
         match result {
@@ -177,6 +188,9 @@ impl Uplink {
                     stats.health.connected = true;
                     stats.health.reason = None;
                 });
+                if let Some(why) = unreachable {
+                    self.unreachable(why);
+                }
                 self.refusals.reset();
                 self.reports.health.mark_unchanged();
                 self.reports.models.mark_unchanged();
@@ -192,6 +206,12 @@ impl Uplink {
             () = tokio::time::sleep_until(until) => Link::Connecting,
             () = self.shutdown.cancelled() => Link::Ended,
         }
+    }
+
+    /// Alerts go out, but commands do not come in.
+    fn unreachable(&mut self, why: String) {
+        tracing::error!("no commands reach this box: {why}");
+        self.stats.send_modify(|stats| stats.health.reason = Some(why));
     }
 
     /// The connection ended: what was on its way is sent again, from the outbox.
@@ -210,8 +230,11 @@ impl Uplink {
 
     fn down(&mut self, failure: &Failure) -> Link {
         let broker = format!("broker {}:{}", self.options.host, self.options.port);
+        if let Failure::Subscription(why) = failure {
+            self.barred.commands = Some(why.clone());
+        }
         let (reason, wait) = match failure {
-            Failure::Lost(why) | Failure::Message(why) => {
+            Failure::Lost(why) | Failure::Message(why) | Failure::Subscription(why) => {
                 (format!("{broker}: {why}"), self.backoff.next(fastrand::f64()))
             }
             Failure::Refused(why) => (format!("{broker}: {why}"), self.refusals.next(fastrand::f64())),
@@ -239,5 +262,5 @@ impl Uplink {
 /// A retained report in JSON.
 fn report(topic: String, content: &impl serde::Serialize) -> Publication {
     let payload = serde_json::to_vec(content).expect("reports hold nothing that JSON cannot say");
-    Publication { topic, payload, content_type: "application/json", retain: true }
+    Publication { topic, payload, content_type: "application/json", retain: true, ..Publication::default() }
 }

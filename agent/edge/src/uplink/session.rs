@@ -27,8 +27,6 @@ pub(super) struct Session {
     asked: Option<Answer>,
     /// Something may wait that was not asked for yet.
     more: bool,
-    /// When the broker was last heard of.
-    heard: Instant,
 }
 
 /// What the session is about.
@@ -79,7 +77,6 @@ impl Session {
             due: Due { status: true, health: !barred.health, models: !barred.models },
             asked: None,
             more: true,
-            heard: Instant::now(),
         }
     }
 
@@ -101,15 +98,14 @@ impl Session {
         }
     }
 
-    fn deadline(&self, keep_alive: Duration) -> Instant {
-        // The client pings too, but waits for ever in a write that the other side does not take.
-        let silent = self.heard + keep_alive.max(Duration::from_secs(5)) * 2 + Duration::from_secs(5);
+    /// When something has taken too long, though the broker is not silent.
+    fn deadline(&self) -> Option<Instant> {
         let unanswered = self.in_flight.iter().next().map(|sent| sent.handed + ANSWER_TIMEOUT);
         let leaving = match self.phase {
             Phase::Serving => None,
             Phase::Draining { until } | Phase::Leaving { until } => Some(until),
         };
-        [Some(silent), unanswered, leaving].into_iter().flatten().min().unwrap_or(silent)
+        unanswered.into_iter().chain(leaving).min()
     }
 }
 
@@ -119,7 +115,7 @@ impl Uplink {
         let s = session.as_mut();
         loop {
             self.fill(s);
-            let deadline = s.deadline(self.options.keep_alive);
+            let deadline = s.deadline();
             tokio::select! {
                 event = s.broker.event() => match event {
                     Ok(BrokerEvent::SaidGoodbye) => return Link::Ended,
@@ -139,8 +135,11 @@ impl Uplink {
                 () = self.shutdown.cancelled(), if s.phase == Phase::Serving => {
                     s.phase = Phase::Draining { until: Instant::now() + GRACE };
                 }
-                () = tokio::time::sleep_until(deadline) => {
-                    let why = if s.phase == Phase::Serving { "silent" } else { "did not take the goodbye in time" };
+                () = tokio::time::sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+                    let why = match s.phase {
+                        Phase::Serving => "did not answer a message in time",
+                        Phase::Draining { .. } | Phase::Leaving { .. } => "did not take the goodbye in time",
+                    };
                     return self.lost(s, &Failure::Lost(format!("{why}: connection given up")));
                 }
             }
@@ -206,7 +205,7 @@ impl Uplink {
                 Row::Alert(_) => "application/cloudevents+json",
                 Row::Evidence(_) => "image/jpeg",
             };
-            let publication = Publication { topic, payload, content_type, retain: false };
+            let publication = Publication { topic, payload, content_type, ..Publication::default() };
             self.send(s, What::Row(row), publication, arrived.map(Instant::from_std));
         }
     }
@@ -228,7 +227,6 @@ impl Uplink {
                 }
             }
             BrokerEvent::Answered(id, answer) => {
-                s.heard = Instant::now();
                 self.backoff.reset();
                 let Some(sent) = s.in_flight.acknowledged(id) else { return };
                 self.suspects.retain(|suspect| *suspect != sent.what);
@@ -248,7 +246,12 @@ impl Uplink {
                     self.after_status(s);
                 }
             }
-            BrokerEvent::Heard => s.heard = Instant::now(),
+            BrokerEvent::Subscribed(Ok(())) => tracing::debug!("commands reach this box"),
+            BrokerEvent::Subscribed(Err(why)) => self.unreachable(why),
+            BrokerEvent::Message(message) => {
+                tracing::warn!(topic = message.topic, "nothing executes commands yet");
+                s.broker.acknowledge(&message);
+            }
             BrokerEvent::SaidGoodbye => {}
         }
     }

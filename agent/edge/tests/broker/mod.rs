@@ -1,12 +1,14 @@
 //! A real mosquitto on a free port, a subscriber, a gate between agent and broker, and certificates.
 
+#![allow(dead_code)] // the tests of the uplink, of its client and of TLS each use a part
+
 use std::fs;
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::TcpStream;
 use tokio::process::ChildStdout;
 use tokio::sync::watch;
@@ -76,6 +78,21 @@ impl Mosquitto {
             .unwrap_or_else(|_| panic!("mosquitto does not start: {}", log()));
     }
 
+    /// The process stands still; its kernel still takes bytes.
+    pub(crate) fn freeze(&self) {
+        let process = self.process.as_ref().expect("it runs");
+        run("kill", &["-STOP", &process.id().to_string()]);
+    }
+
+    /// Publishes as a console does, with QoS 1, and returns when the broker has it. `more` are arguments of `mosquitto_pub`.
+    pub(crate) fn publish(&self, topic: &str, payload: &str, more: &[&str]) {
+        let port = self.port.to_string();
+        let mut arguments =
+            vec!["-h", "localhost", "-p", &port, "-V", "5", "-q", "1", "-t", topic, "-m", payload];
+        arguments.extend(more);
+        run("mosquitto_pub", &arguments);
+    }
+
     /// As with `kill -9`.
     pub(crate) fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
@@ -100,6 +117,9 @@ pub(crate) struct Received {
     pub(crate) topic: String,
     pub(crate) retained: bool,
     pub(crate) content_type: String,
+    /// What is left of the time that the broker may keep it.
+    pub(crate) expiry_s: Option<u32>,
+    pub(crate) correlation: String,
     pub(crate) payload: Vec<u8>,
 }
 
@@ -124,7 +144,7 @@ impl Subscriber {
         let mut process = tokio::process::Command::new("stdbuf")
             .args(["-oL", "mosquitto_sub"]) // line by line into a pipe too
             .args(["-h", "localhost", "-p", &port.to_string(), "-V", "5", "-q", "0", "-t", "#", "-d"])
-            .args(["-F", "message|%t|%r|%C|%x"])
+            .args(["-F", "message|%t|%r|%C|%E|%D|%x"])
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .kill_on_drop(true)
@@ -146,16 +166,20 @@ impl Subscriber {
 
     fn take(&mut self, line: &str) {
         let mut parts = line.strip_prefix("message|").into_iter().flat_map(|line| line.split('|'));
-        let (Some(topic), Some(retained), Some(content_type), Some(hex)) =
-            (parts.next(), parts.next(), parts.next(), parts.next())
-        else {
+        let mut next = || parts.next();
+        let (Some(topic), Some(retained), Some(content_type)) = (next(), next(), next()) else {
             return; // a debug line
+        };
+        let (Some(expiry), Some(correlation), Some(hex)) = (next(), next(), next()) else {
+            panic!("{line}");
         };
         let byte = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
         self.all.push(Received {
             topic: topic.into(),
             retained: retained == "1",
             content_type: content_type.into(),
+            expiry_s: expiry.parse().ok(),
+            correlation: correlation.into(),
             payload: (0..hex.len() / 2).map(|n| byte(2 * n)).collect(),
         });
     }
@@ -180,6 +204,31 @@ impl Subscriber {
         }
         &self.all
     }
+}
+
+/// A slow link to the broker: so many bytes a second from the agent, any number back. Returns its port.
+pub(crate) async fn slow_link(to: u16, bytes_per_second: usize) -> u16 {
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((agent, _)) = listener.accept().await {
+            let broker = TcpStream::connect(("localhost", to)).await.unwrap();
+            let ((mut from_agent, mut to_agent), (mut from_broker, mut to_broker)) =
+                (agent.into_split(), broker.into_split());
+            tokio::spawn(async move { tokio::io::copy(&mut from_broker, &mut to_agent).await });
+            tokio::spawn(async move {
+                let mut bytes = vec![0; bytes_per_second / 20];
+                let mut tick = tokio::time::interval(Duration::from_millis(50));
+                while let Ok(count @ 1..) = from_agent.read(&mut bytes).await {
+                    tick.tick().await;
+                    if to_broker.write_all(&bytes[..count]).await.is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+    });
+    port
 }
 
 /// A door before the broker, shut at first: the agent meets it only when the subscriber is there to see all.

@@ -3,12 +3,7 @@ use std::fs;
 use rustls::{ClientConnection, ServerConfig, ServerConnection};
 
 use super::*;
-
-#[allow(dead_code)] // the tests of the whole uplink use the rest
-#[path = "../../../tests/broker/mod.rs"]
-mod harness;
-
-use harness::Certificates;
+use crate::uplink::harness::Certificates;
 
 const DAY: jiff::SignedDuration = jiff::SignedDuration::from_hours(24);
 
