@@ -1,7 +1,7 @@
 //! What is on its way to the broker, as a plain value.
 //!
 //! The client gives out packet ids itself: 1, 2, ... up to its limit, then 1 again, in the order in which messages were
-//! handed to it. It stalls, and may stay so over reconnections, when it comes to an id whose message is not yet
+//! handed to it; the subscription before the first message takes one. It stalls, and may stay so over reconnections, when it comes to an id whose message is not yet
 //! acknowledged (its issue 1056). So the window counts from the *oldest* unacknowledged message, not how many there are: with
 //! a window no larger than the client's limit no id can come up twice, in whatever order the broker acknowledges.
 
@@ -96,11 +96,12 @@ mod tests {
         /// Against a client that gives ids as ours does and a broker that answers in any order.
         #[test]
         fn no_id_comes_up_twice_and_every_message_is_answered_once(
-            window in 1_usize..20, spare in 0_u16..5, steps in proptest::collection::vec(any::<u8>(), 1..400),
+            window in 1_usize..20, spare in prop_oneof![0_u16..5, Just(u16::MAX - 20)], before in any::<u16>(),
+            steps in proptest::collection::vec(any::<u8>(), 1..400),
         ) {
             let limit = window as u16 + spare;
             let mut flight = InFlight::new(window);
-            let (mut next, mut last_id) = (0_u32, 0);
+            let (mut next, mut last_id) = (0_u32, before % limit);
             let (mut queued, mut out) = (VecDeque::new(), Vec::<(u16, u32)>::new());
             let mut answered = Vec::new();
             for step in steps {

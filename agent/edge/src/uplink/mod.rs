@@ -6,13 +6,15 @@
 //! - `session` is one connection: it asks the outbox for what waits, keeps the window, and takes the answers.
 //! - `in_flight` is that window as a plain value; `latency` is how long alerts take.
 //! - `broker` is the MQTT client, and the only file that names it; `tls` reads the certificates.
-//! - `patience` is how long the broker may be silent, as a plain value.
+//! - `patience` is how long the broker may be silent, and `budget` what pictures may take of the link, as plain values.
 //!
 //! Rules: a row leaves the outbox only when the broker acknowledged it with success. One that the broker refuses is
 //! parked with the reason, and holds up nothing. After any error the window is forgotten and sending starts again at the
 //! first row that waits. Reports are retained: only the newest matters, so there is one of a kind on its way at a time.
 
 mod broker;
+#[allow(dead_code)] // the session does not spend it yet
+mod budget;
 #[cfg(test)]
 #[path = "../../tests/broker/mod.rs"]
 mod harness;

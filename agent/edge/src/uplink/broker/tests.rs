@@ -122,6 +122,18 @@ async fn a_broker_that_floods_is_left() {
     assert_eq!(end, Err(Failure::Lost("the broker sends more messages than it may".into())));
 }
 
+/// The subscription takes the only packet id that there is, and gives it back.
+#[tokio::test]
+async fn a_broker_that_takes_one_message_at_a_time_gets_one_after_the_other() {
+    let mosquitto = Mosquitto::start("allow_anonymous true\nmax_inflight_messages 1").await;
+    let mut broker = connect(mosquitto.port).await.unwrap();
+    assert_eq!(broker.window, 1);
+    for n in 1..=5 {
+        mosquitto.publish(COMMANDS, &n.to_string(), &[]);
+        assert_eq!(messages_so_far(&mut broker).await, [n.to_string()]);
+    }
+}
+
 #[tokio::test]
 async fn a_message_that_is_too_large_never_reaches_the_box() {
     let mosquitto = Mosquitto::start("allow_anonymous true").await;
