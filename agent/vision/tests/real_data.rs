@@ -6,10 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use sharp_eyes_protocol::class::ObjectClass;
-use sharp_eyes_vision::evidence::{self, EVIDENCE_MAX_BYTES};
 use sharp_eyes_vision::{
-    Colour, Detection, Detector, DetectorOptions, FrameView, Moment, PixelFormat, Plane, Runtime, Scene,
-    SceneOptions,
+    Colour, Detection, Detector, DetectorOptions, EVIDENCE_MAX_BYTES, FrameView, Moment, PixelFormat, Plane,
+    Redacted, Runtime, Scene, SceneOptions, THUMBNAIL_MAX_BYTES,
 };
 
 const COCO: &str = "person bicycle car motorcycle airplane bus train truck boat traffic_light fire_hydrant stop_sign \
@@ -101,11 +100,16 @@ fn people_on_the_pavement(detector: &mut Detector) -> Option<usize> {
     let now = Moment { monotonic: std::time::Duration::ZERO, wall: jiff::Timestamp::UNIX_EPOCH };
     let incidents = Scene::new(options).observe(now, &detections);
     for incident in incidents.iter().take(1) {
-        let jpeg = evidence::picture(&frame, &[], &detections, incident, "intrusion street person").unwrap();
-        assert!(jpeg.len() <= EVIDENCE_MAX_BYTES);
-        if let Some(folder) = std::env::var_os("EVIDENCE_OUT") {
-            let name = format!("{}.jpg", detector.model().name);
-            std::fs::write(Path::new(&folder).join(name), jpeg).unwrap(); // to be looked at
+        let redacted = Redacted::of(&frame, &[], &detections, Some(incident), "intrusion street person");
+        for (name, jpeg, limit) in [
+            ("picture", redacted.picture(EVIDENCE_MAX_BYTES).unwrap(), EVIDENCE_MAX_BYTES),
+            ("thumbnail", redacted.thumbnail().unwrap(), THUMBNAIL_MAX_BYTES),
+        ] {
+            assert!(jpeg.len() <= limit, "{name}: {} bytes", jpeg.len());
+            if let Some(folder) = std::env::var_os("EVIDENCE_OUT") {
+                let name = format!("{}-{name}.jpg", detector.model().name);
+                std::fs::write(Path::new(&folder).join(name), jpeg).unwrap(); // to be looked at
+            }
         }
     }
     Some(people.len())

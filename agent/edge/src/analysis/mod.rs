@@ -10,8 +10,8 @@ use jiff::tz::TimeZone;
 use sharp_eyes_protocol::alert::{AlertData, AlertState, ModelName, Subject, grid_cell, seconds};
 use sharp_eyes_protocol::report::{ActiveModel, Models};
 use sharp_eyes_vision::{
-    DetectError, Detection, Detector, DetectorOptions, FrameView, Incident, IntrusionRule, Moment, Polygon,
-    Runtime, Scene, SceneOptions, Thresholds, evidence,
+    DetectError, Detection, Detector, DetectorOptions, EVIDENCE_MAX_BYTES, FrameView, Incident,
+    IntrusionRule, Moment, Polygon, Redacted, Runtime, Scene, SceneOptions, Thresholds,
 };
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -244,7 +244,8 @@ fn evidence_of(
     card: &CameraCard,
 ) -> Option<Vec<u8>> {
     let label = format!("{} {} {:.2}", incident.zone, incident.class, incident.confidence);
-    let picture = evidence::picture(planes, &view.masks, detections, incident, &label);
+    let redacted = Redacted::of(planes, &view.masks, detections, Some(incident), &label);
+    let picture = redacted.picture(EVIDENCE_MAX_BYTES);
     picture.inspect_err(|error| tracing::warn!(camera = %card.name, "alert without picture: {error}")).ok()
 }
 

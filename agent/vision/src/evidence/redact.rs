@@ -1,0 +1,199 @@
+//! The privacy boundary: the one way from a camera's pixels to a JPEG.
+
+use fast_image_resize::images::{Image, ImageRef};
+use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
+use sharp_eyes_protocol::class::ObjectClass;
+
+use super::EvidenceError;
+use super::pixels::{BLACK, Pixels, Region};
+use crate::detection::Detection;
+use crate::frame::FrameView;
+use crate::geometry::{Polygon, Rect};
+use crate::mask::{self, Span};
+use crate::rules::Incident;
+use crate::yuv::Scaler;
+
+/// Long side in pixels of the picture that everything else is made from.
+const LONG_SIDE: u32 = 1280;
+
+/// A head region becomes at most this many blocks on a side. A face is a third of the region's width: one block or
+/// two, out of which no face can be restored.
+const BLOCKS: usize = 4;
+
+/// Least side of a block in pixels, for heads that are only a few blocks of that size themselves.
+const BLOCK_MIN: usize = 6;
+
+/// A frame after its redaction: what masks cover is black, and the head of everybody who was detected, however
+/// faintly, is pixelated.
+///
+/// [`Redacted::of`] is the only way to make one out of a frame, and nothing else can be encoded. It owns its pixels,
+/// so that they may be encoded later and on another thread.
+pub struct Redacted {
+    pixels: Pixels,
+    /// What the incident is about, in 0..1 of the picture; it may reach beyond it.
+    bounds: Option<Rect>,
+    label: String,
+}
+
+impl Redacted {
+    /// Redacts a frame, of which at most 1280 pixels on the long side remain.
+    ///
+    /// `detections` are all of the frame, faint ones too: the head region of every person among them is pixelated,
+    /// that of the incident also, and what `masks` cover is black. Without an incident it is a snapshot. The label
+    /// is drawn in ASCII; other characters become `?`; an empty one is not drawn.
+    pub fn of(
+        frame: &FrameView<'_>,
+        masks: &[Polygon],
+        detections: &[Detection],
+        incident: Option<&Incident>,
+        label: &str,
+    ) -> Self {
+        let (width, height) = shrunk((frame.width(), frame.height()), LONG_SIDE);
+        let mut pixels = converted(frame, width, height);
+        let seen = detections.iter().map(|detection| (detection.class, detection.bounds));
+        let heads: Vec<Rect> = seen
+            .chain(incident.map(|incident| (incident.class, incident.bounds)))
+            .filter(|(class, _)| has_head(*class))
+            .map(|(_, bounds)| bounds)
+            .collect();
+        // Masks go on before the heads, so that no block takes its colour from below a mask, and again after them,
+        // so that none spreads into one.
+        let masks = mask::spans(masks, width, height);
+        black_out(&mut pixels, &masks);
+        for &person in &heads {
+            let head = head_region(&pixels, person);
+            pixelate(&mut pixels, head);
+        }
+        black_out(&mut pixels, &masks);
+        Self { pixels, bounds: incident.map(|incident| incident.bounds), label: label.to_owned() }
+    }
+
+    /// Where the incident is, unless it is a snapshot.
+    pub(super) fn bounds(&self) -> Option<Rect> {
+        self.bounds
+    }
+
+    /// All of its pixels.
+    pub(super) fn whole(&self) -> Region {
+        self.pixels.whole()
+    }
+
+    /// A part of it, with its long side at most `long_side`; never larger than it is.
+    pub(super) fn section(&self, part: Region, long_side: u32) -> Self {
+        let (columns, rows) = (part.width() as u32, part.height() as u32);
+        let (width, height) = shrunk((columns, rows), long_side);
+        let cut = if part == self.whole() { None } else { Some(self.pixels.cut(part)) };
+        let pixels = if (width, height) == (columns, rows) {
+            cut.unwrap_or_else(|| self.pixels.clone())
+        } else {
+            resized(cut.as_ref().unwrap_or(&self.pixels), width, height)
+        };
+        let (across, down) = (
+            self.pixels.width as f32 / part.width() as f32,
+            self.pixels.height as f32 / part.height() as f32,
+        );
+        let bounds = self.bounds.map(|bounds| Rect {
+            left: bounds.left * across - part.left as f32 / part.width() as f32,
+            top: bounds.top * down - part.top as f32 / part.height() as f32,
+            width: bounds.width * across,
+            height: bounds.height * down,
+        });
+        Self { pixels, bounds, label: self.label.clone() }
+    }
+
+    /// Draws the incident's box and, if wanted, the label.
+    pub(super) fn annotated(mut self, with_label: bool) -> Self {
+        let region = self.bounds.map(|bounds| self.pixels.outline(bounds));
+        if with_label {
+            self.pixels.label(&self.label, region);
+        }
+        self
+    }
+
+    /// Encodes it with half the colour resolution, which is what the camera sent: a tenth to a quarter smaller.
+    ///
+    /// Huffman tables of its own would save as much again, but with them the encoder writes a scan for each
+    /// component, which is legal and yet drawn in wrong colours by a decoder in wide use (zune-jpeg 0.5.15).
+    pub(super) fn jpeg(&self, quality: u8) -> Result<Vec<u8>, EvidenceError> {
+        let mut jpeg = Vec::new();
+        let mut encoder = Encoder::new(&mut jpeg, quality);
+        encoder.set_sampling_factor(SamplingFactor::R_4_2_0);
+        let Pixels { width, height, rgb } = &self.pixels;
+        encoder
+            .encode(rgb, *width as u16, *height as u16, ColorType::Rgb) // at most LONG_SIDE each
+            .map_err(|source| EvidenceError::Encode { width: *width, height: *height, source })?;
+        Ok(jpeg)
+    }
+}
+
+/// The size of a picture whose long side is at most `long_side`; never larger than it is.
+fn shrunk((width, height): (u32, u32), long_side: u32) -> (u32, u32) {
+    let longer = width.max(height);
+    if longer <= long_side {
+        return (width, height);
+    }
+    let side = |side: u32| ((u64::from(side) * u64::from(long_side) / u64::from(longer)) as u32).max(1);
+    (side(width), side(height))
+}
+
+fn converted(frame: &FrameView<'_>, width: u32, height: u32) -> Pixels {
+    let mut scaler = Scaler::default();
+    let planes = scaler.scale(frame, width, height);
+    let mut rgb = vec![0; planes.y.len() * 3];
+    let yuv = planes.y.iter().zip(planes.u).zip(planes.v);
+    for (pixel, ((&y, &u), &v)) in rgb.chunks_exact_mut(3).zip(yuv) {
+        // Not `round`, which is a call of the C library on processors without an instruction for it.
+        pixel.copy_from_slice(&planes.matrix.rgb(y, u, v).map(|channel| (channel + 0.5) as u8));
+    }
+    Pixels { width: width as usize, height: height as usize, rgb }
+}
+
+fn resized(source: &Pixels, width: u32, height: u32) -> Pixels {
+    const CHECKED: &str = "the pixels of a picture fill it, and no side is 0";
+    let (columns, rows) = (source.width as u32, source.height as u32);
+    let from = ImageRef::new(columns, rows, &source.rgb, PixelType::U8x3).expect(CHECKED);
+    let mut to = Image::new(width, height, PixelType::U8x3);
+    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
+    Resizer::new().resize(&from, &mut to, &options).expect(CHECKED);
+    Pixels { width: width as usize, height: height as usize, rgb: to.into_vec() }
+}
+
+/// Boxes that show somebody's head: of people, and of two-wheelers, because the boxes of many data sets, and so of
+/// models trained on them, include the rider.
+fn has_head(class: ObjectClass) -> bool {
+    matches!(class, ObjectClass::Person | ObjectClass::Bicycle | ObjectClass::Motorcycle)
+}
+
+fn black_out(pixels: &mut Pixels, masks: &[Span]) {
+    for span in masks {
+        pixels.fill(Region { left: span.from, top: span.row, right: span.to, bottom: span.row + 1 }, BLACK);
+    }
+}
+
+/// Where the head of a person is. Of a standing person it is the top 30 % of the box; of one who sits, lies or is
+/// cut off by the picture's edge, a larger part: three quarters of the box's width covers both. It is widened,
+/// because boxes cut off hair and ears.
+fn head_region(pixels: &Pixels, person: Rect) -> Region {
+    let (columns, rows) = (pixels.width as f32, pixels.height as f32);
+    let (width, height) = (person.width * columns, person.height * rows);
+    let tall = (0.3 * height).max((0.75 * width).min(height));
+    let (left, top) = (person.left * columns, person.top * rows);
+    pixels.region(left - 0.15 * width, top - 0.15 * tall, left + 1.15 * width, top + tall)
+}
+
+fn pixelate(pixels: &mut Pixels, region: Region) {
+    let block = |side: usize| side.div_ceil(BLOCKS).max(BLOCK_MIN);
+    let (across, down) = (block(region.width()), block(region.height()));
+    for top in (region.top..region.bottom).step_by(down) {
+        for left in (region.left..region.right).step_by(across) {
+            let block = Region {
+                left,
+                top,
+                right: (left + across).min(region.right),
+                bottom: (top + down).min(region.bottom),
+            };
+            pixels.fill(block, pixels.mean(block));
+        }
+    }
+}
