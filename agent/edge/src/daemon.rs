@@ -6,21 +6,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sharp_eyes_protocol::report::{CameraState, Models};
+use sharp_eyes_protocol::topic::Site;
 use tokio::sync::watch;
 use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::analysis::{Analysis, Slots, View};
+use crate::analysis::{Analysis, Slots, Snapshots, View};
 use crate::board::Board;
 use crate::camera::{self, Frame, FrameSink, InitError};
 use crate::clock::Clock;
+use crate::commands::Commands;
 use crate::config::{BrokerConfig, CameraConfig, Config};
 use crate::health::Examiner;
 use crate::metrics::{self, ListenError};
 use crate::outbox::{Outbox, OutboxError, OutboxOptions};
 use crate::secret::{Secret, SecretError};
 use crate::systemd;
-use crate::uplink::{self, Reports, TlsOptions, UplinkOptions, UplinkStats};
+use crate::uplink::{self, Delivery, Reports, TlsOptions, UplinkOptions, UplinkStats};
 
 /// How long each part may take to finish what it has begun.
 const GRACE: Duration = Duration::from_secs(5);
@@ -52,47 +54,60 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
     let slots = Arc::new(Slots::new(config.cameras.len()));
 
     // The far end of the data first, so that every part finds the next one ready.
-    let uplink_options = uplink_options(&config)?;
+    let routes = routes(&config)?;
     let outbox_options = OutboxOptions {
         folder: config.state.folder.clone(),
         max_bytes: config.state.max_size,
         max_age: config.state.max_age,
-        max_delivered: 10_000,
-        routes: vec!["*".to_owned()],
-        pictures_on_request: false,
-        escalation: crate::escalation::Escalation::default(),
+        max_delivered: config.state.keep_delivered,
+        routes: routes.iter().map(|(name, _)| name.clone()).collect(),
+        pictures_on_request: config.delivery.pictures_on_request,
+        escalation: config.escalation.clone(),
     };
     let outbox = {
         let clock = clock.clone();
         let wall: crate::outbox::WallClock = Arc::new(move || clock.now());
         Outbox::start(outbox_options, config.site.clone(), wall)?
     };
-    let (stats, stats_seen) =
-        watch::channel(UplinkStats::new(sharp_eyes_protocol::topic::Name::new("broker").expect("a name")));
+    let snapshots = Arc::new(Snapshots::new(board.cameras.iter().map(|card| card.name.clone()).collect()));
+    let commands = Arc::new(Commands::new(config.site.clone(), outbox.clone(), snapshots.clone()));
+    let stats: Vec<_> =
+        routes.iter().map(|(_, brokers)| watch::channel(UplinkStats::new(brokers[0].name.clone()))).collect();
     let (models, models_seen) = watch::channel(Models { active: None, last_refusal: None });
     let examiner = Arc::new(Examiner {
         board: board.clone(),
         clock: clock.clone(),
         outbox: outbox.clone(),
-        uplink: stats_seen,
+        uplinks: stats.iter().map(|(_, seen)| seen.clone()).collect(),
+        commands: commands.clone(),
     });
     let (health, health_seen) = watch::channel(examiner.health());
     if let Some(listen) = config.metrics {
         tokio::spawn(metrics::serve(listen, examiner.clone()).await?);
     }
-    let reports = Reports { health: health_seen, models: models_seen };
     let uplink_stop = CancellationToken::new();
-    let uplink = tokio::spawn(uplink::run(
-        uplink_options,
-        clock.clone(),
-        config.site.clone(),
-        outbox.clone(),
-        reports,
-        stats,
-        uplink_stop.clone(),
-    ));
+    let mut uplinks = JoinSet::new();
+    for (route, ((_, brokers), (stats, _))) in routes.into_iter().zip(stats).enumerate() {
+        let delivery = Delivery {
+            route,
+            evidence_rate: config.delivery.evidence_rate,
+            evidence_expiry: config.delivery.evidence_expiry,
+        };
+        let reports = Reports { health: health_seen.clone(), models: models_seen.clone() };
+        uplinks.spawn(uplink::run(
+            brokers,
+            delivery,
+            commands.clone(),
+            clock.clone(),
+            config.site.clone(),
+            outbox.clone(),
+            reports,
+            stats,
+            uplink_stop.clone(),
+        ));
+    }
     let reporter = tokio::spawn(async move { examiner.report(&health).await });
-    let analysis = start_analysis(&config, &slots, &board, &clock, &outbox, models)?;
+    let analysis = start_analysis(&config, &slots, &board, &clock, &outbox, models, snapshots)?;
     let cameras = tokio::spawn(run_cameras(config.cameras, slots.clone(), board.clone(), shutdown.clone()));
     systemd::ready();
     let watchdog = tokio::spawn(systemd::watchdog(board.clone()));
@@ -108,7 +123,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
     reporter.abort();
     finish("the clock", timekeeper).await;
     uplink_stop.cancel();
-    finish("the uplink", uplink).await;
+    finish("the uplinks", tokio::spawn(async move { uplinks.join_all().await })).await;
     let lost = outbox.close(GRACE).await;
     if lost > 0 {
         tracing::error!(lost, "alerts that the disk never took are lost");
@@ -127,16 +142,25 @@ async fn finish<T>(part: &str, task: tokio::task::JoinHandle<T>) {
     }
 }
 
-fn uplink_options(config: &Config) -> Result<UplinkOptions, SecretError> {
-    let BrokerConfig { host, port, user, password_file, keep_alive, tls } = config.broker.clone();
+/// The ways out, by name: one for each broker where all get everything, else one over all of them.
+fn routes(config: &Config) -> Result<Vec<(String, Vec<UplinkOptions>)>, SecretError> {
+    let brokers: Vec<UplinkOptions> =
+        config.brokers.iter().map(|broker| uplink_options(&config.site, broker)).collect::<Result<_, _>>()?;
+    Ok(match config.delivery.all_brokers {
+        true => brokers.into_iter().map(|broker| (broker.name.to_string(), vec![broker])).collect(),
+        false => vec![("*".to_owned(), brokers)],
+    })
+}
+
+fn uplink_options(site: &Site, broker: &BrokerConfig) -> Result<UplinkOptions, SecretError> {
+    let BrokerConfig { name, host, port, user, password_file, keep_alive, tls } = broker.clone();
     let credentials = match (user, password_file) {
         (Some(user), Some(file)) => Some((user, Secret::read(&file)?)),
         (Some(user), None) => Some((user, Secret::new(""))),
         (None, _) => None,
     };
-    let site = &config.site;
     Ok(UplinkOptions {
-        route: 0,
+        name,
         host,
         port,
         tls: tls.map(|tls| TlsOptions { ca: tls.ca, client: tls.client }),
@@ -155,6 +179,7 @@ fn start_analysis(
     clock: &Arc<Clock>,
     outbox: &Outbox,
     models: watch::Sender<Models>,
+    snapshots: Arc<Snapshots>,
 ) -> Result<std::thread::JoinHandle<()>, RunError> {
     let view = |camera: &CameraConfig| View { masks: camera.masks.clone(), rules: camera.rules.clone() };
     let analysis = Analysis {
@@ -166,6 +191,9 @@ fn start_analysis(
         clock: clock.clone(),
         outbox: outbox.clone(),
         models,
+        snapshots,
+        // What the link carries in four seconds; the encoder keeps it within its own limits.
+        picture_bytes: usize::try_from(config.delivery.evidence_rate.saturating_mul(4)).unwrap_or(usize::MAX),
     };
     std::thread::Builder::new()
         .name("analysis".into())

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::board::Board;
 use crate::clock::Clock;
+use crate::commands::Commands;
 use crate::outbox::Outbox;
 use crate::uplink::{Latency, UplinkStats};
 
@@ -29,8 +30,10 @@ pub struct Examiner {
     pub clock: Arc<Clock>,
     /// What waits for the broker.
     pub outbox: Outbox,
-    /// The way to the broker.
-    pub uplink: watch::Receiver<UplinkStats>,
+    /// The ways to the brokers.
+    pub uplinks: Vec<watch::Receiver<UplinkStats>>,
+    /// What consoles ask for.
+    pub commands: Arc<Commands>,
 }
 
 impl Examiner {
@@ -46,14 +49,14 @@ impl Examiner {
             cameras: self.board.cameras.iter().map(|card| card.health()).collect(),
             detector: self.board.detector.health(),
             outbox: self.outbox.stats(),
-            uplinks: vec![self.uplink.borrow().health.clone()],
-            commands: sharp_eyes_protocol::report::CommandsHealth::default(),
+            uplinks: self.uplinks.iter().map(|stats| stats.borrow().health.clone()).collect(),
+            commands: self.commands.health(),
         }
     }
 
-    /// How long alerts take.
+    /// How long alerts take on the first way out.
     pub fn latency(&self) -> Latency {
-        self.uplink.borrow().latency
+        self.uplinks[0].borrow().latency
     }
 
     /// Sends a new report when a state changed, and every minute. Counters alone are no change.
@@ -78,7 +81,7 @@ fn states(health: &Health) -> impl PartialEq + use<> {
         health.clock,
         cameras,
         (health.detector.state, health.detector.reason.clone()),
-        (outbox.failure.clone(), outbox.parked, outbox.evicted_alerts, outbox.evicted_evidence),
+        (outbox.failure.clone(), outbox.open, outbox.parked, outbox.evicted_alerts, outbox.evicted_evidence),
         health.uplinks.iter().map(|uplink| (uplink.connected, uplink.refused)).collect::<Vec<_>>(),
     )
 }

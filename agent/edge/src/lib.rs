@@ -29,8 +29,10 @@
 pub mod analysis;
 pub mod backoff;
 pub mod board;
+pub mod budget;
 pub mod camera;
 pub mod clock;
+pub mod commands;
 pub mod config;
 pub mod daemon;
 pub mod escalation;

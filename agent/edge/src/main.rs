@@ -2,11 +2,13 @@
 
 #![forbid(unsafe_code)]
 
-use std::path::PathBuf;
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use sharp_eyes_agent::config::Config;
+use sharp_eyes_agent::outbox::{AuditError, Outbox};
 use sharp_eyes_agent::{daemon, log};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -33,6 +35,12 @@ enum Command {
         #[arg(long, default_value = DEFAULT_CONFIGURATION)]
         config: PathBuf,
     },
+    /// Print who asked this box for what, when, and what became of it: one JSON object a line, oldest first.
+    Audit {
+        /// The configuration file.
+        #[arg(long, default_value = DEFAULT_CONFIGURATION)]
+        config: PathBuf,
+    },
     /// Say everything that is wrong with a configuration file, and try nothing else.
     Check {
         /// The configuration file.
@@ -42,28 +50,51 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let (file, is_check) = match Arguments::parse().command {
-        Command::Run { config } => (config, false),
-        Command::Check { file } => (file, true),
-    };
-    let config = match Config::load(&file) {
+    let command = Arguments::parse().command;
+    let (Command::Run { config: file } | Command::Audit { config: file } | Command::Check { file }) =
+        &command;
+    let config = match Config::load(file) {
         Ok(config) => config,
         Err(error) => {
             eprintln!("{error}");
             return ExitCode::from(BAD_CONFIGURATION);
         }
     };
-    if is_check {
-        println!("{}: no problems; {} for {} cameras", file.display(), config.site, config.cameras.len());
-        return ExitCode::SUCCESS;
-    }
-    log::start();
-    match run(config) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!("{error:#}");
-            ExitCode::FAILURE
+    match command {
+        Command::Check { file } => {
+            println!("{}: no problems; {} for {} cameras", file.display(), config.site, config.cameras.len());
+            ExitCode::SUCCESS
         }
+        Command::Audit { .. } => match audit(&config.state.folder) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("{error}");
+                ExitCode::FAILURE
+            }
+        },
+        Command::Run { .. } => {
+            log::start();
+            match run(config) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    tracing::error!("{error:#}");
+                    ExitCode::FAILURE
+                }
+            }
+        }
+    }
+}
+
+/// A reader that has seen enough (`| head`) is no error.
+fn audit(folder: &Path) -> Result<(), AuditError> {
+    let mut out = std::io::stdout().lock();
+    let printed = Outbox::audit(folder, |entry| {
+        serde_json::to_writer(&mut out, &entry)?;
+        out.write_all(b"\n")
+    });
+    match printed {
+        Err(AuditError::Taken(error)) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        printed => printed,
     }
 }
 

@@ -15,7 +15,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use sharp_eyes_protocol::report::{CameraState, DetectorState, Health};
+use sharp_eyes_protocol::report::{CameraState, DetectorState, Health, UplinkHealth};
 
 use crate::health::Examiner;
 use crate::uplink::Latency;
@@ -97,21 +97,23 @@ fn registry(health: &Health, latency: &Latency) -> Registry {
         "Alerts given up for want of space",
         outbox.evicted_alerts,
     );
-    let uplink = &health.uplinks[0];
-    gauge(
-        &mut registry,
-        "uplink_connected",
-        "1 while the broker is there",
-        f64::from(u8::from(uplink.connected)),
-    );
-    counter(&mut registry, "uplink_acknowledged", "Messages acknowledged by the broker", uplink.acknowledged);
-    counter(&mut registry, "uplink_refused", "Messages refused by the broker", uplink.refused);
-    counter(
-        &mut registry,
-        "uplink_failures",
-        "Connections to the broker that ended in an error",
-        uplink.failures,
-    );
+    uplinks(&mut registry, health);
+    for (name, help, value) in [
+        ("outbox_open", "Alerts that nobody has resolved or dismissed", outbox.open),
+        ("outbox_parked", "Messages and pictures that a broker refused", outbox.parked),
+        ("outbox_delivered", "Delivered messages that are kept to be sent again", outbox.delivered),
+    ] {
+        gauge(&mut registry, name, help, value as f64);
+    }
+    for (name, help, value) in [
+        ("outbox_escalated", "Alerts that climbed because nobody answered", outbox.escalated),
+        ("outbox_unanswered", "Open alerts that could be kept no longer", outbox.unanswered),
+        ("commands_done", "Commands of consoles that were executed", health.commands.done),
+        ("commands_refused", "Commands of consoles that were refused", health.commands.refused),
+        ("commands_ignored", "Commands that could not be answered", health.commands.ignored),
+    ] {
+        counter(&mut registry, name, help, value);
+    }
     let quantiles = Family::<Labels, Number>::default();
     for (quantile, value) in [("0.5", latency.p50), ("0.99", latency.p99)] {
         let label = [("quantile", quantile.to_owned())];
@@ -121,6 +123,28 @@ fn registry(health: &Health, latency: &Latency) -> Registry {
     registry.register("alert_latency_seconds", help, quantiles);
     gauge(&mut registry, "uptime_seconds", "Since the agent started", health.uptime_s as f64);
     registry
+}
+
+fn uplinks(registry: &mut Registry, health: &Health) {
+    let label = |uplink: &UplinkHealth| [("broker", uplink.broker.to_string())];
+    let connected = Family::<Labels, Number>::default();
+    for uplink in &health.uplinks {
+        connected.get_or_create(&label(uplink)).set(f64::from(u8::from(uplink.connected)));
+    }
+    registry.register("uplink_connected", "1 while the broker is there", connected);
+    type Read = fn(&UplinkHealth) -> u64;
+    let counters: [(&str, &str, Read); 3] = [
+        ("uplink_acknowledged", "Messages acknowledged by the broker", |uplink| uplink.acknowledged),
+        ("uplink_refused", "Messages refused by the broker", |uplink| uplink.refused),
+        ("uplink_failures", "Connections to the broker that ended in an error", |uplink| uplink.failures),
+    ];
+    for (name, help, read) in counters {
+        let family = Family::<Labels, Counter>::default();
+        for uplink in &health.uplinks {
+            family.get_or_create(&label(uplink)).inc_by(read(uplink));
+        }
+        registry.register(name, help, family);
+    }
 }
 
 fn cameras(registry: &mut Registry, health: &Health) {

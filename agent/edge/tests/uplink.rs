@@ -10,11 +10,13 @@ use std::time::{Duration, Instant};
 
 use broker::{Certificates, Gate, Mosquitto, Received, Subscriber};
 use jiff::Timestamp;
+use sharp_eyes_agent::analysis::Snapshots;
 use sharp_eyes_agent::clock::Clock;
+use sharp_eyes_agent::commands::Commands;
 use sharp_eyes_agent::escalation::Escalation;
 use sharp_eyes_agent::outbox::{NewAlert, NewEvidence, Outbox, OutboxOptions, Receipt, WallClock};
 use sharp_eyes_agent::secret::Secret;
-use sharp_eyes_agent::uplink::{self, Reports, TlsOptions, UplinkOptions, UplinkStats};
+use sharp_eyes_agent::uplink::{self, Delivery, Reports, TlsOptions, UplinkOptions, UplinkStats};
 use sharp_eyes_protocol::alert::{Alert, AlertData, AlertKind, AlertState, ClockTrust, ModelName, Subject};
 use sharp_eyes_protocol::level::Severity;
 use sharp_eyes_protocol::report::{
@@ -88,7 +90,7 @@ fn health(uptime_s: u64) -> Health {
 
 fn options(port: u16) -> UplinkOptions {
     UplinkOptions {
-        route: 0,
+        name: name("township"),
         host: "localhost".into(),
         port,
         tls: None,
@@ -131,7 +133,21 @@ impl Agent {
         let reports = Reports { health: seen, models: models_seen };
         let clock = Arc::new(Clock::start(folder.path()));
         let stop = shutdown.clone();
-        let task = tokio::spawn(uplink::run(options, clock, site(), outbox.clone(), reports, sender, stop));
+        let snapshots = Arc::new(Snapshots::new(vec![name("gate")]));
+        let commands = Arc::new(Commands::new(site(), outbox.clone(), snapshots));
+        let delivery =
+            Delivery { route: 0, evidence_rate: 1 << 20, evidence_expiry: Duration::from_secs(3600) };
+        let task = tokio::spawn(uplink::run(
+            vec![options],
+            delivery,
+            commands,
+            clock,
+            site(),
+            outbox.clone(),
+            reports,
+            sender,
+            stop,
+        ));
         Self { outbox, stats, health, shutdown, task, _models: models, _folder: folder }
     }
 

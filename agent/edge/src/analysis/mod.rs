@@ -1,6 +1,7 @@
 //! Frames to alerts: one thread that gives every camera's newest frame to the detector, in turn.
 
 mod slots;
+mod snapshots;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -10,8 +11,8 @@ use jiff::tz::TimeZone;
 use sharp_eyes_protocol::alert::{AlertData, AlertState, ModelName, Subject, grid_cell, seconds};
 use sharp_eyes_protocol::report::{ActiveModel, Models};
 use sharp_eyes_vision::{
-    DetectError, Detection, Detector, DetectorOptions, EVIDENCE_MAX_BYTES, FrameView, Incident,
-    IntrusionRule, Moment, Polygon, Redacted, Runtime, Scene, SceneOptions, Thresholds,
+    DetectError, Detection, Detector, DetectorOptions, FrameView, Incident, IntrusionRule, Moment, Polygon,
+    Redacted, Runtime, Scene, SceneOptions, Thresholds,
 };
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -23,6 +24,7 @@ use crate::clock::Clock;
 use crate::config::DetectorConfig;
 use crate::outbox::{NewAlert, NewEvidence, Outbox};
 pub use slots::{Slots, Taken};
+pub use snapshots::Snapshots;
 
 /// How long the thread waits for a frame before it says that it is alive.
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -55,6 +57,10 @@ pub struct Analysis {
     pub clock: Arc<Clock>,
     /// Where alerts go.
     pub outbox: Outbox,
+    /// Who asks for a picture of which camera.
+    pub snapshots: Arc<Snapshots>,
+    /// Most bytes of a large picture, so that it does not take a slow link for long.
+    pub picture_bytes: usize,
     /// Where it says which model looks at frames.
     pub models: watch::Sender<Models>,
 }
@@ -128,7 +134,7 @@ impl Analysis {
             };
             let (view, card) = (&self.views[index], &self.board.cameras[index]);
             let looked = catch_unwind(AssertUnwindSafe(|| {
-                self.look(&mut detector, &thresholds, &model, view, &mut scenes[index], card, &frame)
+                self.look(index, &mut detector, &thresholds, &model, view, &mut scenes[index], card, &frame)
             }));
             match looked {
                 Ok(Ok(())) => self.board.detector.running(),
@@ -159,6 +165,7 @@ impl Analysis {
     #[allow(clippy::too_many_arguments)] // the parts of one camera, which `watch` keeps apart to borrow them
     fn look(
         &self,
+        index: usize,
         detector: &mut Detector,
         thresholds: &Thresholds,
         model: &ModelName,
@@ -181,6 +188,11 @@ impl Analysis {
             for incident in incidents {
                 self.raise(planes, view, &detections, &incident, model, card, frame.arrived());
             }
+            self.snapshots.serve(index, || {
+                let redacted = Redacted::of(planes, &view.masks, &detections, None, card.name.as_str());
+                let picture = redacted.picture(self.picture_bytes);
+                picture.inspect_err(|error| tracing::warn!(camera = %card.name, "no snapshot: {error}")).ok()
+            });
             Ok(())
         })?
     }
@@ -225,28 +237,22 @@ impl Analysis {
         if let Err(error) = self.outbox.append(alert) {
             tracing::error!(camera = %card.name, alert = %id, "alert lost: {error}");
         }
-        let picture =
-            incident.evidence.then(|| evidence_of(planes, view, detections, incident, card)).flatten();
-        if let Some(picture) = picture {
-            let evidence =
-                NewEvidence { alert: id, severity: incident.severity, thumbnail: picture.clone(), picture };
-            self.outbox.attach(evidence);
+        if !incident.evidence {
+            return;
+        }
+        // Only now: an alert never waits for its pictures.
+        let label = format!("{} {} {:.2}", incident.zone, incident.class, incident.confidence);
+        let redacted = Redacted::of(planes, &view.masks, detections, Some(incident), &label);
+        let severity = incident.severity;
+        let pictures = redacted.thumbnail().and_then(|thumbnail| {
+            let picture = redacted.picture(self.picture_bytes)?;
+            Ok(NewEvidence { alert: id, severity, thumbnail, picture })
+        });
+        match pictures {
+            Ok(evidence) => self.outbox.attach(evidence),
+            Err(error) => tracing::warn!(camera = %card.name, alert = %id, "alert without pictures: {error}"),
         }
     }
-}
-
-/// The picture, or nothing where it cannot be made: an alert is never given up for want of one.
-fn evidence_of(
-    planes: &FrameView<'_>,
-    view: &View,
-    detections: &[Detection],
-    incident: &Incident,
-    card: &CameraCard,
-) -> Option<Vec<u8>> {
-    let label = format!("{} {} {:.2}", incident.zone, incident.class, incident.confidence);
-    let redacted = Redacted::of(planes, &view.masks, detections, Some(incident), &label);
-    let picture = redacted.picture(EVIDENCE_MAX_BYTES);
-    picture.inspect_err(|error| tracing::warn!(camera = %card.name, "alert without picture: {error}")).ok()
 }
 
 /// A UUIDv7 of the moment. A clock before 1970 gives the year 1970: the id stays valid, `clock` says the rest.

@@ -7,6 +7,7 @@ mod camera;
 mod reader;
 mod units;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -17,7 +18,9 @@ use sharp_eyes_protocol::topic::{Name, Site};
 
 pub use camera::CameraConfig;
 pub use reader::Problem;
-use reader::{Bytes, Document, Section};
+use reader::{Bytes, Document, Section, WithinOrNever};
+
+use crate::escalation::Escalation;
 
 /// Everything that an installer can say.
 #[derive(Clone, Debug)]
@@ -28,8 +31,12 @@ pub struct Config {
     pub time_zone: TimeZone,
     /// Where alerts wait for the broker.
     pub state: StateConfig,
-    /// The broker that they wait for.
-    pub broker: BrokerConfig,
+    /// The brokers that they wait for, the first one first. At least one.
+    pub brokers: Vec<BrokerConfig>,
+    /// What each of them gets.
+    pub delivery: DeliveryConfig,
+    /// When alerts climb that nobody answers.
+    pub escalation: Escalation,
     /// What looks at frames.
     pub detector: DetectorConfig,
     /// Where metrics are served, if at all.
@@ -47,11 +54,28 @@ pub struct StateConfig {
     pub max_size: u64,
     /// Longest time that anything is kept for the broker.
     pub max_age: Duration,
+    /// Delivered messages that are kept to be sent again on request.
+    pub keep_delivered: u64,
+}
+
+/// Section `[delivery]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeliveryConfig {
+    /// Every broker gets everything; else the first that is there.
+    pub all_brokers: bool,
+    /// Bytes of pictures a second.
+    pub evidence_rate: u64,
+    /// How long a broker keeps a picture for consoles that are away.
+    pub evidence_expiry: Duration,
+    /// Large pictures are sent only when a console asks for them.
+    pub pictures_on_request: bool,
 }
 
 /// Section `[broker]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BrokerConfig {
+    /// In health reports.
+    pub name: Name,
     /// Host name or address.
     pub host: String,
     /// Port: 1883 without TLS, 8883 with it.
@@ -149,7 +173,15 @@ impl Config {
 fn read(root: Section<'_>) -> Option<Config> {
     let site = root.required_section("site").and_then(site);
     let state = root.required_section("state").and_then(state);
-    let broker = root.required_section("broker").and_then(broker);
+    let brokers = brokers(&root);
+    let delivery = match root.section("delivery") {
+        Some(section) => delivery(section),
+        None => Some(DeliveryConfig::default()),
+    };
+    let escalation = match root.section("escalation") {
+        Some(section) => escalation(section),
+        None => Some(Escalation::default()),
+    };
     let detector = root.required_section("detector").and_then(detector);
     let metrics = match root.section("metrics") {
         Some(section) => metrics(section).map(Some),
@@ -162,7 +194,9 @@ fn read(root: Section<'_>) -> Option<Config> {
         site,
         time_zone,
         state: state?,
-        broker: broker?,
+        brokers: brokers?,
+        delivery: delivery?,
+        escalation: escalation?,
         detector: detector?,
         metrics: metrics?,
         cameras: cameras?,
@@ -197,11 +231,101 @@ fn state(section: Section<'_>) -> Option<StateConfig> {
     if max_size < 4 << 20 {
         section.problem("max_size", "is too small for the database itself; expected at least \"4MB\"");
     }
+    let keep_delivered = u64::from(section.or::<u16>("keep_delivered", 10_000));
     section.finish();
-    Some(StateConfig { folder: folder?, max_size, max_age })
+    Some(StateConfig { folder: folder?, max_size, max_age, keep_delivered })
 }
 
-fn broker(section: Section<'_>) -> Option<BrokerConfig> {
+impl Default for DeliveryConfig {
+    fn default() -> Self {
+        Self {
+            all_brokers: false,
+            evidence_rate: 64 << 10,
+            evidence_expiry: Duration::from_secs(86_400),
+            pictures_on_request: false,
+        }
+    }
+}
+
+fn delivery(section: Section<'_>) -> Option<DeliveryConfig> {
+    let brokers = section.or("brokers", "first".to_owned());
+    if !["first", "all"].contains(&brokers.as_str()) {
+        section.problem("brokers", format!("{brokers:?} is neither \"first\" nor \"all\""));
+    }
+    let pictures = section.or("pictures", "always".to_owned());
+    if !["always", "on-request"].contains(&pictures.as_str()) {
+        section.problem("pictures", format!("{pictures:?} is neither \"always\" nor \"on-request\""));
+    }
+    let default = DeliveryConfig::default();
+    let Bytes(evidence_rate) = section.or("evidence_rate", Bytes(default.evidence_rate));
+    if evidence_rate < 256 {
+        section.problem("evidence_rate", "expected at least \"256B\" a second");
+    }
+    let evidence_expiry = section.or("evidence_expiry", default.evidence_expiry);
+    if evidence_expiry < Duration::from_secs(60) {
+        section.problem("evidence_expiry", "expected at least \"1min\"");
+    }
+    section.finish();
+    Some(DeliveryConfig {
+        all_brokers: brokers == "all",
+        evidence_rate,
+        evidence_expiry,
+        pictures_on_request: pictures == "on-request",
+    })
+}
+
+fn escalation(section: Section<'_>) -> Option<Escalation> {
+    let default = Escalation::default();
+    let time = |key: &'static str, default: Option<Duration>| match section.optional::<WithinOrNever>(key) {
+        Some(WithinOrNever(within)) => within,
+        None => default,
+    };
+    let minor = time("minor", default.minor);
+    let major = time("major", default.major);
+    let critical = time("critical", default.critical);
+    let repeat = section.or("repeat", default.repeat);
+    for (key, within) in
+        [("minor", minor), ("major", major), ("critical", critical), ("repeat", Some(repeat))]
+    {
+        if within.is_some_and(|within| !(Duration::from_secs(5)..=DAY).contains(&within)) {
+            section.problem(key, "expected \"5s\" to \"24h\"");
+        }
+    }
+    section.finish();
+    Some(Escalation { minor, major, critical, repeat })
+}
+
+/// The longest wait for an answer.
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// Most brokers of one box: each keeps what it did not get yet on the disk.
+const BROKERS_MAX: usize = 4;
+
+/// The brokers, if each could be read.
+fn brokers(root: &Section<'_>) -> Option<Vec<BrokerConfig>> {
+    let sections = root.section_or_sections("broker");
+    if sections.is_empty() && !root.has("broker") {
+        root.problem("broker", "missing; expected a table [broker], or several [[broker]]");
+    }
+    if sections.len() > BROKERS_MAX {
+        root.problem("broker", format!("{} brokers; expected at most {BROKERS_MAX}", sections.len()));
+    }
+    let several = sections.len() > 1;
+    let mut names = BTreeSet::new();
+    let brokers: Vec<_> = sections.into_iter().map(|section| broker(section, several, &mut names)).collect();
+    brokers.into_iter().collect()
+}
+
+fn broker(section: Section<'_>, several: bool, names: &mut BTreeSet<String>) -> Option<BrokerConfig> {
+    let name = match several {
+        true => section.required::<Name>("name"),
+        false => section.optional("name").or_else(|| Name::new("broker").ok()),
+    };
+    if let Some(name) = &name
+        && !names.insert(name.to_string())
+    {
+        section.problem("name", format!("another broker is called {name} already"));
+    }
     let host = section.required::<String>("host");
     if host.as_ref().is_some_and(|host| host.contains(['/', '@', ' '])) {
         section.problem(
@@ -214,7 +338,7 @@ fn broker(section: Section<'_>) -> Option<BrokerConfig> {
     if password_file.is_some() && user.is_none() && !section.has("user") {
         section.problem("password_file", "has no user; set user as well");
     }
-    let keep_alive = section.or("keep_alive", Duration::from_secs(10));
+    let keep_alive = section.or("keep_alive", Duration::from_secs(5));
     if !(Duration::from_secs(5)..=Duration::from_secs(600)).contains(&keep_alive) {
         section.problem("keep_alive", "expected \"5s\" to \"10min\"");
     }
@@ -228,7 +352,7 @@ fn broker(section: Section<'_>) -> Option<BrokerConfig> {
         section.problem("user", "a password would cross the network in the clear; add [broker.tls]");
     }
     section.finish();
-    Some(BrokerConfig { host: host?, port, user, password_file, keep_alive, tls: tls? })
+    Some(BrokerConfig { name: name?, host: host?, port, user, password_file, keep_alive, tls: tls? })
 }
 
 fn is_loopback(host: &str) -> bool {

@@ -166,6 +166,14 @@ impl<'a> Section<'a> {
         self.section(key)
     }
 
+    /// One table, or several as an array; an absent one is none.
+    pub(super) fn section_or_sections(&self, key: &'static str) -> Vec<Section<'a>> {
+        match self.find(key).map(Spanned::get_ref) {
+            Some(DeValue::Table(_)) => self.section(key).into_iter().collect(),
+            _ => self.sections(key),
+        }
+    }
+
     /// An array of tables; an absent one is empty.
     pub(super) fn sections(&self, key: &'static str) -> Vec<Section<'a>> {
         let Some(value) = self.find(key) else { return Vec::new() };
@@ -325,6 +333,23 @@ impl Value for Bytes {
 
     fn read(value: &DeValue<'_>) -> Result<Self, String> {
         value.as_str().and_then(units::bytes).map(Self).ok_or_else(|| Self::unexpected(value))
+    }
+}
+
+/// A duration, or none for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct WithinOrNever(pub(super) Option<Duration>);
+
+impl Value for WithinOrNever {
+    const EXPECTED: &'static str = "a duration with its unit, such as \"10min\", or \"never\"";
+
+    fn read(value: &DeValue<'_>) -> Result<Self, String> {
+        match value.as_str() {
+            Some("never") => Ok(Self(None)),
+            text => {
+                text.and_then(units::duration).map(|d| Self(Some(d))).ok_or_else(|| Self::unexpected(value))
+            }
+        }
     }
 }
 

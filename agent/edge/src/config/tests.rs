@@ -55,7 +55,7 @@ fn check(change: &[(&str, &str)], expected: &[&str]) {
 #[test]
 fn the_minimal_file_is_enough_and_its_defaults_are_the_documented_ones() {
     let config = Config::parse(MINIMAL).unwrap();
-    assert_eq!(config.broker.port, 1883);
+    assert_eq!(config.brokers[0].port, 1883);
     assert_eq!(config.state.max_age, Duration::from_secs(30 * 86_400));
     assert_eq!(config.detector.threads, 1);
     let camera = &config.cameras[0];

@@ -13,8 +13,6 @@
 //! first row that waits. Reports are retained: only the newest matters, so there is one of a kind on its way at a time.
 
 mod broker;
-#[allow(dead_code)] // the session does not spend it yet
-mod budget;
 #[cfg(test)]
 #[path = "../../tests/broker/mod.rs"]
 mod harness;
@@ -34,7 +32,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
+use crate::budget::Budget;
 use crate::clock::Clock;
+use crate::commands::Commands;
 use crate::outbox::Outbox;
 use crate::secret::Secret;
 use broker::{Broker, Failure, Publication};
@@ -43,14 +43,26 @@ use latency::Samples;
 use session::{Phase, Session, What};
 pub use tls::TlsOptions;
 
+/// Attempts in vain after which another broker is tried, where there is one.
+const PATIENCE: u32 = 2;
+
+/// How long another broker stands in before the first one is tried again.
+const RETURN_AFTER: Duration = Duration::from_secs(300);
+
+/// Where there are several brokers: the rest after one of them refused this box.
+const REFUSED_REST: Duration = Duration::from_secs(5);
+
+/// Bytes of pictures that a quiet time saves up.
+const EVIDENCE_BURST: f64 = 131_072.0;
+
 /// For all that is to be said after the stop: the rest of the alerts, `offline`, DISCONNECT.
 const GRACE: Duration = Duration::from_secs(3);
 
 /// Where the broker is and how it is spoken to.
 #[derive(Clone, Debug)]
 pub struct UplinkOptions {
-    /// Its place among the outbox's routes.
-    pub route: usize,
+    /// In health reports.
+    pub name: Name,
     /// Host name or address.
     pub host: String,
     /// Port.
@@ -66,6 +78,17 @@ pub struct UplinkOptions {
     pub keep_alive: Duration,
     /// Messages that may be unanswered at a time. A small one lets a new critical alert overtake a backlog.
     pub window: usize,
+}
+
+/// What one uplink delivers, and how.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// Its place among the outbox's routes.
+    pub route: usize,
+    /// Bytes of pictures a second, so that a slow link is left to alerts.
+    pub evidence_rate: u64,
+    /// How long a broker keeps a picture for consoles that are away. Alerts are kept for ever.
+    pub evidence_expiry: Duration,
 }
 
 /// What the box says of itself. Each is published when it changed and after each connection; only the newest counts.
@@ -98,8 +121,12 @@ impl UplinkStats {
 /// Delivers until `shutdown`, then says goodbye within 3 s.
 ///
 /// It never fails: whatever goes wrong is in `stats` and tried again. Alerts that were not acknowledged stay in the outbox.
+/// The first of `brokers` that is there gets everything; the others stand in for it, until it is back.
+#[allow(clippy::too_many_arguments)] // what it joins
 pub async fn run(
-    options: UplinkOptions,
+    brokers: Vec<UplinkOptions>,
+    delivery: Delivery,
+    commands: Arc<Commands>,
     clock: Arc<Clock>,
     site: Site,
     outbox: Outbox,
@@ -109,8 +136,14 @@ pub async fn run(
 ) {
     let backoff = |min, max| Backoff::new(min, max, 0.5).expect("0 < min < max, 0 <= 0.5 < 1");
     let stored = outbox.stored();
+    let evidence = Budget::new(delivery.evidence_rate as f64, EVIDENCE_BURST, std::time::Instant::now());
     let mut uplink = Uplink {
-        options,
+        brokers,
+        at: 0,
+        failed: 0,
+        delivery,
+        commands,
+        evidence,
         clock,
         site,
         outbox,
@@ -146,7 +179,15 @@ enum Link {
 
 /// What lasts over connections.
 struct Uplink {
-    options: UplinkOptions,
+    brokers: Vec<UplinkOptions>,
+    /// The broker that is spoken to, or tried.
+    at: usize,
+    /// How often it was tried in vain.
+    failed: u32,
+    delivery: Delivery,
+    commands: Arc<Commands>,
+    /// Of pictures.
+    evidence: Budget,
     clock: Arc<Clock>,
     site: Site,
     outbox: Outbox,
@@ -180,13 +221,16 @@ impl Uplink {
         let unreachable = self.barred.commands.take();
         let topics = if unreachable.is_none() { vec![self.site.command()] } else { Vec::new() };
         let result = tokio::select! {
-            result = Broker::connect(&self.options, &self.clock, will, &topics) => result,
+            result = Broker::connect(self.options(), &self.clock, will, &topics) => result,
             () = self.shutdown.cancelled() => return Link::Ended,
         };
         match result {
             Ok(broker) => {
-                tracing::info!(host = self.options.host, port = self.options.port, "connected to the broker");
+                let UplinkOptions { name, host, port, .. } = self.options().clone();
+                tracing::info!(broker = %name, host, port, "connected");
+                self.failed = 0;
                 self.stats.send_modify(|stats| {
+                    stats.health.broker = name;
                     stats.health.connected = true;
                     stats.health.reason = None;
                 });
@@ -194,10 +238,11 @@ impl Uplink {
                     self.unreachable(why);
                 }
                 self.refusals.reset();
+                let until = (self.at > 0).then(|| Instant::now() + RETURN_AFTER);
                 self.reports.health.mark_unchanged();
                 self.reports.models.mark_unchanged();
                 self.stored.mark_unchanged();
-                Link::Up(Box::new(Session::new(broker, !self.suspects.is_empty(), &self.barred)))
+                Link::Up(Box::new(Session::new(broker, !self.suspects.is_empty(), &self.barred, until)))
             }
             Err(failure) => self.down(&failure),
         }
@@ -230,8 +275,18 @@ impl Uplink {
         if session.phase == Phase::Serving { self.down(failure) } else { Link::Ended }
     }
 
+    fn options(&self) -> &UplinkOptions {
+        &self.brokers[self.at]
+    }
+
     fn down(&mut self, failure: &Failure) -> Link {
-        let broker = format!("broker {}:{}", self.options.host, self.options.port);
+        let UplinkOptions { name, host, port, .. } = self.options().clone();
+        let broker = format!("broker {host}:{port}");
+        self.failed += 1;
+        if self.failed >= PATIENCE && self.brokers.len() > 1 {
+            (self.at, self.failed) = ((self.at + 1) % self.brokers.len(), 0);
+            tracing::warn!(broker = %self.options().name, "trying another broker");
+        }
         if let Failure::Subscription(why) = failure {
             self.barred.commands = Some(why.clone());
         }
@@ -239,7 +294,14 @@ impl Uplink {
             Failure::Lost(why) | Failure::Message(why) | Failure::Subscription(why) => {
                 (format!("{broker}: {why}"), self.backoff.next(fastrand::f64()))
             }
-            Failure::Refused(why) => (format!("{broker}: {why}"), self.refusals.next(fastrand::f64())),
+            Failure::Refused(why) => {
+                let wait = self.refusals.next(fastrand::f64());
+                // Another broker may let this box in.
+                (
+                    format!("{broker}: {why}"),
+                    if self.brokers.len() > 1 { wait.min(REFUSED_REST) } else { wait },
+                )
+            }
         };
         // Once, not at each attempt.
         if self.stats.borrow().health.reason.as_ref() == Some(&reason) {
@@ -248,6 +310,7 @@ impl Uplink {
             tracing::warn!(?wait, "no connection: {reason}");
         }
         self.stats.send_modify(|stats| {
+            stats.health.broker = name;
             stats.health.connected = false;
             stats.health.reason = Some(reason);
             stats.health.failures += 1;

@@ -1,5 +1,6 @@
 //! One connection to the broker, from CONNACK to its end.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
@@ -7,14 +8,16 @@ use std::time::Duration;
 use sharp_eyes_protocol::report::BoxState;
 use tokio::time::Instant;
 
-use super::broker::{Broker, BrokerEvent, Failure, Publication};
+use super::broker::{Broker, BrokerEvent, Failure, Incoming, Publication};
 use super::in_flight::InFlight;
 use super::{Barred, GRACE, Link, Uplink, report};
+use crate::commands::{Question, Response};
 use crate::outbox::{Row, Waiting};
 
 /// A message that is not answered for so long, though the broker answers pings, will not be: it is sent anew.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
+type Execution = Pin<Box<dyn Future<Output = (Incoming, Option<Response>)> + Send>>;
 type Answer = Pin<Box<dyn Future<Output = Vec<Waiting>> + Send>>;
 
 /// One connection.
@@ -27,6 +30,16 @@ pub(super) struct Session {
     asked: Option<Answer>,
     /// Something may wait that was not asked for yet.
     more: bool,
+    /// The last question was for alerts only.
+    evidence_held: bool,
+    /// A command that is being executed. One at a time, in the order in which they came.
+    executing: Option<Execution>,
+    /// Commands that wait for that. The broker sends no more than it was told before the first is acknowledged.
+    messages: VecDeque<Incoming>,
+    /// Answers that wait for room in the window. Bounded as the commands are.
+    responses: VecDeque<Response>,
+    /// A broker that stands in is left then, to look for the first one.
+    until: Option<Instant>,
 }
 
 /// What the session is about.
@@ -55,6 +68,7 @@ pub(super) enum What {
     Status,
     Health,
     Models,
+    Response,
     Row(Row),
 }
 
@@ -68,7 +82,7 @@ struct Due {
 
 impl Session {
     /// `careful`: one message at a time.
-    pub(super) fn new(broker: Broker, careful: bool, barred: &Barred) -> Self {
+    pub(super) fn new(broker: Broker, careful: bool, barred: &Barred, until: Option<Instant>) -> Self {
         let window = if careful { 1 } else { broker.window };
         Self {
             broker,
@@ -77,6 +91,11 @@ impl Session {
             due: Due { status: true, health: !barred.health, models: !barred.models },
             asked: None,
             more: true,
+            evidence_held: false,
+            executing: None,
+            messages: VecDeque::new(),
+            responses: VecDeque::new(),
+            until,
         }
     }
 
@@ -110,19 +129,42 @@ impl Session {
 }
 
 impl Uplink {
+    /// When a picture may be sent, where one may wait for nothing but the budget.
+    fn evidence_wait(&mut self, s: &Session) -> Option<Instant> {
+        let flying = s.in_flight.iter().any(|sent| matches!(sent.what, What::Row(Row::Evidence(_))));
+        if s.more || s.asked.is_some() || flying || !s.evidence_held || s.phase != Phase::Serving {
+            return None;
+        }
+        let now = std::time::Instant::now();
+        Some(Instant::from_std(self.evidence.ready_at(now)))
+    }
+
     /// Serves a connection until it ends or the goodbye is said.
     pub(super) async fn serve(&mut self, mut session: Box<Session>) -> Link {
         let s = session.as_mut();
         loop {
             self.fill(s);
             let deadline = s.deadline();
+            let evidence_at = self.evidence_wait(s);
             tokio::select! {
                 event = s.broker.event() => match event {
                     Ok(BrokerEvent::SaidGoodbye) => return Link::Ended,
                     Ok(event) => self.on_event(s, event),
                     Err(failure) => return self.lost(s, &failure),
                 },
-                rows = answer(&mut s.asked) => self.on_rows(s, rows),
+                rows = ready(&mut s.asked) => self.on_rows(s, rows),
+                (message, response) = ready(&mut s.executing) => {
+                    s.executing = None;
+                    s.broker.acknowledge(&message);
+                    s.responses.extend(response);
+                }
+                () = wait_until(s.until), if s.phase == Phase::Serving => {
+                    tracing::info!("looking whether the first broker is back");
+                    self.at = 0;
+                    self.stats.send_modify(|stats| stats.health.connected = false);
+                    return Link::Connecting;
+                }
+                () = wait_until(evidence_at) => s.more = true,
                 Ok(()) = self.stored.changed() => s.more = true,
                 Ok(()) = self.reports.health.changed(), if s.phase == Phase::Serving => {
                     self.barred.health = false;
@@ -135,7 +177,7 @@ impl Uplink {
                 () = self.shutdown.cancelled(), if s.phase == Phase::Serving => {
                     s.phase = Phase::Draining { until: Instant::now() + GRACE };
                 }
-                () = tokio::time::sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+                () = wait_until(deadline) => {
                     let why = match s.phase {
                         Phase::Serving => "did not answer a message in time",
                         Phase::Draining { .. } | Phase::Leaving { .. } => "did not take the goodbye in time",
@@ -155,6 +197,32 @@ impl Uplink {
             s.due.status = false;
             s.hand_over(What::Status, self.status(BoxState::Online), None);
         }
+        while s.in_flight.room() > 0
+            && let Some(response) = s.responses.pop_front()
+        {
+            let Response { topic, payload, correlation } = response;
+            let correlation = Some(correlation);
+            let content_type = "application/json";
+            let publication =
+                Publication { topic, payload, content_type, correlation, ..Publication::default() };
+            self.send(s, What::Response, publication, None);
+        }
+        if s.executing.is_none()
+            && let Some(message) = s.messages.pop_front()
+        {
+            let (commands, route) = (self.commands.clone(), self.delivery.route);
+            s.executing = Some(Box::pin(async move {
+                let question = Question {
+                    route,
+                    payload: message.payload.clone(),
+                    response_topic: message.response_topic.clone(),
+                    correlation: message.correlation.clone(),
+                    retained: message.retain,
+                };
+                let response = commands.answer(question).await;
+                (message, response)
+            }));
+        }
         match s.phase {
             Phase::Serving => self.fill_reports(s),
             Phase::Draining { until } => {
@@ -169,10 +237,13 @@ impl Uplink {
         if s.more && s.asked.is_none() && room > 0 {
             s.more = false;
             let skip: Vec<Row> = s.in_flight.iter().filter_map(|sent| sent.what.row()).collect();
-            // One picture at a time, and none while leaving: the next start sends it.
-            let picture =
-                s.phase == Phase::Serving && !skip.iter().any(|row| matches!(row, Row::Evidence(_)));
-            let (outbox, route) = (self.outbox.clone(), self.options.route);
+            // One picture at a time, within the budget, and none while leaving: the next start sends it.
+            let now = std::time::Instant::now();
+            let picture = s.phase == Phase::Serving
+                && !skip.iter().any(|row| matches!(row, Row::Evidence(_)))
+                && self.evidence.ready_at(now) <= now;
+            s.evidence_held = !picture;
+            let (outbox, route) = (self.outbox.clone(), self.delivery.route);
             s.asked = Some(Box::pin(async move { outbox.next(route, skip, room, picture).await }));
         }
     }
@@ -205,7 +276,11 @@ impl Uplink {
                 Row::Alert(_) => "application/cloudevents+json",
                 Row::Evidence(_) => "image/jpeg",
             };
-            let publication = Publication { topic, payload, content_type, ..Publication::default() };
+            let mut publication = Publication { topic, payload, content_type, ..Publication::default() };
+            if matches!(row, Row::Evidence(_)) {
+                publication.expiry = Some(self.delivery.evidence_expiry);
+                self.evidence.take(publication.size() as f64, std::time::Instant::now());
+            }
             self.send(s, What::Row(row), publication, arrived.map(Instant::from_std));
         }
     }
@@ -233,7 +308,7 @@ impl Uplink {
                 match answer {
                     Ok(()) => {
                         if let What::Row(row) = sent.what {
-                            self.outbox.acknowledge(self.options.route, row);
+                            self.outbox.acknowledge(self.delivery.route, row);
                         }
                         self.stats.send_modify(|stats| stats.health.acknowledged += 1);
                     }
@@ -248,10 +323,7 @@ impl Uplink {
             }
             BrokerEvent::Subscribed(Ok(())) => tracing::debug!("commands reach this box"),
             BrokerEvent::Subscribed(Err(why)) => self.unreachable(why),
-            BrokerEvent::Message(message) => {
-                tracing::warn!(topic = message.topic, "nothing executes commands yet");
-                s.broker.acknowledge(&message);
-            }
+            BrokerEvent::Message(message) => s.messages.push_back(message),
             BrokerEvent::SaidGoodbye => {}
         }
     }
@@ -268,11 +340,11 @@ impl Uplink {
         match what {
             What::Row(row) => {
                 tracing::error!(?row, "the broker refuses a message: {why}: kept, and not sent again");
-                self.outbox.park(self.options.route, row, why);
+                self.outbox.park(self.delivery.route, row, why);
             }
             What::Health => self.barred.health = true,
             What::Models => self.barred.models = true,
-            What::Status => {}
+            What::Status | What::Response => {}
         }
         if what.row().is_none() {
             tracing::error!("the broker refuses the report {what:?}: {why}");
@@ -290,10 +362,18 @@ impl What {
     }
 }
 
-/// Never ready where nothing was asked. It is safe to drop the future.
-async fn answer(asked: &mut Option<Answer>) -> Vec<Waiting> {
-    match asked {
-        Some(answer) => answer.await,
+/// Never ready where there is nothing. It is safe to drop the future.
+async fn ready<F: Future + Unpin>(future: &mut Option<F>) -> F::Output {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Never, where there is no such moment.
+async fn wait_until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
         None => std::future::pending().await,
     }
 }

@@ -341,7 +341,7 @@ impl Work<'_> {
     /// What a broker refused goes first, whatever its rank; then the mildest, of those large pictures before small ones,
     /// then the oldest.
     pub(super) fn evict_evidence(&mut self, up_to: Option<i64>) -> Result<bool, rusqlite::Error> {
-        let sql = "SELECT number FROM evidence WHERE parked > 0 LIMIT 1";
+        let sql = "SELECT number FROM evidence WHERE parked > 0 ORDER BY number LIMIT 1";
         let mut found = self.tx.prepare_cached(sql)?.query_row([], |row| row.get::<_, i64>(0)).optional()?;
         if found.is_none() {
             let sql = "SELECT number FROM evidence WHERE parked = 0 AND rank <= ? ORDER BY rank, small, number LIMIT 1";

@@ -9,7 +9,7 @@ const COMMANDS: &str = "sharp-eyes/1/d/t/v/b/command";
 
 fn options(port: u16) -> UplinkOptions {
     UplinkOptions {
-        route: 0,
+        name: sharp_eyes_protocol::topic::Name::new("township").unwrap(),
         host: "localhost".into(),
         port,
         tls: None,

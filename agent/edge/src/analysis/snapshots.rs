@@ -1,0 +1,52 @@
+//! Pictures that operators ask for: the analysis makes them of the next frame, because only it knows what to redact.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use sharp_eyes_protocol::topic::Name;
+use tokio::sync::oneshot;
+
+/// Who waits for a picture of which camera.
+#[derive(Debug)]
+pub struct Snapshots {
+    cameras: Vec<Name>,
+    /// By camera. Bounded by the askers, who wait for one at a time.
+    wanted: Mutex<Vec<Vec<oneshot::Sender<Vec<u8>>>>>,
+}
+
+impl Snapshots {
+    /// Nobody waits yet.
+    pub fn new(cameras: Vec<Name>) -> Self {
+        let wanted = Mutex::new(cameras.iter().map(|_| Vec::new()).collect());
+        Self { cameras, wanted }
+    }
+
+    /// The camera's place among all.
+    pub fn index_of(&self, camera: &Name) -> Option<usize> {
+        self.cameras.iter().position(|name| name == camera)
+    }
+
+    /// A redacted JPEG of the camera's next frame. `None`: none could be made of it.
+    pub async fn take(&self, index: usize) -> Option<Vec<u8>> {
+        let (sender, picture) = oneshot::channel();
+        self.wanted().get_mut(index)?.push(sender);
+        picture.await.ok()
+    }
+
+    /// Makes a picture, where somebody waits for one of this camera.
+    pub(super) fn serve(&self, index: usize, make: impl FnOnce() -> Option<Vec<u8>>) {
+        let mut waiting = std::mem::take(&mut self.wanted()[index]);
+        waiting.retain(|sender| !sender.is_closed());
+        if waiting.is_empty() {
+            return;
+        }
+        if let Some(picture) = make() {
+            for sender in waiting {
+                let _ = sender.send(picture.clone()); // he waited long enough: fine
+            }
+        }
+    }
+
+    fn wanted(&self) -> MutexGuard<'_, Vec<Vec<oneshot::Sender<Vec<u8>>>>> {
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
