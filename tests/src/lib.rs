@@ -8,7 +8,8 @@
 //! - [`camera`]: a camera simulator, [`broker`]: a mosquitto, [`agent`]: the agent, each as a process;
 //! - [`village`]: the configuration file that joins them;
 //! - [`console`]: what a township sees: everything that the agent publishes;
-//! - [`usage`]: what a process costs.
+//! - [`usage`]: what a process costs;
+//! - [`link`]: a weak link.
 //!
 //! Invariants: every port is a free one, every file lies below a folder that the caller names, whatever was started
 //! is gone when its value is dropped.
@@ -17,6 +18,7 @@ pub mod agent;
 pub mod broker;
 pub mod camera;
 pub mod console;
+pub mod link;
 pub mod places;
 pub mod process;
 pub mod usage;

@@ -1,0 +1,3 @@
+//! The tools of the suite, each against something simple.
+
+mod link;
