@@ -2,6 +2,6 @@
 //!
 //! # Layout
 //!
-//! - [`tools`]: the suite's own tools against programs whose answer is known.
+//! - [`tools`]: the suite's own tools (weak link, faulty broker, faulty disk) against programs whose answer is known.
 
 mod tools;

@@ -9,7 +9,8 @@
 //! - [`village`]: the configuration file that joins them;
 //! - [`console`]: what a township sees: everything that the agent publishes;
 //! - [`usage`]: what a process costs;
-//! - [`link`]: a weak link, [`faulty_broker`]: a man in the middle who knows MQTT.
+//! - [`link`]: a weak link, [`faulty_broker`]: a man in the middle who knows MQTT, [`disk`]: storage that fails, and what a
+//!   power cut leaves of it.
 //!
 //! Invariants: every port is a free one, every file lies below a folder that the caller names, whatever was started
 //! is gone when its value is dropped.
@@ -18,6 +19,7 @@ pub mod agent;
 pub mod broker;
 pub mod camera;
 pub mod console;
+pub mod disk;
 pub mod faulty_broker;
 pub mod link;
 pub mod places;
