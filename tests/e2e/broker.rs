@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use anyhow::{Result, ensure};
 use sharp_eyes_tests::agent::Agent;
+use sharp_eyes_tests::authority::{Authority, Credentials};
 use sharp_eyes_tests::broker::{Broker, BrokerOptions, TlsFiles};
 use sharp_eyes_tests::console::Console;
 use sharp_eyes_tests::village::VillageCamera;
@@ -24,7 +24,8 @@ fn a_broker_that_is_absent_at_the_start_gets_everything_later() {
         let village = village(folder, &broker)?.with(VillageCamera::guarded("gate", gate.url("gate")));
         let mut agent = Agent::start(&village)?;
         let reason = agent.health_when("3 alerts in the outbox", |health| {
-            (health.outbox.alerts >= 3 && !health.uplinks[0].connected).then(|| health.uplinks[0].reason.clone())
+            (health.outbox.alerts >= 3 && !health.uplinks[0].connected)
+                .then(|| health.uplinks[0].reason.clone())
         })?;
         ensure!(reason.is_some_and(|reason| !reason.is_empty()), "no reason why there is no broker");
         broker.restart()?;
@@ -111,13 +112,13 @@ fn a_broker_that_refuses_the_password_is_named_and_nothing_is_lost() {
 fn certificates_on_both_sides_are_checked() {
     play(|folder| {
         let ours = Authority::new(folder, "ours")?;
-        let (certificate, key) = ours.vouch("127.0.0.1")?;
-        let tls = Some(TlsFiles { ca: ours.file.clone(), certificate, key });
+        let Credentials { certificate, key, .. } = ours.vouch("127.0.0.1")?;
+        let tls = Some(TlsFiles { ca: ours.file().to_owned(), certificate, key });
         let (broker, console) = township(folder, &BrokerOptions { tls, ..BrokerOptions::default() })?;
         let gate = street(folder, "gate", &[])?;
         let guarded = VillageCamera::guarded("gate", gate.url("gate"));
         let start = |ca: &Path, name: &str, by: &Authority| -> Result<Agent> {
-            let (certificate, key) = by.vouch(name)?;
+            let Credentials { certificate, key, .. } = by.vouch(name)?;
             let mut village = village(folder, &broker)?.with(guarded.clone());
             village.broker_port = broker.tls_port();
             village.broker_lines = format!(
@@ -130,49 +131,15 @@ fn certificates_on_both_sides_are_checked() {
         };
 
         let theirs = Authority::new(folder, "theirs")?;
-        for (ca, by) in [(&theirs.file, &ours), (&ours.file, &theirs)] {
+        for (ca, by) in [(theirs.file(), &ours), (ours.file(), &theirs)] {
             let mut agent = start(ca, "box-1", by)?;
             let reason = agent.health_when("a reason", |health| health.uplinks[0].reason.clone())?;
             ensure!(!agent.health()?.uplinks[0].connected, "connected although {reason}");
             ensure!(agent.stop()? == 0, "asked to end, the agent ended with an error");
         }
-        let _agent = start(&ours.file, "box-1", &ours)?;
+        let _agent = start(ours.file(), "box-1", &ours)?;
         console.await_alerts(2).map(drop)
     });
-}
-
-/// Somebody who signs certificates.
-struct Authority {
-    folder: std::path::PathBuf,
-    name: String,
-    file: std::path::PathBuf,
-    issuer: Issuer<'static, KeyPair>,
-}
-
-impl Authority {
-    fn new(folder: &Path, name: &str) -> Result<Self> {
-        let key = KeyPair::generate()?;
-        let mut about = CertificateParams::new(Vec::<String>::new())?;
-        about.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        about.distinguished_name.push(rcgen::DnType::CommonName, name);
-        let file = folder.join(format!("{name}.pem"));
-        std::fs::write(&file, about.self_signed(&key)?.pem())?;
-        let issuer = Issuer::new(about, key);
-        Ok(Self { folder: folder.to_owned(), name: name.to_owned(), file, issuer })
-    }
-
-    /// Files with a certificate and its key.
-    fn vouch(&self, name: &str) -> Result<(std::path::PathBuf, std::path::PathBuf)> {
-        let key = KeyPair::generate()?;
-        let mut about = CertificateParams::new(vec![name.to_owned()])?;
-        about.distinguished_name.push(rcgen::DnType::CommonName, name);
-        let path = |kind: &str| self.folder.join(format!("{name}-by-{}.{kind}.pem", self.name));
-        let (certificate, key_file) = (path("certificate"), path("key"));
-        let signed = about.signed_by(&key, &self.issuer).context("signing")?;
-        std::fs::write(&certificate, signed.pem())?;
-        std::fs::write(&key_file, key.serialize_pem())?;
-        Ok((certificate, key_file))
-    }
 }
 
 #[test]

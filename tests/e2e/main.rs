@@ -4,12 +4,14 @@
 //!
 //! - [`stage`]: what every test stands on: a folder, cameras, broker, console; logs are shown when a test fails;
 //! - [`path`]: the path of a frame, from RTSP to an alert with a picture, and over restarts;
+//! - [`answering`]: an alert climbs until somebody answers, and what a console may ask;
 //! - [`operation`]: what systemd and Prometheus see;
 //! - [`cameras`], [`broker`], [`detector`], [`state`], [`configuration`]: what goes wrong, one test each;
 //! - [`invariants`]: what the source itself must keep to.
 //!
 //! Tests wait for conditions. A test that needs what a machine cannot give says so in `.cache/skipped`.
 
+mod answering;
 mod broker;
 mod cameras;
 mod configuration;

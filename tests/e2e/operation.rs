@@ -73,7 +73,7 @@ fn prometheus_reads_what_health_says() {
             &[
                 "sharp_eyes_camera_streaming{camera=\"gate\"} 1.0",
                 "sharp_eyes_detector_running 1.0",
-                "sharp_eyes_uplink_connected 1.0",
+                "sharp_eyes_uplink_connected{broker=\"broker\"} 1.0",
                 "sharp_eyes_outbox_evicted_alerts_total 0",
             ],
         )?;

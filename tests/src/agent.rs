@@ -26,10 +26,20 @@ impl Agent {
         Self::start_with_log_level(village, "info")
     }
 
+    /// The same with another configuration than the village writes, in its place.
+    pub fn start_with_configuration(village: &Village, toml: &str) -> Result<Self> {
+        std::fs::write(village.write()?, toml)?;
+        Self::launch(village, &village.folder.join("agent.toml"), "info")
+    }
+
     /// The same with another value of `RUST_LOG`.
     pub fn start_with_log_level(village: &Village, level: &str) -> Result<Self> {
+        Self::launch(village, &village.write()?, level)
+    }
+
+    fn launch(village: &Village, file: &Path, level: &str) -> Result<Self> {
         let mut command = Command::new(places::binary("sharp-eyes-agent")?);
-        command.arg("run").arg("--config").arg(village.write()?);
+        command.arg("run").arg("--config").arg(file);
         command.env("RUST_LOG", level).stdin(Stdio::null()).stdout(Stdio::null());
         let process = Process::start("sharp-eyes-agent", command, &Self::log_file(&village.folder))?;
         Ok(Self { process, metrics_port: village.metrics_port })

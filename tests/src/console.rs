@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::Packet;
+use rumqttc::v5::mqttbytes::v5::{Packet, PublishProperties};
 use rumqttc::v5::{Client, Connection, Event, MqttOptions};
 use sharp_eyes_protocol::alert::Alert;
+use sharp_eyes_protocol::command::{Answer, Command, Request};
 use sharp_eyes_protocol::report::{Health, Models, Status};
 use sharp_eyes_protocol::topic;
 use uuid::Uuid;
@@ -41,6 +42,8 @@ pub struct Seen {
     pub health: Option<Health>,
     /// The latest.
     pub models: Option<Models>,
+    /// Answers to commands, by their correlation data.
+    pub answers: BTreeMap<Vec<u8>, Answer>,
     /// What arrived and should not have: unknown topics, and messages that are not what their topic promises.
     pub nonsense: Vec<String>,
 }
@@ -74,7 +77,7 @@ impl Seen {
         numbers
     }
 
-    fn take(&mut self, topic: &str, payload: &[u8]) -> Result<()> {
+    fn take(&mut self, topic: &str, payload: &[u8], correlation: Option<&[u8]>) -> Result<()> {
         let steps: Vec<&str> = topic.split('/').collect();
         match steps.get(6..) {
             Some(["alert", _]) => {
@@ -87,6 +90,11 @@ impl Seen {
             Some(["evidence", id]) => {
                 self.evidence.insert(id.parse()?, (Timestamp::now(), payload.to_vec()));
             }
+            Some(["answer", _]) => {
+                let correlation = correlation.context("an answer to nothing")?;
+                self.answers.insert(correlation.to_vec(), serde_json::from_slice(payload)?);
+            }
+            Some(["command"]) => {} // a console's own
             Some(["status"]) => self.status = Some(serde_json::from_slice(payload)?),
             Some(["health"]) => self.health = Some(serde_json::from_slice(payload)?),
             Some(["models"]) => self.models = Some(serde_json::from_slice(payload)?),
@@ -166,6 +174,23 @@ impl Console {
         }
     }
 
+    /// Asks a box for something, as the console `console` with this counter, and waits for the answer. The counter names
+    /// the question: the same again is the same question.
+    pub fn ask(&self, box_root: &str, console: &str, counter: u64, request: Request) -> Result<Answer> {
+        let command = Command { console: console.parse()?, counter, by: "Li Wei".into(), request };
+        let correlation = format!("{console}-{counter}").into_bytes();
+        self.shared.lock().answers.remove(&correlation);
+        let properties = PublishProperties {
+            response_topic: Some(format!("{box_root}/answer/{console}")),
+            correlation_data: Some(correlation.clone().into()),
+            ..PublishProperties::default()
+        };
+        let topic = format!("{box_root}/command");
+        let payload = serde_json::to_vec(&command)?;
+        self.client.publish_with_properties(topic, QoS::AtLeastOnce, false, payload, properties)?;
+        self.wait_for("an answer", wait::PATIENCE, |seen| seen.answers.get(&correlation).cloned())
+    }
+
     /// Waits for at least so many different alerts.
     pub fn await_alerts(&self, count: usize) -> Result<Vec<Received>> {
         self.wait_for(&format!("{count} alerts"), wait::PATIENCE, |seen| {
@@ -196,8 +221,10 @@ fn receive(client: &Client, mut connection: Connection, shared: &Shared) {
             Ok(Event::Incoming(Packet::Publish(message))) => {
                 let topic = String::from_utf8_lossy(&message.topic).into_owned();
                 let mut seen = shared.lock();
-                let taken =
-                    seen.take(&topic, &message.payload).with_context(|| format!("message on {topic}"));
+                let correlation = message.properties.as_ref().and_then(|p| p.correlation_data.as_deref());
+                let taken = seen
+                    .take(&topic, &message.payload, correlation)
+                    .with_context(|| format!("message on {topic}"));
                 if let Err(error) = taken {
                     seen.nonsense.push(format!("{error:#}"));
                 }

@@ -21,6 +21,8 @@ pub struct Village {
     pub broker_port: u16,
     /// More lines of the table `broker`.
     pub broker_lines: String,
+    /// Lines of the table `escalation`.
+    pub escalation_lines: String,
     /// The bundle of the model.
     pub model: PathBuf,
     /// ONNX Runtime's library.
@@ -84,6 +86,7 @@ impl Village {
             state: folder.join("state"),
             broker_port,
             broker_lines: String::new(),
+            escalation_lines: String::new(),
             model: places::builtin_model()?,
             runtime: places::onnx_runtime()?,
             metrics_port: places::free_port()?,
@@ -123,6 +126,8 @@ max_age = "30d"
 host = "127.0.0.1"
 port = {port}
 {broker_lines}
+[escalation]
+{escalation_lines}
 [detector]
 model = {model}
 runtime = {runtime}
@@ -134,6 +139,7 @@ listen = "127.0.0.1:{metrics}"
             state = quote(&self.state.to_string_lossy()),
             port = self.broker_port,
             broker_lines = self.broker_lines,
+            escalation_lines = self.escalation_lines,
             model = quote(&self.model.to_string_lossy()),
             runtime = quote(&self.runtime.to_string_lossy()),
             metrics = self.metrics_port,
