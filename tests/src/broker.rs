@@ -1,11 +1,15 @@
 //! A mosquitto as a process, on a port of its own: it has nothing to do with one that runs as a service.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::io::ErrorKind;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
+
+use rustix::process::Signal;
 
 use crate::process::Process;
 use crate::{places, wait};
@@ -37,6 +41,7 @@ pub struct TlsFiles {
 pub struct Broker {
     port: u16,
     tls_port: u16,
+    listeners: BTreeMap<u16, u16>,
     configuration: PathBuf,
     log: PathBuf,
     process: Option<Process>,
@@ -48,6 +53,7 @@ impl Broker {
         let mut broker = Self {
             port: places::free_port()?,
             tls_port: places::free_port()?,
+            listeners: BTreeMap::new(),
             configuration: folder.join("mosquitto.conf"),
             log: folder.join("mosquitto.log"),
             process: None,
@@ -55,6 +61,86 @@ impl Broker {
         std::fs::write(&broker.configuration, broker.configure(folder, options)?)?;
         broker.restart()?;
         Ok(broker)
+    }
+
+    /// One that runs with files of `config/mosquitto`, included by a mosquitto.conf that says what Debian's does.
+    ///
+    /// Only what cannot be the same on this machine is replaced: `/etc/mosquitto/` is `folder`, where the caller has put
+    /// what the files name; each listener gets a free port of 127.0.0.1, see [`Broker::listener`]; and `edits` are what
+    /// the installer of a township changes, each as (what stands there, what it becomes).
+    pub fn with_files(folder: &Path, files: &[&str], edits: &[(&str, &str)]) -> Result<Self> {
+        let (included, data) = (folder.join("conf.d"), folder.join("data"));
+        std::fs::create_dir_all(&included)?;
+        std::fs::create_dir_all(&data)?;
+        let mut listeners = BTreeMap::new();
+        for file in files {
+            let source = places::repository().join("config/mosquitto").join(file);
+            let text =
+                std::fs::read_to_string(&source).with_context(|| format!("reading {}", source.display()))?;
+            let mut lines = String::new();
+            for line in text.lines() {
+                let line = match line.strip_prefix("listener ") {
+                    Some(port) => {
+                        let free = places::free_port()?;
+                        listeners.insert(port.parse().context("the port of a listener")?, free);
+                        format!("listener {free} 127.0.0.1")
+                    }
+                    None => {
+                        let edited =
+                            edits.iter().fold(line.to_owned(), |line, (from, to)| line.replace(from, to));
+                        edited.replace("/etc/mosquitto/", &format!("{}/", folder.display()))
+                    }
+                };
+                lines += &line;
+                lines.push('\n');
+            }
+            std::fs::write(included.join(file), lines)?;
+        }
+        // Without `user root`, a mosquitto started by root becomes another user, who may not enter the folder.
+        let main = format!(
+            "user root\npersistence true\npersistence_location {}/\nlog_dest stderr\ninclude_dir {}\n",
+            data.display(),
+            included.display()
+        );
+        let mut broker = Self {
+            port: *listeners.values().next().context("these files have no listener")?,
+            tls_port: 0,
+            listeners,
+            configuration: folder.join("mosquitto.conf"),
+            log: folder.join("mosquitto.log"),
+            process: None,
+        };
+        std::fs::write(&broker.configuration, main)?;
+        broker.restart()?;
+        Ok(broker)
+    }
+
+    /// Where it listens, on 127.0.0.1, instead of at the port that its files name.
+    pub fn listener(&self, port: u16) -> Result<u16> {
+        self.listeners.get(&port).copied().with_context(|| format!("no listener {port} in the files"))
+    }
+
+    /// Has it read its files again (SIGHUP), and returns once it has.
+    pub fn reload(&mut self) -> Result<()> {
+        let process = self.process()?;
+        let reloads = |log: &str| log.matches("Reloading config.").count();
+        let before = reloads(&process.log());
+        process.signal(Signal::HUP)?;
+        wait::until("mosquitto to reload", wait::PATIENCE, || {
+            (reloads(&process.log()) > before).then_some(())
+        })
+    }
+
+    /// Has one that runs [with files](Broker::with_files) write its queues and what is retained to disk (SIGUSR1), as it
+    /// does from time to time, and returns once it has.
+    pub fn save(&mut self) -> Result<()> {
+        let saved = self.configuration.with_file_name("data").join("mosquitto.db");
+        match std::fs::remove_file(&saved) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
+            _ => self.process()?.signal(Signal::USR1)?,
+        }
+        // It is written under another name first.
+        wait::until("mosquitto to save", wait::PATIENCE, || saved.exists().then_some(()))
     }
 
     /// Where it listens without TLS, on 127.0.0.1.

@@ -156,6 +156,7 @@ pub async fn run(
         // A password does not become right by trying, and brokers lock accounts too.
         refusals: backoff(Duration::from_secs(30), Duration::from_secs(600)),
         suspects: Vec::new(),
+        barren: false,
         barred: Barred::default(),
     };
     let mut link = Link::Connecting;
@@ -202,6 +203,10 @@ struct Uplink {
     /// time, so that the next end names the one, which is then parked; else it would end every connection and
     /// hold up all others. Bounded by the window.
     suspects: Vec<What>,
+    /// The last connection ended before the broker acknowledged any of the rows that it was sent: a link that breaks after
+    /// a few packets would be given the same ones for ever. So the next one sends one message at a time, and rows before
+    /// reports, until one is acknowledged.
+    barren: bool,
     barred: Barred,
 }
 
@@ -242,7 +247,12 @@ impl Uplink {
                 self.reports.health.mark_unchanged();
                 self.reports.models.mark_unchanged();
                 self.stored.mark_unchanged();
-                Link::Up(Box::new(Session::new(broker, !self.suspects.is_empty(), &self.barred, until)))
+                Link::Up(Box::new(Session::new(
+                    broker,
+                    !self.suspects.is_empty() || self.barren,
+                    &self.barred,
+                    until,
+                )))
             }
             Err(failure) => self.down(&failure),
         }
@@ -263,6 +273,8 @@ impl Uplink {
 
     /// The connection ended: what was on its way is sent again, from the outbox.
     fn lost(&mut self, session: &Session, failure: &Failure) -> Link {
+        self.barren |=
+            session.in_flight.iter().any(|sent| matches!(sent.what, What::Row(_))) && !session.fruitful;
         if let Failure::Message(why) = failure {
             match session.only_one() {
                 Some(message) if self.suspects.contains(&message) => {

@@ -30,6 +30,8 @@ pub(super) struct Session {
     asked: Option<Answer>,
     /// Something may wait that was not asked for yet.
     more: bool,
+    /// The broker acknowledged a row.
+    pub(super) fruitful: bool,
     /// The last question was for alerts only.
     evidence_held: bool,
     /// A command that is being executed. One at a time, in the order in which they came.
@@ -91,6 +93,7 @@ impl Session {
             due: Due { status: true, health: !barred.health, models: !barred.models },
             asked: None,
             more: true,
+            fruitful: false,
             evidence_held: false,
             executing: None,
             messages: VecDeque::new(),
@@ -190,7 +193,7 @@ impl Uplink {
 
     /// Hands over what there is room for: status, reports, alerts, pictures.
     fn fill(&mut self, s: &mut Session) {
-        if self.suspects.is_empty() {
+        if self.suspects.is_empty() && !self.barren {
             s.in_flight.widen(s.broker.window);
         }
         if s.due.status && s.in_flight.room() > 0 {
@@ -250,6 +253,9 @@ impl Uplink {
 
     /// Before the alerts, because there is at most one of each on its way, and the writer of the reports sets their pace.
     fn fill_reports(&mut self, s: &mut Session) {
+        if self.barren && (s.more || s.asked.is_some() || s.in_flight.len() > 0) {
+            return;
+        }
         if s.due.health && s.in_flight.room() > 0 && !s.is_out(What::Health) {
             s.due.health = false;
             let publication = report(self.site.health(), &*self.reports.health.borrow_and_update());
@@ -308,6 +314,8 @@ impl Uplink {
                 match answer {
                     Ok(()) => {
                         if let What::Row(row) = sent.what {
+                            s.fruitful = true;
+                            self.barren = false;
                             self.outbox.acknowledge(self.delivery.route, row);
                         }
                         self.stats.send_modify(|stats| stats.health.acknowledged += 1);

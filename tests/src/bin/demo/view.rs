@@ -224,7 +224,11 @@ fn complaints(health: &Health) -> Vec<String> {
         Some(format!("camera {}: {reason}", camera.name))
     });
     let detector = health.detector.reason.iter().map(|reason| format!("detector: {reason}"));
-    let uplink = health.uplinks.iter().filter_map(|uplink| uplink.reason.as_ref()).map(|reason| format!("broker: {reason}"));
+    let uplink = health
+        .uplinks
+        .iter()
+        .filter_map(|uplink| uplink.reason.as_ref())
+        .map(|reason| format!("broker: {reason}"));
     let outbox = health.outbox.failure.iter().map(|reason| format!("outbox: {reason}"));
     cameras.chain(detector).chain(uplink).chain(outbox).collect()
 }
