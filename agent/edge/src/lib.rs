@@ -8,12 +8,14 @@
 //! - [`camera`]: RTSP to frames, with a gate between ingest and decode; the only folder that names GStreamer;
 //! - [`analysis`]: the newest frame of each camera to detections, tracks, incidents and alerts (`sharp-eyes-vision`
 //!   does the looking);
-//! - [`outbox`]: alerts on disk until the broker has them; the only folder that names the database;
-//! - [`uplink`]: outbox to broker, and retained reports; one file of it names the MQTT client;
+//! - [`outbox`]: alerts on disk until the brokers have them, open until somebody answers; the only folder that names the
+//!   database; [`escalation`] says when they climb;
+//! - [`uplink`]: outbox to broker, retained reports, and commands in; one file of it names the MQTT client;
+//! - [`commands`]: what consoles ask for, judged and handed to the outbox;
 //! - [`board`]: what is known of cameras and detector; [`health`] makes the report of it, for broker and [`metrics`];
 //! - [`daemon`]: joins them, and takes them down in the order of the data.
 //!
-//! Beside the path: [`backoff`], [`clock`], [`log`], [`secret`], [`systemd`].
+//! Beside the path: [`backoff`], [`budget`], [`clock`], [`log`], [`secret`], [`systemd`].
 //!
 //! # Invariants
 //!
