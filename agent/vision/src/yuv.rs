@@ -3,8 +3,9 @@
 //! Planes are resized before they are converted: at the size of the target there are far fewer pixels to convert,
 //! and no RGB picture of the full size ever exists.
 
-use fast_image_resize::images::{CroppedImage, Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedCroppedImage, TypedImage, TypedImageRef};
+use fast_image_resize::pixels::{U8, U8x2};
+use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resizer};
 
 use crate::frame::{Colour, FrameView, PixelFormat, Plane};
 
@@ -74,9 +75,6 @@ impl Source<'_> {
         width: u32,
         height: u32,
     ) {
-        // `FrameView::new` has checked every size that could make one of these fail.
-        const CHECKED: &str = "the planes hold what FrameView checked";
-        let pixel = if self.bytes == 1 { PixelType::U8 } else { PixelType::U8x2 };
         let stride = self.plane.stride;
         // The library wants whole rows of whole pixels; a last row that ends early, or a stride that splits a
         // pixel, is rare enough to be copied.
@@ -91,14 +89,33 @@ impl Source<'_> {
             }
             (packed.as_slice(), row)
         };
-        let padded = ImageRef::new((stride / self.bytes) as u32, self.rows, data, pixel).expect(CHECKED);
-        let source = CroppedImage::new(&padded, 0, 0, self.columns, self.rows).expect(CHECKED);
-        let mut target = Image::from_slice_u8(width, height, target, pixel).expect(CHECKED);
+        let columns = (stride / self.bytes) as u32;
+        match self.bytes {
+            1 => self.resize_typed::<U8>(resizer, data, columns, target, (width, height)),
+            _ => self.resize_typed::<U8x2>(resizer, data, columns, target, (width, height)),
+        }
+    }
+
+    /// Typed, because the library's dynamic call compiles its kernels for every type of pixel that there is: four
+    /// minutes of each build.
+    fn resize_typed<P: PixelTrait + Default>(
+        &self,
+        resizer: &mut Resizer,
+        data: &[u8],
+        columns: u32,
+        target: &mut [u8],
+        (width, height): (u32, u32),
+    ) {
+        // `FrameView::new` has checked every size that could make one of these fail.
+        const CHECKED: &str = "the planes hold what FrameView checked";
+        let padded = TypedImageRef::<P>::from_buffer(columns, self.rows, data).expect(CHECKED);
+        let source = TypedCroppedImage::new(padded, 0, 0, self.columns, self.rows).expect(CHECKED);
+        let mut target = TypedImage::<P>::from_buffer(width, height, target).expect(CHECKED);
         // Triangle filter with the support of the scale: every source pixel counts, so that a far person of a
         // 1080p picture is not lost between samples. The second byte of U8x2 is V here, not transparency.
         let options =
             ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear)).use_alpha(false);
-        resizer.resize(&source, &mut target, &options).expect(CHECKED);
+        resizer.resize_typed(&source, &mut target, &options).expect(CHECKED);
     }
 }
 

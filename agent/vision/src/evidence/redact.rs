@@ -1,7 +1,8 @@
 //! The privacy boundary: the one way from a camera's pixels to a JPEG.
 
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::U8x3;
+use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
 use sharp_eyes_protocol::class::ObjectClass;
 
@@ -152,11 +153,12 @@ fn converted(frame: &FrameView<'_>, width: u32, height: u32) -> Pixels {
 fn resized(source: &Pixels, width: u32, height: u32) -> Pixels {
     const CHECKED: &str = "the pixels of a picture fill it, and no side is 0";
     let (columns, rows) = (source.width as u32, source.height as u32);
-    let from = ImageRef::new(columns, rows, &source.rgb, PixelType::U8x3).expect(CHECKED);
-    let mut to = Image::new(width, height, PixelType::U8x3);
+    let mut rgb = vec![0; width as usize * height as usize * 3];
+    let from = TypedImageRef::<U8x3>::from_buffer(columns, rows, &source.rgb).expect(CHECKED);
+    let mut to = TypedImage::<U8x3>::from_buffer(width, height, &mut rgb).expect(CHECKED);
     let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
-    Resizer::new().resize(&from, &mut to, &options).expect(CHECKED);
-    Pixels { width: width as usize, height: height as usize, rgb: to.into_vec() }
+    Resizer::new().resize_typed(&from, &mut to, &options).expect(CHECKED);
+    Pixels { width: width as usize, height: height as usize, rgb }
 }
 
 /// Boxes that show somebody's head: of people, and of two-wheelers, because the boxes of many data sets, and so of
