@@ -3,6 +3,7 @@
 //! # Layout
 //!
 //! - [`ingest`]: RTSP to access units; depayloads and parses, never decodes;
+//! - [`bitstream`]: what an access unit says of itself without being decoded;
 //! - [`gate`]: which access units are decoded, a plain value;
 //! - [`decode`]: access units to frames in the decoder's own planes;
 //! - [`frame`]: one decoded picture, mapped only while somebody looks at it;
@@ -10,6 +11,7 @@
 //!
 //! [`run`] loops over [`run_once`]: the one waits, the other connects and fails freely.
 
+pub mod bitstream;
 mod bus;
 mod decode;
 mod frame;
