@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use sharp_eyes_protocol::report::{CameraHealth, CameraState, DetectorHealth, DetectorState};
 use sharp_eyes_protocol::topic::Name;
 
+use crate::camera::{Gate, GateMode, GateOptions};
+
 /// A number that only grows.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -39,8 +41,8 @@ pub struct Board {
 
 impl Board {
     /// Nothing is connected yet.
-    pub fn new(cameras: impl IntoIterator<Item = Name>) -> Self {
-        let cameras = cameras.into_iter().map(|name| Arc::new(CameraCard::new(name))).collect();
+    pub fn new(cameras: impl IntoIterator<Item = (Name, GateOptions)>) -> Self {
+        let cameras = cameras.into_iter().map(|(name, gate)| Arc::new(CameraCard::new(name, gate))).collect();
         Self { cameras, detector: DetectorCard::new() }
     }
 }
@@ -51,6 +53,8 @@ impl Board {
 pub struct CameraCard {
     pub name: Name,
     pub received: Counter,
+    /// Access units that the decoder was given; not in health.
+    pub admitted: Counter,
     pub skipped: Counter,
     pub decoded: Counter,
     pub analysed: Counter,
@@ -60,6 +64,8 @@ pub struct CameraCard {
     pub alerts: Counter,
     failures: Counter,
     sight: Mutex<Sight>,
+    sleeps: bool,
+    gate: Mutex<Gate>,
 }
 
 #[derive(Debug)]
@@ -72,7 +78,7 @@ struct Sight {
 }
 
 impl CameraCard {
-    fn new(name: Name) -> Self {
+    fn new(name: Name, gate: GateOptions) -> Self {
         let sight = Sight {
             state: CameraState::Connecting,
             reason: None,
@@ -83,6 +89,7 @@ impl CameraCard {
         Self {
             name,
             received: Counter::default(),
+            admitted: Counter::default(),
             skipped: Counter::default(),
             decoded: Counter::default(),
             analysed: Counter::default(),
@@ -92,7 +99,14 @@ impl CameraCard {
             alerts: Counter::default(),
             failures: Counter::default(),
             sight: Mutex::new(sight),
+            sleeps: gate.mode != GateMode::Always,
+            gate: Mutex::new(Gate::new(gate, Instant::now())),
         }
+    }
+
+    /// What decides whether it sleeps. Asked for every access unit: hold it for no longer than a look at a small picture.
+    pub fn gate(&self) -> MutexGuard<'_, Gate> {
+        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn sight(&self) -> MutexGuard<'_, Sight> {
@@ -126,6 +140,7 @@ impl CameraCard {
 
     /// All of it.
     pub fn health(&self) -> CameraHealth {
+        let gate = self.sleeps.then(|| self.gate().health(Instant::now()));
         let sight = self.sight();
         let blind = sight.blind_before + sight.blind_since.map_or(Duration::ZERO, |since| since.elapsed());
         CameraHealth {
@@ -143,6 +158,7 @@ impl CameraCard {
             detections: self.detections.get(),
             untracked: self.untracked.get(),
             alerts: self.alerts.get(),
+            gate,
         }
     }
 }

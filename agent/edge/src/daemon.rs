@@ -27,6 +27,9 @@ use crate::uplink::{self, Delivery, Reports, TlsOptions, UplinkOptions, UplinkSt
 /// How long each part may take to finish what it has begun.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// How long a frame from before its camera woke up waits for the one before it to be looked at.
+const LATE_PATIENCE: Duration = Duration::from_millis(100);
+
 /// Messages in flight to the broker.
 const WINDOW: usize = 16;
 
@@ -50,7 +53,8 @@ pub enum RunError {
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunError> {
     camera::init()?;
     let clock = Arc::new(Clock::start(&config.state.folder));
-    let board = Arc::new(Board::new(config.cameras.iter().map(|camera| camera.stream.name.clone())));
+    let cards = config.cameras.iter().map(|camera| (camera.stream.name.clone(), camera.gate));
+    let board = Arc::new(Board::new(cards));
     let slots = Arc::new(Slots::new(config.cameras.len()));
 
     // The far end of the data first, so that every part finds the next one ready.
@@ -69,7 +73,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
         let wall: crate::outbox::WallClock = Arc::new(move || clock.now());
         Outbox::start(outbox_options, config.site.clone(), wall)?
     };
-    let snapshots = Arc::new(Snapshots::new(board.cameras.iter().map(|card| card.name.clone()).collect()));
+    let snapshots = Arc::new(Snapshots::new(board.clone()));
     let commands = Arc::new(Commands::new(config.site.clone(), outbox.clone(), snapshots.clone()));
     let stats: Vec<_> =
         routes.iter().map(|(_, brokers)| watch::channel(UplinkStats::new(brokers[0].name.clone()))).collect();
@@ -181,7 +185,7 @@ fn start_analysis(
     models: watch::Sender<Models>,
     snapshots: Arc<Snapshots>,
 ) -> Result<std::thread::JoinHandle<()>, RunError> {
-    let view = |camera: &CameraConfig| View { masks: camera.masks.clone(), rules: camera.rules.clone() };
+    let view = |camera: &CameraConfig| View { masks: camera.stream.masks.clone(), rules: camera.rules.clone() };
     let analysis = Analysis {
         detector: config.detector.clone(),
         views: config.cameras.iter().map(view).collect(),
@@ -213,16 +217,20 @@ async fn run_cameras(
         let sink: FrameSink = {
             let (slots, card) = (slots.clone(), card.clone());
             Arc::new(move |frame| {
-                if slots.offer(index, frame) {
+                let replaced = match frame.is_late() {
+                    true => slots.offer_in_turn(index, frame, LATE_PATIENCE),
+                    false => slots.offer(index, frame),
+                };
+                if replaced {
                     card.dropped.increment();
                 }
             })
         };
-        let CameraConfig { stream, analysed_fps, .. } = cameras[index].clone();
+        let stream = cameras[index].stream.clone();
         let shutdown = shutdown.clone();
         async move {
             tokio::select! {
-                () = tokio::time::sleep(rest) => camera::run(stream, analysed_fps, sink, card, shutdown).await,
+                () = tokio::time::sleep(rest) => camera::run(stream, sink, card, shutdown).await,
                 () = shutdown.cancelled() => {}
             }
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::{Timestamp, Unit};
 use sharp_eyes_protocol::alert::seconds;
-use sharp_eyes_protocol::report::Health;
+use sharp_eyes_protocol::report::{CameraHealth, Health};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -75,7 +75,12 @@ impl Examiner {
 
 /// Everything in a report that is worth a message.
 fn states(health: &Health) -> impl PartialEq + use<> {
-    let cameras: Vec<_> = health.cameras.iter().map(|camera| (camera.state, camera.reason.clone())).collect();
+    let doubt = |camera: &CameraHealth| camera.gate.as_ref().and_then(|gate| gate.doubt.clone());
+    let cameras: Vec<_> = health
+        .cameras
+        .iter()
+        .map(|camera| (camera.state, camera.reason.clone(), doubt(camera)))
+        .collect();
     let outbox = &health.outbox;
     (
         health.clock,

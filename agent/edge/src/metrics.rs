@@ -15,7 +15,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use sharp_eyes_protocol::report::{CameraState, DetectorState, Health, UplinkHealth};
+use sharp_eyes_protocol::report::{CameraState, DetectorState, GateHealth, Health, UplinkHealth};
 
 use crate::health::Examiner;
 use crate::uplink::Latency;
@@ -169,6 +169,7 @@ fn cameras(registry: &mut Registry, health: &Health) {
         }
         registry.register(name, help, family);
     }
+    gates(registry, health);
     let (blind, streaming) = (Family::<Labels, Number>::default(), Family::<Labels, Number>::default());
     for camera in &health.cameras {
         let label = [("camera", camera.name.to_string())];
@@ -178,6 +179,26 @@ fn cameras(registry: &mut Registry, health: &Health) {
     }
     registry.register("camera_blind_seconds", "Time without pictures since the agent started", blind);
     registry.register("camera_streaming", "1 while pictures come", streaming);
+}
+
+fn gates(registry: &mut Registry, health: &Health) {
+    type Read = fn(&GateHealth) -> u64;
+    let counters: [(&str, &str, Read); 6] = [
+        ("camera_asleep_seconds", "Time in which nothing happened and nothing was decoded", |gate| gate.asleep_s),
+        ("camera_wakes", "Times that a sleeping camera woke up because something had changed", |gate| gate.wakes),
+        ("camera_checks", "Times that a sleeping camera looked whether something had changed", |gate| gate.checks),
+        ("camera_audits", "Sleeping pictures that the detector was given at random", |gate| gate.audits),
+        ("camera_audits_missed", "Those in which it found something that sleep had hidden", |gate| gate.missed),
+        ("camera_still", "Frames that the detector was spared, because nothing moved in them", |gate| gate.still),
+    ];
+    for (name, help, read) in counters {
+        let family = Family::<Labels, Counter>::default();
+        for camera in &health.cameras {
+            let Some(gate) = &camera.gate else { continue };
+            family.get_or_create(&[("camera", camera.name.to_string())]).inc_by(read(gate));
+        }
+        registry.register(name, help, family);
+    }
 }
 
 fn counter(registry: &mut Registry, name: &str, help: &str, value: u64) {

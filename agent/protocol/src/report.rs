@@ -88,6 +88,42 @@ pub struct CameraHealth {
     pub untracked: u64,
     /// Alerts raised.
     pub alerts: u64,
+    /// How it sleeps; absent where the configuration says that it never does.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub gate: Option<GateHealth>,
+}
+
+/// How a camera sleeps while nothing happens in front of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GateHealth {
+    /// Whether it sleeps now.
+    pub state: GateState,
+    /// Why it is watched more closely than configured, where it is.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub doubt: Option<String>,
+    /// Seconds of sleep so far.
+    pub asleep_s: u64,
+    /// Times that it woke up because something had changed.
+    pub wakes: u64,
+    /// Times that access units looked as if something might have changed.
+    pub checks: u64,
+    /// Sleeping pictures that the detector was given at random.
+    pub audits: u64,
+    /// Those in which it found something new: what sleep hid.
+    pub missed: u64,
+    /// Frames of the awake camera that the detector was spared, because nothing or little moved in them.
+    pub still: u64,
+}
+
+/// Whether a camera's pictures are decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum GateState {
+    /// They are.
+    Awake,
+    /// They are received, and a keyframe is decoded now and then.
+    Asleep,
 }
 
 /// Whether a camera's pictures come.

@@ -6,6 +6,7 @@
 //!
 //! - [`frame`]: the decoder's planes, borrowed and checked;
 //! - [`geometry`]: points, rectangles and polygons in 0..1 of the picture;
+//! - [`motion`]: whether anything changed, in a miniature of the luma: what wakes a camera, and lets it sleep;
 //! - [`letterbox`]: planes to the model's tensor, masked places never written to it;
 //! - [`onnx`]: ONNX Runtime, loaded at run time; the only file that names it;
 //! - [`model`]: a model's folder, its manifest, and the contract that both must keep;
@@ -38,6 +39,7 @@ pub mod layout;
 pub mod letterbox;
 mod mask;
 pub mod model;
+pub mod motion;
 pub mod nms;
 pub mod onnx;
 pub mod rules;
@@ -56,6 +58,7 @@ pub use evidence::{EVIDENCE_MAX_BYTES, EVIDENCE_MIN_BYTES, EvidenceError, Redact
 pub use frame::{Colour, FrameView, PixelFormat, Plane};
 pub use geometry::{Point, Polygon, Rect};
 pub use model::{ModelError, ModelInfo};
+pub use motion::{Background, Change, Miniature};
 pub use onnx::{OnnxError, Runtime};
 pub use rules::{Incident, IntrusionRule};
 pub use scene::{Scene, SceneOptions};

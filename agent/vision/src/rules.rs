@@ -102,6 +102,15 @@ impl Intrusion {
         Self { index, rule, visits: HashMap::new(), quiet_until: Duration::ZERO }
     }
 
+    /// Whether something stays in the zone that may yet break the rule.
+    pub(crate) fn is_undecided(&self, now: Moment) -> bool {
+        let until = |stay: &Stay| (stay.since + self.rule.dwell).max(self.quiet_until) + UNDECIDED_MAX;
+        self.visits.values().any(|visit| {
+            !visit.alerted
+                && visit.stay.as_ref().is_some_and(|stay| stay.outside.is_none() && now.monotonic < until(stay))
+        })
+    }
+
     /// Looks at the live tracks after one frame, and appends what breaks the rule.
     pub(crate) fn observe(
         &mut self,
@@ -144,6 +153,9 @@ impl Intrusion {
         }
     }
 }
+
+/// How much longer than the dwell time a rule may make up its mind: a stay with too low a score seldom gets a better one.
+const UNDECIDED_MAX: Duration = Duration::from_secs(10);
 
 /// The stay after a frame in which the object was seen inside or outside.
 fn next_stay(stay: Option<Stay>, inside: bool, now: Duration, score: f32) -> Option<Stay> {

@@ -16,6 +16,9 @@ pub struct SceneOptions {
     pub time_zone: jiff::tz::TimeZone,
 }
 
+/// What is seen with so many times its threshold will be seen in the next frame, too.
+const SURE: f32 = 1.5;
+
 /// The memory of one camera: what is where for how long, as far as rules need it.
 #[derive(Clone, Debug)]
 pub struct Scene {
@@ -50,6 +53,32 @@ impl Scene {
             );
         }
         incidents
+    }
+
+    /// The camera slept until now, because nothing changed in front of it.
+    pub fn resume(&mut self, now: Moment) {
+        self.tracker.resume(now.monotonic);
+    }
+
+    /// Whether some rule has yet to decide about something that is there: the camera must not sleep meanwhile.
+    pub fn is_undecided(&self, now: Moment) -> bool {
+        self.rules.iter().any(|rule| rule.is_undecided(now))
+    }
+
+    /// Whether the last frame, of this moment, showed every object clearly.
+    pub fn is_sure(&self, now: Moment) -> bool {
+        let clear = |class| SURE * self.tracker.thresholds().of(class);
+        self.tracks().iter().all(|track| track.seen() == now.monotonic && track.score() >= clear(track.class()))
+    }
+
+    /// Whether a frame of a camera that sleeps shows something that this scene does not know of: a new object, or one
+    /// that a rule has to decide about by now.
+    pub fn would_learn(&self, now: Moment, detections: &[Detection]) -> bool {
+        let known = |id| self.tracks().iter().any(|track| track.id() == id);
+        let mut trial = self.clone();
+        trial.resume(now);
+        let broken = !trial.observe(now, detections).is_empty();
+        broken || trial.is_undecided(now) || trial.tracks().iter().any(|track| !known(track.id()))
     }
 
     /// The objects in sight.

@@ -126,6 +126,17 @@ impl Tracker {
         self.overflow
     }
 
+    /// The camera slept until now, because nothing changed in front of it: what was there is there.
+    pub fn resume(&mut self, now: Duration) {
+        let Some(last) = self.tracks.iter().map(|track| track.seen).max() else { return };
+        self.tracks.retain(|track| last.saturating_sub(track.seen) <= GAP_MAX);
+        let before = now.saturating_sub(Duration::from_millis(1));
+        for track in &mut self.tracks {
+            track.seen = track.seen.max(before);
+            track.velocity = Point { x: 0.0, y: 0.0 };
+        }
+    }
+
     /// Takes the detections of one frame, best score first.
     ///
     /// A detection above its class's threshold starts a track; one above half of it continues a track.

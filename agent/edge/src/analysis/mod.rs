@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use crate::backoff::Backoff;
 use crate::board::{Board, CameraCard};
-use crate::camera::Frame;
+use crate::camera::{Frame, Sight};
 use crate::clock::Clock;
 use crate::config::DetectorConfig;
 use crate::outbox::{NewAlert, NewEvidence, Outbox};
@@ -125,6 +125,7 @@ impl Analysis {
         let thresholds = detector.model().thresholds.clone();
         let model = detector.model().name.clone();
         let mut scenes: Vec<Scene> = self.views.iter().map(|view| self.scene(view, &thresholds)).collect();
+        let mut wakes = vec![0; scenes.len()];
         loop {
             self.board.detector.beat();
             let (index, frame) = match self.slots.take(HEARTBEAT) {
@@ -133,6 +134,10 @@ impl Analysis {
                 Taken::Closed => return,
             };
             let (view, card) = (&self.views[index], &self.board.cameras[index]);
+            let woken = card.gate().wakes();
+            if std::mem::replace(&mut wakes[index], woken) != woken {
+                scenes[index].resume(self.clock.at(frame.arrived()));
+            }
             let looked = catch_unwind(AssertUnwindSafe(|| {
                 self.look(index, &mut detector, &thresholds, &model, view, &mut scenes[index], card, &frame)
             }));
@@ -182,12 +187,23 @@ impl Analysis {
             card.detections
                 .add(detections.iter().filter(|d| d.score >= thresholds.of(d.class)).count() as u64);
             let now = self.clock.at(frame.arrived());
+            if frame.is_audit() {
+                let missed = scene.would_learn(now, &detections);
+                card.gate().audited(Instant::now(), missed);
+                return Ok(());
+            }
             let untracked = scene.overflow();
             let incidents = scene.observe(now, &detections);
             card.untracked.add(scene.overflow() - untracked);
             for incident in incidents {
                 self.raise(planes, view, &detections, &incident, model, card, frame.arrived());
             }
+            let sight = match () {
+                () if scene.is_undecided(now) => Sight::Stirring,
+                () if !scene.is_sure(now) => Sight::Unsure,
+                () => Sight::Calm,
+            };
+            card.gate().analysed(Instant::now(), sight);
             self.snapshots.serve(index, || {
                 let redacted = Redacted::of(planes, &view.masks, &detections, None, card.name.as_str());
                 let picture = redacted.picture(self.picture_bytes);

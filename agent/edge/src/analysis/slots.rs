@@ -9,6 +9,7 @@ use std::time::Duration;
 pub struct Slots<F> {
     places: Mutex<Places<F>>,
     filled: Condvar,
+    emptied: Condvar,
 }
 
 #[derive(Debug)]
@@ -34,7 +35,7 @@ impl<F> Slots<F> {
     /// Empty places for this many cameras.
     pub fn new(cameras: usize) -> Self {
         let frames = std::iter::repeat_with(|| None).take(cameras).collect();
-        Self { places: Mutex::new(Places { frames, next: 0, closed: false }), filled: Condvar::new() }
+        Self { places: Mutex::new(Places { frames, next: 0, closed: false }), filled: Condvar::new(), emptied: Condvar::new() }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Places<F>> {
@@ -53,6 +54,13 @@ impl<F> Slots<F> {
         replaced.is_some()
     }
 
+    /// The same, after it waited for the place to be free: of a camera that has just woken up, each frame tells something.
+    pub fn offer_in_turn(&self, camera: usize, frame: F, patience: Duration) -> bool {
+        let taken = |places: &mut Places<F>| !places.closed && places.frames[camera].is_some();
+        drop(self.emptied.wait_timeout_while(self.lock(), patience, taken));
+        self.offer(camera, frame)
+    }
+
     /// Waits for a frame of any camera, in turn.
     pub fn take(&self, patience: Duration) -> Taken<F> {
         let empty = |places: &mut Places<F>| !places.closed && places.frames.iter().all(Option::is_none);
@@ -65,6 +73,7 @@ impl<F> Slots<F> {
             let camera = (places.next + step) % count;
             if let Some(frame) = places.frames[camera].take() {
                 places.next = (camera + 1) % count;
+                self.emptied.notify_all();
                 return Taken::Frame(camera, frame);
             }
         }
@@ -82,6 +91,7 @@ impl<F> Slots<F> {
     pub fn close(&self) {
         self.lock().closed = true;
         self.filled.notify_all();
+        self.emptied.notify_all();
     }
 }
 

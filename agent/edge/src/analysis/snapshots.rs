@@ -1,34 +1,37 @@
 //! Pictures that operators ask for: the analysis makes them of the next frame, because only it knows what to redact.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sharp_eyes_protocol::topic::Name;
 use tokio::sync::oneshot;
 
+use crate::board::Board;
+
 /// Who waits for a picture of which camera.
 #[derive(Debug)]
 pub struct Snapshots {
-    cameras: Vec<Name>,
+    board: Arc<Board>,
     /// By camera. Bounded by the askers, who wait for one at a time.
     wanted: Mutex<Vec<Vec<oneshot::Sender<Vec<u8>>>>>,
 }
 
 impl Snapshots {
     /// Nobody waits yet.
-    pub fn new(cameras: Vec<Name>) -> Self {
-        let wanted = Mutex::new(cameras.iter().map(|_| Vec::new()).collect());
-        Self { cameras, wanted }
+    pub fn new(board: Arc<Board>) -> Self {
+        let wanted = Mutex::new(board.cameras.iter().map(|_| Vec::new()).collect());
+        Self { board, wanted }
     }
 
     /// The camera's place among all.
     pub fn index_of(&self, camera: &Name) -> Option<usize> {
-        self.cameras.iter().position(|name| name == camera)
+        self.board.cameras.iter().position(|card| card.name == *camera)
     }
 
     /// A redacted JPEG of the camera's next frame. `None`: none could be made of it.
     pub async fn take(&self, index: usize) -> Option<Vec<u8>> {
         let (sender, picture) = oneshot::channel();
         self.wanted().get_mut(index)?.push(sender);
+        self.board.cameras[index].gate().call(); // one that sleeps has no next frame
         picture.await.ok()
     }
 

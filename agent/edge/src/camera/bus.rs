@@ -31,6 +31,20 @@ pub(super) fn forward(
     });
 }
 
+/// Calls back once, when the pipeline has played everything or has failed.
+pub(super) fn ended(pipeline: &gst::Pipeline, then: impl FnOnce() + Send + 'static) {
+    let Some(bus) = pipeline.bus() else { return };
+    let then = std::sync::Mutex::new(Some(then));
+    bus.set_sync_handler(move |_, message| {
+        if matches!(message.view(), gst::MessageView::Eos(_) | gst::MessageView::Error(_))
+            && let Some(then) = then.lock().ok().and_then(|mut then| then.take())
+        {
+            then();
+        }
+        gst::BusSyncReply::Drop
+    });
+}
+
 /// The message, with the detail where that says more.
 pub(super) fn text(error: &gst::glib::Error, detail: &str) -> String {
     if detail.is_empty() || detail.starts_with("../") {

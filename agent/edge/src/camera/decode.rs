@@ -1,4 +1,7 @@
 //! Access units to frames: `appsrc ! decoder ! appsink`, in the decoder's own planes.
+//!
+//! [`Decoder`] follows an awake camera; [`glance`] decodes one keyframe of a sleeping one and lets its decoder go, so that
+//! sleep costs neither time nor memory.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,6 +25,15 @@ pub(super) struct DecodeOptions {
     pub(super) decoder: Option<String>,
     /// Frames per second that somebody looks at; the others leave the decoder and are dropped unmapped.
     pub(super) analysed_fps: f32,
+}
+
+/// What a frame is wanted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Want {
+    /// Others refer to it, and nobody looks at it.
+    Reference,
+    /// To look at it. Late: it arrived before the camera woke up.
+    Look { late: bool },
 }
 
 /// A running decode pipeline. Ends when dropped.
@@ -48,12 +60,9 @@ impl Decoder {
         failed: mpsc::Sender<CameraError>,
     ) -> Result<Self, CameraError> {
         let caps = caps.to_owned();
-        let decoder = choose(options.decoder.as_deref(), &caps)?;
+        let decoder = choose(options.decoder.as_deref(), &caps, Kind::Any)?;
         let name = decoder.factory().map(|factory| factory.name().to_string()).unwrap_or_default();
-        if decoder.find_property("max-threads").is_some() {
-            // Frame threads add a frame of delay each, and the box has a camera per core to keep busy.
-            decoder.set_property_from_str("max-threads", "1");
-        }
+        one_thread(&decoder);
         let pipeline = gst::Pipeline::builder().name(format!("decode-{}", card.name)).build();
         bus::forward(&pipeline, failed, |error, detail| CameraError::Decode(bus::text(error, detail)));
         // Bounded by the gate, which admits nothing while `backlog` is at its limit; never blocks the receiving thread.
@@ -65,11 +74,7 @@ impl Decoder {
             .build();
         // Does nothing (passthrough) for the two formats that are read as they are; ten bits and others pass here.
         let convert = gst::ElementFactory::make("videoconvert").build()?;
-        let wanted = gst_video::VideoCapsBuilder::new()
-            .format_list([gst_video::VideoFormat::I420, gst_video::VideoFormat::Nv12])
-            .build();
-        // The callback takes each frame at once, so that the one buffer allowed here never waits.
-        let sink = gst_app::AppSink::builder().caps(&wanted).sync(false).max_buffers(1).build();
+        let sink = planes();
         let arrivals = Arc::new(Mutex::new(Arrivals::default()));
         sink.set_callbacks(take_frames(options, &caps, &name, arrivals.clone(), frames, card));
 
@@ -95,7 +100,7 @@ impl Decoder {
     }
 
     /// Hands an access unit to the decoder.
-    pub(super) fn push(&mut self, unit: AccessUnit) -> Result<(), CameraError> {
+    pub(super) fn push(&mut self, unit: AccessUnit, want: Want) -> Result<(), CameraError> {
         if unit.caps() != self.caps.as_ref() {
             // The resolution changed in mid-stream: the decoder adapts at this keyframe.
             self.caps = unit.caps().to_owned();
@@ -104,7 +109,7 @@ impl Decoder {
         let arrived = unit.arrived();
         let sample = unit.into_sample();
         let Some(buffer) = sample.buffer_owned() else { return Ok(()) };
-        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner).note(buffer.pts(), arrived);
+        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner).note(buffer.pts(), arrived, want);
         self.source.push_buffer(buffer).map(drop).map_err(|error| CameraError::Decode(error.to_string()))
     }
 }
@@ -131,6 +136,8 @@ fn take_frames(
             let (Some(buffer), Some(caps)) = (sample.buffer_owned(), sample.caps()) else {
                 return Ok(gst::FlowSuccess::Ok);
             };
+            let (arrived, want) = arrivals.lock().unwrap_or_else(PoisonError::into_inner).of(buffer.pts());
+            let Want::Look { late } = want else { return Ok(gst::FlowSuccess::Ok) };
             if !sampler.takes(buffer.pts()) {
                 return Ok(gst::FlowSuccess::Ok);
             }
@@ -144,15 +151,109 @@ fn take_frames(
                     info
                 }
             };
-            let arrived = arrivals.lock().unwrap_or_else(PoisonError::into_inner).of(buffer.pts());
-            frames(Frame::new(buffer, info, arrived));
+            frames(Frame::new(buffer, info, arrived).late(late));
             Ok(gst::FlowSuccess::Ok)
         })
         .build()
 }
 
+/// One keyframe of a sleeping camera on its way through a decoder. Given up when dropped.
+pub(super) struct Glance {
+    pipeline: gst::Pipeline,
+}
+
+impl Drop for Glance {
+    fn drop(&mut self) {
+        if self.pipeline.current_state() != gst::State::Null {
+            bus::stop(self.pipeline.clone());
+        }
+    }
+}
+
+/// Decodes one keyframe alone, on threads of its own, and hands it to `seen`; `None` where nothing came out.
+///
+/// By software wherever there is some: hardware decoders leak memory at each start (rockchip-linux/gstreamer-rockchip 69),
+/// and one picture is cheap.
+pub(super) fn glance(
+    decoder: Option<&str>,
+    unit: AccessUnit,
+    name: &str,
+    seen: impl FnOnce(Option<Frame>) + Send + 'static,
+) -> Result<Glance, CameraError> {
+    let caps = unit.caps().to_owned();
+    let decoder = choose(None, &caps, Kind::Software).or_else(|_| choose(decoder, &caps, Kind::Any))?;
+    one_thread(&decoder);
+    let pipeline = gst::Pipeline::builder().name(format!("glance-{name}")).build();
+    // Holds one access unit.
+    let source = gst_app::AppSrc::builder().caps(&caps).format(gst::Format::Time).build();
+    let convert = gst::ElementFactory::make("videoconvert").build()?;
+    let sink = planes();
+    let chain = [source.upcast_ref::<gst::Element>(), &decoder, &convert, sink.upcast_ref()];
+    pipeline.add_many(chain)?;
+    gst::Element::link_many(chain)?;
+
+    // Whichever comes first: the picture, or the end without one.
+    let seen = Arc::new(Mutex::new(Some(seen)));
+    let see = move |frame| {
+        let seen = seen.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(seen) = seen {
+            seen(frame);
+        }
+    };
+    let arrived = unit.arrived();
+    let on_sample = see.clone();
+    sink.set_callbacks(
+        gst_app::AppSinkCallbacks::builder()
+            .new_sample(move |sink| {
+                let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
+                let info = sample.caps().and_then(|caps| gst_video::VideoInfo::from_caps(caps).ok());
+                on_sample(sample.buffer_owned().zip(info).map(|(buffer, info)| Frame::new(buffer, info, arrived)));
+                Ok(gst::FlowSuccess::Ok)
+            })
+            .build(),
+    );
+    let weak = pipeline.downgrade();
+    bus::ended(&pipeline, move || {
+        see(None);
+        if let Some(pipeline) = weak.upgrade() {
+            bus::stop(pipeline);
+        }
+    });
+    let glance = Glance { pipeline };
+    let failed = |error: &dyn std::fmt::Display| CameraError::Decode(error.to_string());
+    glance.pipeline.set_state(gst::State::Playing).map_err(|error| failed(&error))?;
+    if let Some(buffer) = unit.into_sample().buffer_owned() {
+        source.push_buffer(buffer).map_err(|error| failed(&error))?;
+    }
+    source.end_of_stream().map_err(|error| failed(&error))?;
+    Ok(glance)
+}
+
+/// Where frames come out, in one of the two formats that are read as they are. Whoever takes them does so at once, so that
+/// the one buffer allowed here never waits.
+fn planes() -> gst_app::AppSink {
+    let wanted = gst_video::VideoCapsBuilder::new()
+        .format_list([gst_video::VideoFormat::I420, gst_video::VideoFormat::Nv12])
+        .build();
+    gst_app::AppSink::builder().caps(&wanted).sync(false).max_buffers(1).build()
+}
+
+/// Frame threads add a frame of delay each, and the box has a camera per core to keep busy.
+fn one_thread(decoder: &gst::Element) {
+    if decoder.find_property("max-threads").is_some() {
+        decoder.set_property_from_str("max-threads", "1");
+    }
+}
+
+/// Which decoders are fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Any,
+    Software,
+}
+
 /// The decoder: the named one, or the first by rank that takes these caps and whose device is there.
-fn choose(named: Option<&str>, caps: &gst::Caps) -> Result<gst::Element, CameraError> {
+fn choose(named: Option<&str>, caps: &gst::Caps, kind: Kind) -> Result<gst::Element, CameraError> {
     if let Some(name) = named {
         let usable = |factory: &gst::ElementFactory| factory.can_sink_any_caps(caps);
         let factory = gst::ElementFactory::find(name).filter(usable);
@@ -163,8 +264,10 @@ fn choose(named: Option<&str>, caps: &gst::Caps) -> Result<gst::Element, CameraE
         gst::ElementFactoryType::DECODER | gst::ElementFactoryType::MEDIA_VIDEO,
         gst::Rank::MARGINAL,
     );
-    let mut fitting: Vec<_> =
-        decoders.into_iter().filter(|factory| factory.can_sink_any_caps(caps)).collect();
+    let fits = |factory: &gst::ElementFactory| {
+        factory.can_sink_any_caps(caps) && (kind == Kind::Any || !factory.klass().contains("Hardware"))
+    };
+    let mut fitting: Vec<_> = decoders.into_iter().filter(fits).collect();
     fitting.sort_by_key(|factory| std::cmp::Reverse(factory.rank()));
     for factory in fitting {
         let Ok(element) = factory.create().build() else { continue };
@@ -178,24 +281,34 @@ fn choose(named: Option<&str>, caps: &gst::Caps) -> Result<gst::Element, CameraE
     Err(CameraError::NoDecoder(media))
 }
 
-/// When the access units that are being decoded arrived, by presentation time stamp.
+/// When the access units that are being decoded arrived, and what for, by presentation time stamp.
 ///
-/// Bounded: a decoder holds at most 16 reference pictures (H.264 and H.265 alike), the gate 30 access units before it;
-/// the oldest of more than 64 is forgotten, and its frame counts as arrived when it was decoded.
+/// Bounded: a decoder holds at most 16 reference pictures (H.264 and H.265 alike), the gate 30 access units and a group of
+/// pictures before it; the oldest of more than 700 is forgotten, and its frame is looked at as if it arrived when it was
+/// decoded.
 #[derive(Default)]
-struct Arrivals(VecDeque<(Option<gst::ClockTime>, Instant)>);
+struct Arrivals(VecDeque<(Option<gst::ClockTime>, Instant, Want)>);
+
+const ARRIVALS_MAX: usize = 700;
+
+/// Pictures that a decoder may hold back at most.
+const REORDERED_MAX: usize = 16;
 
 impl Arrivals {
-    fn note(&mut self, pts: Option<gst::ClockTime>, arrived: Instant) {
-        if self.0.len() == 64 {
+    fn note(&mut self, pts: Option<gst::ClockTime>, arrived: Instant, want: Want) {
+        if self.0.len() == ARRIVALS_MAX {
             self.0.pop_front();
         }
-        self.0.push_back((pts, arrived));
+        self.0.push_back((pts, arrived, want));
     }
 
-    fn of(&self, pts: Option<gst::ClockTime>) -> Instant {
-        let newest = self.0.iter().rev().find(|(known, _)| *known == pts && pts.is_some());
-        newest.map_or_else(Instant::now, |(_, arrived)| *arrived)
+    /// What is known of a frame that came out; what went in before it is forgotten, but for what reordering may hold back.
+    fn of(&mut self, pts: Option<gst::ClockTime>) -> (Instant, Want) {
+        let newest = self.0.iter().rposition(|(known, ..)| *known == pts && pts.is_some());
+        let Some(at) = newest else { return (Instant::now(), Want::Look { late: false }) };
+        let (_, arrived, want) = self.0[at];
+        self.0.drain(..at.saturating_sub(REORDERED_MAX));
+        (arrived, want)
     }
 }
 

@@ -13,6 +13,8 @@ pub struct Frame {
     buffer: gst::Buffer,
     info: gst_video::VideoInfo,
     arrived: Instant,
+    late: bool,
+    audit: bool,
 }
 
 /// A frame cannot be looked at.
@@ -29,7 +31,27 @@ pub enum FrameError {
 
 impl Frame {
     pub(super) fn new(buffer: gst::Buffer, info: gst_video::VideoInfo, arrived: Instant) -> Self {
-        Self { buffer, info, arrived }
+        Self { buffer, info, arrived, late: false, audit: false }
+    }
+
+    /// The same, of the time before its camera woke up.
+    pub(super) fn late(self, late: bool) -> Self {
+        Self { late, ..self }
+    }
+
+    /// The same, of a camera that sleeps on.
+    pub(super) fn audit(self, audit: bool) -> Self {
+        Self { audit, ..self }
+    }
+
+    /// Whether it is of the time before its camera woke up: there are several at once, and each tells something.
+    pub fn is_late(&self) -> bool {
+        self.late
+    }
+
+    /// Whether its camera sleeps on, and only wants to know what that hides.
+    pub fn is_audit(&self) -> bool {
+        self.audit
     }
 
     /// When the access unit that it was decoded from had arrived completely.

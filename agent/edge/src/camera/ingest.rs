@@ -9,7 +9,7 @@ use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 use tokio::sync::mpsc;
 
-use super::gate::UnitFacts;
+use super::bitstream::{Bitstream, Codec, UnitFacts};
 use super::{CameraError, CameraOptions, bus};
 use crate::secret::Secret;
 
@@ -24,6 +24,9 @@ pub enum Transport {
 }
 
 /// One coded picture, as the parser delivers it: byte stream, parameter sets before every keyframe.
+///
+/// A clone shares the bytes.
+#[derive(Clone)]
 pub(super) struct AccessUnit {
     sample: gst::Sample,
     arrived: Instant,
@@ -35,9 +38,26 @@ impl AccessUnit {
         self.sample.caps().expect("an appsink's sample has caps")
     }
 
-    pub(super) fn facts(&self) -> UnitFacts {
-        let flags = self.sample.buffer().map(|buffer| buffer.flags()).unwrap_or(gst::BufferFlags::DELTA_UNIT);
-        UnitFacts { keyframe: !flags.contains(gst::BufferFlags::DELTA_UNIT) }
+    /// What it says of itself. Without a bitstream only whether it is a keyframe, which the parser knows best.
+    pub(super) fn facts(&self, bitstream: Option<&mut Bitstream>) -> UnitFacts {
+        let Some(buffer) = self.sample.buffer() else { return UnitFacts::default() };
+        let facts = bitstream
+            .zip(buffer.map_readable().ok())
+            .map_or_else(UnitFacts::default, |(bitstream, bytes)| bitstream.access_unit(&bytes));
+        UnitFacts { keyframe: !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT), ..facts }
+    }
+
+    /// How it is compressed.
+    pub(super) fn codec(&self) -> Codec {
+        match self.caps().structure(0).map(|structure| structure.name().as_str()) {
+            Some("video/x-h265") => Codec::H265,
+            _ => Codec::H264,
+        }
+    }
+
+    /// Bytes of memory.
+    pub(super) fn size(&self) -> usize {
+        self.sample.buffer().map_or(0, |buffer| buffer.size())
     }
 
     pub(super) fn arrived(&self) -> Instant {

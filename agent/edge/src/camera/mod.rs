@@ -4,7 +4,7 @@
 //!
 //! - [`ingest`]: RTSP to access units; depayloads and parses, never decodes;
 //! - [`bitstream`]: what an access unit says of itself without being decoded;
-//! - [`gate`]: which access units are decoded, a plain value;
+//! - [`gate`]: whether the camera sleeps, a plain value;
 //! - [`decode`]: access units to frames in the decoder's own planes;
 //! - [`frame`]: one decoded picture, mapped only while somebody looks at it;
 //! - [`watchdog`]: how long a camera may be silent, a plain value.
@@ -25,19 +25,21 @@ use std::time::{Duration, Instant};
 
 use sharp_eyes_protocol::report::CameraState;
 use sharp_eyes_protocol::topic::Name;
+use sharp_eyes_vision::{Miniature, Polygon};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 pub use frame::{Frame, FrameError};
-pub use gate::GateMode;
+pub use gate::{Gate, GateMode, GateOptions, Sight};
 pub use ingest::Transport;
 
 use crate::backoff::Backoff;
 use crate::board::CameraCard;
 use crate::secret::{Secret, SecretError};
-use decode::{DecodeOptions, Decoder};
-use gate::Gate;
-use ingest::Ingest;
+use bitstream::Bitstream;
+use decode::{DecodeOptions, Decoder, Glance, Want};
+use gate::{LOOK_BACK, Look, Ring, Verdict};
+use ingest::{AccessUnit, Ingest};
 use watchdog::Watchdog;
 
 /// Waits between attempts on a camera that is away.
@@ -62,8 +64,10 @@ pub struct CameraOptions {
     pub latency: Duration,
     /// GStreamer's name of the decoder; the best by rank otherwise.
     pub decoder: Option<String>,
-    /// Which access units are decoded.
-    pub gate: GateMode,
+    /// Frames per second that somebody looks at.
+    pub analysed_fps: f32,
+    /// What nobody may look at, the gate included.
+    pub masks: Vec<Polygon>,
 }
 
 /// Why a connection to a camera ended.
@@ -116,13 +120,12 @@ pub fn init() -> Result<(), InitError> {
     gstreamer::init().map_err(InitError)
 }
 
-/// Who gets the frames. Called from the decoder's thread: must not wait.
+/// Who gets the frames. Called from the decoder's thread: must not wait, except for a late frame, and then briefly.
 pub type FrameSink = Arc<dyn Fn(Frame) + Send + Sync>;
 
 /// Keeps one camera running until shutdown.
 pub async fn run(
     options: CameraOptions,
-    analysed_fps: f32,
     frames: FrameSink,
     card: Arc<CameraCard>,
     shutdown: CancellationToken,
@@ -131,7 +134,7 @@ pub async fn run(
     let (mut away, mut refused) = (backoff(AWAY), backoff(REFUSED));
     loop {
         let decoded_before = card.decoded.get();
-        let Some(ended) = run_once(&options, analysed_fps, &frames, &card, &shutdown).await else { break };
+        let Some(ended) = run_once(&options, &frames, &card, &shutdown).await else { break };
         if card.decoded.get() > decoded_before {
             away.reset();
             refused.reset();
@@ -153,12 +156,11 @@ pub async fn run(
 /// Connects, streams, and returns why it ended; `None` at shutdown.
 async fn run_once(
     options: &CameraOptions,
-    analysed_fps: f32,
     frames: &FrameSink,
     card: &Arc<CameraCard>,
     shutdown: &CancellationToken,
 ) -> Option<CameraError> {
-    let mut connection = match connect(options, analysed_fps, frames, card) {
+    let mut connection = match connect(options, frames, card) {
         Ok(connection) => connection,
         Err(error) => return Some(error),
     };
@@ -170,16 +172,8 @@ async fn run_once(
     ended
 }
 
-/// A running connection: both pipelines end when it is dropped.
-struct Connection {
-    ingest: Ingest,
-    events: mpsc::Receiver<CameraError>,
-    decoder_name: Arc<std::sync::OnceLock<String>>,
-}
-
 fn connect(
     options: &CameraOptions,
-    analysed_fps: f32,
     frames: &FrameSink,
     card: &Arc<CameraCard>,
 ) -> Result<Connection, CameraError> {
@@ -190,46 +184,147 @@ fn connect(
     // Errors of both pipelines. The first one ends the connection; if 16 wait, what else comes adds nothing and is dropped.
     let (failed, events) = mpsc::channel(16);
     let decoder_name = Arc::new(std::sync::OnceLock::new());
-    let decode = DecodeOptions { decoder: options.decoder.clone(), analysed_fps };
-    let mut gate = Gate::new(options.gate);
-    let mut decoder: Option<Decoder> = None;
-    let on_unit = {
-        let (frames, card, failed) = (frames.clone(), card.clone(), failed.clone());
-        let decoder_name = decoder_name.clone();
-        move |unit: ingest::AccessUnit| {
-            card.received.increment();
-            let decoder = match &mut decoder {
-                Some(decoder) => decoder,
-                None => {
-                    let started =
-                        Decoder::start(&decode, unit.caps(), frames.clone(), card.clone(), failed.clone())?;
-                    let _ = decoder_name.set(started.name().to_owned());
-                    decoder.insert(started)
-                }
-            };
-            match gate.admit(unit.facts(), decoder.backlog()) {
-                gate::Verdict::Decode => decoder.push(unit)?,
-                gate::Verdict::Skip => card.skipped.increment(),
-            }
-            Ok(())
-        }
+    card.gate().connected(Instant::now());
+    let decoding = Decoding {
+        options: DecodeOptions { decoder: options.decoder.clone(), analysed_fps: options.analysed_fps },
+        card: card.clone(),
+        look: look(options, frames.clone(), card.clone()),
+        failed: failed.clone(),
+        name: decoder_name.clone(),
+        bitstream: None,
+        ring: Ring::new(),
+        decoder: None,
+        _glance: None,
     };
-    let ingest = Ingest::start(options, login, on_unit, failed)?;
+    let ingest = Ingest::start(options, login, decoding.each_unit(), failed)?;
     Ok(Connection { ingest, events, decoder_name })
+}
+
+/// Who is shown a decoded frame, and what it was decoded for.
+type Shown = Arc<dyn Fn(Frame, Look) + Send + Sync>;
+
+/// Shows each frame to the gate, where that ever sleeps, and passes on what the detector is to see.
+fn look(options: &CameraOptions, frames: FrameSink, card: Arc<CameraCard>) -> Shown {
+    let masks = options.masks.clone();
+    Arc::new(move |frame, look| {
+        let wanted = !card.gate().is_watching()
+            || match frame.view(|planes| Miniature::of(planes, &masks)) {
+                Ok(miniature) => card.gate().frame(Instant::now(), look, &miniature),
+                Err(_) => look == Look::Live, // whoever analyses it says what is wrong
+            };
+        if wanted {
+            frames(frame.audit(matches!(look, Look::Glance { audit: true })));
+        }
+    })
+}
+
+/// What happens to the access units of one connection, on its receiving thread.
+struct Decoding {
+    options: DecodeOptions,
+    card: Arc<CameraCard>,
+    look: Shown,
+    failed: mpsc::Sender<CameraError>,
+    name: Arc<std::sync::OnceLock<String>>,
+    bitstream: Option<Bitstream>,
+    ring: Ring<AccessUnit>,
+    decoder: Option<Decoder>,
+    _glance: Option<Glance>,
+}
+
+impl Decoding {
+    fn each_unit(mut self) -> impl FnMut(AccessUnit) -> Result<(), CameraError> + Send {
+        move |unit| self.unit(unit)
+    }
+
+    fn unit(&mut self, unit: AccessUnit) -> Result<(), CameraError> {
+        self.card.received.increment();
+        let waiting = self.decoder.as_ref().map_or(0, Decoder::backlog);
+        let verdict = if self.card.gate().is_watching() {
+            let bitstream = self.bitstream.get_or_insert_with(|| Bitstream::new(unit.codec()));
+            let facts = unit.facts(Some(bitstream));
+            self.ring.push(unit.clone(), facts.keyframe, unit.size());
+            self.card.gate().unit(unit.arrived(), &facts, waiting, self.ring.units().len() as u64)
+        } else {
+            self.card.gate().unit(unit.arrived(), &unit.facts(None), waiting, 0)
+        };
+        match verdict {
+            Verdict::Decode => return self.decode(unit, Want::Look { late: false }),
+            Verdict::Wake => return self.wake(unit.arrived()),
+            Verdict::Skip => {}
+            Verdict::Sleep => self.decoder = None,
+            Verdict::Glance { audit } => self.glance(unit, audit)?,
+        }
+        self.card.skipped.increment();
+        Ok(())
+    }
+
+    fn decode(&mut self, unit: AccessUnit, want: Want) -> Result<(), CameraError> {
+        let decoder = match &mut self.decoder {
+            Some(decoder) => decoder,
+            None => {
+                let look = self.look.clone();
+                let frames: FrameSink = Arc::new(move |frame| look(frame, Look::Live));
+                let (card, failed) = (self.card.clone(), self.failed.clone());
+                let started = Decoder::start(&self.options, unit.caps(), frames, card, failed)?;
+                let _ = self.name.set(started.name().to_owned()); // the first one's, for messages
+                self.decoder.insert(started)
+            }
+        };
+        self.card.admitted.increment();
+        decoder.push(unit, want)
+    }
+
+    /// Decodes the group of pictures from its keyframe on, and looks at the end of it.
+    fn wake(&mut self, now: Instant) -> Result<(), CameraError> {
+        for unit in self.ring.units().to_vec() {
+            let want = match now.saturating_duration_since(unit.arrived()) {
+                Duration::ZERO => Want::Look { late: false },
+                before if before <= LOOK_BACK => Want::Look { late: true },
+                _ => Want::Reference,
+            };
+            self.decode(unit, want)?;
+        }
+        Ok(())
+    }
+
+    /// A keyframe that cannot be decoded is no reason to end the connection: the camera wakes up, and then it is.
+    fn glance(&mut self, unit: AccessUnit, audit: bool) -> Result<(), CameraError> {
+        let (look, card) = (self.look.clone(), self.card.clone());
+        let seen = move |frame: Option<Frame>| match frame {
+            Some(frame) => {
+                card.decoded.increment();
+                look(frame, Look::Glance { audit });
+            }
+            None => card.gate().glance_failed(),
+        };
+        let name = self.card.name.as_str();
+        self._glance = Some(decode::glance(self.options.decoder.as_deref(), unit, name, seen)?);
+        Ok(())
+    }
+}
+
+/// A running connection: its pipelines end when it is dropped.
+struct Connection {
+    ingest: Ingest,
+    events: mpsc::Receiver<CameraError>,
+    decoder_name: Arc<std::sync::OnceLock<String>>,
 }
 
 impl Connection {
     async fn watch(&mut self, card: &CameraCard) -> CameraError {
-        let mut watchdog = Watchdog::new(Instant::now(), card.received.get(), card.decoded.get());
+        let counters = || (card.received.get(), card.admitted.get(), card.decoded.get());
+        let (received, admitted, decoded) = counters();
+        let mut watchdog = Watchdog::new(Instant::now(), received, admitted, decoded);
         let mut tick = tokio::time::interval(watchdog::TICK);
         loop {
             tokio::select! {
                 event = self.events.recv() => return event.unwrap_or(CameraError::Ended),
                 _ = tick.tick() => {
-                    if card.decoded.get() > watchdog.decoded_at_start() {
+                    let (received, admitted, decoded) = counters();
+                    if decoded > watchdog.decoded_at_start() {
                         card.streaming();
                     }
-                    if let Some(silence) = watchdog.look(Instant::now(), card.received.get(), card.decoded.get()) {
+                    if let Some(silence) = watchdog.look(Instant::now(), received, admitted, decoded) {
                         return match silence {
                             watchdog::Silence::NoStream => CameraError::NoStream(watchdog::CONNECT),
                             watchdog::Silence::Silent => CameraError::Silent(watchdog::SILENT),

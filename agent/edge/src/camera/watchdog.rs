@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 pub(super) const CONNECT: Duration = Duration::from_secs(10);
 /// Between access units. With [`TICK`] a hung camera is seen within 5 s.
 pub(super) const SILENT: Duration = Duration::from_millis(4500);
-/// From an access unit that was not followed by a picture. Longer than the longest usual group of pictures.
+/// From an access unit that the decoder was given and that was not followed by a picture. Longer than the longest usual
+/// group of pictures.
 pub(super) const NO_PICTURE: Duration = Duration::from_secs(12);
 /// How often to look.
 pub(super) const TICK: Duration = Duration::from_millis(250);
@@ -19,25 +20,30 @@ pub(super) enum Silence {
     NoPicture,
 }
 
-/// Watches two counters.
+/// Watches three counters. A sleeping camera's decoder is given nothing, and owes no picture.
 #[derive(Clone, Debug)]
 pub(super) struct Watchdog {
     decoded_at_start: u64,
     received: u64,
+    admitted: u64,
     decoded: u64,
     received_at: Option<Instant>,
-    decoded_at: Instant,
+    admitted_at: Option<Instant>,
+    /// Since when the decoder owes a picture.
+    owed_since: Option<Instant>,
     started: Instant,
 }
 
 impl Watchdog {
-    pub(super) fn new(now: Instant, received: u64, decoded: u64) -> Self {
+    pub(super) fn new(now: Instant, received: u64, admitted: u64, decoded: u64) -> Self {
         Self {
             decoded_at_start: decoded,
             received,
+            admitted,
             decoded,
             received_at: None,
-            decoded_at: now,
+            admitted_at: None,
+            owed_since: None,
             started: now,
         }
     }
@@ -47,22 +53,33 @@ impl Watchdog {
     }
 
     /// Takes the counters as they are now. `Some` is the reason to give the connection up.
-    pub(super) fn look(&mut self, now: Instant, received: u64, decoded: u64) -> Option<Silence> {
+    pub(super) fn look(
+        &mut self,
+        now: Instant,
+        received: u64,
+        admitted: u64,
+        decoded: u64,
+    ) -> Option<Silence> {
         if received > self.received {
-            if self.received_at.is_none() {
-                self.decoded_at = now; // the wait for a picture starts with the first access unit
-            }
             self.received = received;
             self.received_at = Some(now);
         }
+        let is_fed = |at: Option<Instant>| at.is_some_and(|at| now - at < SILENT);
+        if admitted > self.admitted {
+            // What a decoder owed when its camera fell asleep, it owes no more.
+            let owed_since = self.owed_since.filter(|_| is_fed(self.admitted_at));
+            self.owed_since = owed_since.or(Some(now));
+            (self.admitted, self.admitted_at) = (admitted, Some(now));
+        }
         if decoded > self.decoded {
             self.decoded = decoded;
-            self.decoded_at = now;
+            self.owed_since = None;
         }
+        let owed_since = self.owed_since.filter(|_| is_fed(self.admitted_at));
         match self.received_at {
             None if now - self.started >= CONNECT => Some(Silence::NoStream),
             Some(at) if now - at >= SILENT => Some(Silence::Silent),
-            Some(_) if now - self.decoded_at >= NO_PICTURE => Some(Silence::NoPicture),
+            Some(_) if owed_since.is_some_and(|since| now - since >= NO_PICTURE) => Some(Silence::NoPicture),
             _ => None,
         }
     }
@@ -72,21 +89,20 @@ impl Watchdog {
 mod tests {
     use super::*;
 
-    /// Rows of second, received, decoded; the silence that is seen, and when.
-    fn check(rows: &[(f64, u64, u64)], expected: Option<(f64, Silence)>) {
+    /// Rows of second, received, admitted, decoded; the silence that is seen, and when.
+    fn check(rows: &[(f64, u64, u64, u64)], expected: Option<(f64, Silence)>) {
         let start = Instant::now();
-        let mut watchdog = Watchdog::new(start, 0, 0);
-        let mut counters = (0, 0);
+        let mut watchdog = Watchdog::new(start, 0, 0, 0);
+        let mut counters = (0, 0, 0);
         let mut rows = rows.iter().peekable();
         let mut seen = None;
         for step in 0..400 {
             let second = f64::from(step) * TICK.as_secs_f64();
-            while let Some((_, received, decoded)) = rows.next_if(|row| row.0 <= second) {
-                counters = (*received, *decoded);
+            while let Some(&(_, received, admitted, decoded)) = rows.next_if(|row| row.0 <= second) {
+                counters = (received, admitted, decoded);
             }
-            if let Some(silence) =
-                watchdog.look(start + Duration::from_secs_f64(second), counters.0, counters.1)
-            {
+            let now = start + Duration::from_secs_f64(second);
+            if let Some(silence) = watchdog.look(now, counters.0, counters.1, counters.2) {
                 seen = Some((second, silence));
                 break;
             }
@@ -97,10 +113,15 @@ mod tests {
     #[test]
     fn each_silence_has_its_own_patience() {
         check(&[], Some((10.0, Silence::NoStream)));
-        check(&[(1.0, 1, 0), (2.0, 9, 5)], Some((6.5, Silence::Silent)));
-        let no_pictures: Vec<_> = (0..100).map(|i| (f64::from(i), i as u64, 0)).collect();
-        check(&no_pictures, Some((13.0, Silence::NoPicture)));
-        let healthy: Vec<_> = (0..101).map(|i| (f64::from(i), i as u64, i as u64)).collect();
-        check(&healthy, None);
+        check(&[(1.0, 1, 1, 0), (2.0, 9, 9, 5)], Some((6.5, Silence::Silent)));
+        let rows = |last: u64, admitted: fn(u64) -> u64, decoded: fn(u64) -> u64| -> Vec<_> {
+            (0..=last).map(|i| (i as f64, i, admitted(i), decoded(i))).collect()
+        };
+        check(&rows(99, |i| i, |_| 0), Some((13.0, Silence::NoPicture)));
+        check(&rows(100, |i| i, |i| i), None);
+        let asleep = |i: u64| i.min(10);
+        check(&rows(100, asleep, asleep), None);
+        check(&rows(100, |i| i.min(11), asleep), None);
+        check(&rows(100, |i| if i < 50 { i.min(10) } else { i }, asleep), Some((62.0, Silence::NoPicture)));
     }
 }

@@ -13,7 +13,7 @@ use sharp_eyes_vision::schedule::Schedule;
 use toml::de::DeValue;
 
 use super::reader::{Section, Value};
-use crate::camera::{CameraOptions, GateMode, Transport};
+use crate::camera::{CameraOptions, GateMode, GateOptions, Transport};
 
 /// Most cameras of one box. Each has buffers of its own; see README for what a box carries.
 const CAMERAS_MAX: usize = 64;
@@ -23,10 +23,8 @@ const CAMERAS_MAX: usize = 64;
 pub struct CameraConfig {
     /// How its stream is fetched and decoded.
     pub stream: CameraOptions,
-    /// How often a frame is analysed, per second.
-    pub analysed_fps: f32,
-    /// What nobody may look at.
-    pub masks: Vec<Polygon>,
+    /// When it sleeps.
+    pub gate: GateOptions,
     /// What is an incident.
     pub rules: Vec<IntrusionRule>,
 }
@@ -64,7 +62,18 @@ fn camera(section: Section<'_>, names: &mut BTreeSet<String>) -> Option<CameraCo
         section.problem("latency", "expected at most \"10s\"");
     }
     let decoder = section.optional::<String>("decoder");
-    let gate = section.or("gate", GateMode::Always);
+    let usual = GateOptions::default();
+    let gate = GateOptions {
+        mode: section.or("gate", usual.mode),
+        hold: section.or("hold", usual.hold),
+        audit: section.or("audit", usual.audit),
+    };
+    if gate.hold < Duration::from_secs(1) {
+        section.problem("hold", "expected at least \"1s\": a camera that falls asleep at once wakes up at once");
+    }
+    if gate.audit < Duration::from_secs(1) {
+        section.problem("audit", "expected at least \"1s\"");
+    }
     let analysed_fps = section.or::<f32>("analysed_fps", 5.0);
     if !(0.1..=30.0).contains(&analysed_fps) {
         section.problem("analysed_fps", "expected 0.1 to 30");
@@ -82,9 +91,10 @@ fn camera(section: Section<'_>, names: &mut BTreeSet<String>) -> Option<CameraCo
         transport,
         latency,
         decoder,
-        gate,
+        analysed_fps,
+        masks,
     };
-    Some(CameraConfig { stream, analysed_fps, masks, rules: rules.into_iter().collect::<Option<_>>()? })
+    Some(CameraConfig { stream, gate, rules: rules.into_iter().collect::<Option<_>>()? })
 }
 
 fn url_fits(section: &Section<'_>, url: &str) -> bool {
@@ -202,10 +212,12 @@ impl Value for Transport {
 }
 
 impl Value for GateMode {
-    const EXPECTED: &'static str = "\"always\"";
+    const EXPECTED: &'static str = "\"adaptive\", \"keyframes\" or \"always\"";
 
     fn read(value: &DeValue<'_>) -> Result<Self, String> {
         match value.as_str() {
+            Some("adaptive") => Ok(Self::Adaptive),
+            Some("keyframes") => Ok(Self::Keyframes),
             Some("always") => Ok(Self::Always),
             _ => Err(Self::unexpected(value)),
         }

@@ -59,7 +59,7 @@ fn the_minimal_file_is_enough_and_its_defaults_are_the_documented_ones() {
     assert_eq!(config.state.max_age, Duration::from_secs(30 * 86_400));
     assert_eq!(config.detector.threads, 1);
     let camera = &config.cameras[0];
-    assert_eq!(camera.analysed_fps, 5.0);
+    assert_eq!(camera.stream.analysed_fps, 5.0);
     assert_eq!(camera.rules[0].dwell, Duration::from_secs(2));
     assert!(camera.rules[0].evidence);
 }

@@ -1,85 +1,466 @@
-//! Which access units are decoded: access-unit facts in, verdicts out, no I/O and no clock.
+//! Whether a camera sleeps: access-unit facts and small pictures in, verdicts out; no I/O and no clock.
 //!
-//! The gate stands between ingest and decode so that a sleeping camera costs no decoding. Today it knows one mode,
-//! [`GateMode::Always`]; what it already does is to keep the decoder sane: nothing before the first keyframe, and
-//! after an overload nothing until the next keyframe, because the frames between have lost their references.
+//! The gate stands between ingest and decode, so that a camera that sees nothing costs no decoding:
+//!
+//! ```text
+//!            the picture and the detector were calm for the hold time
+//!   Awake ────────────────────────────────────────────────────────────► Asleep ◄─┐
+//!     ▲  ▲                                                               │  │    │ nothing changed
+//!     │  └── a keyframe differs from the background, or an audit ────────┘  │    │ after all
+//!     │      found something                                                ▼    │
+//!     └────── a frame differs from the background ◄──────────────────── Checking ┘
+//!                                                       access units became complex
+//! ```
+//!
+//! Asleep, nothing is decoded but a keyframe now and then. Checking and awake, everything is, from the keyframe of the
+//! current group of pictures on, so that what woke the camera is seen; but only an awake camera's frames go to the
+//! detector. A random audit gives the detector a sleeping keyframe, and reports what sleep hid.
+//!
+//! - [`activity`]: whether access units became complex; [`standing`]: how far a stream is believed; [`ring`]: the current
+//!   group of pictures.
+
+mod activity;
+mod ring;
+mod standing;
+#[cfg(test)]
+mod tests;
+
+use std::time::{Duration, Instant};
+
+use sharp_eyes_protocol::report::{GateHealth, GateState};
+use sharp_eyes_vision::{Background, Change, Miniature};
+
+use super::bitstream::UnitFacts;
+use activity::Activity;
+pub(super) use ring::Ring;
+use standing::Standing;
 
 /// When a camera's access units are decoded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum GateMode {
-    /// Always: no sleep.
+    /// While something happens, by the complexity of access units; keyframes now and then are the safety net.
     #[default]
+    Adaptive,
+    /// While something happens, by keyframes alone: for streams whose sizes say nothing.
+    Keyframes,
+    /// Always: no sleep.
     Always,
 }
 
-/// What the gate sees of an access unit.
+/// How one camera's gate judges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct UnitFacts {
-    /// Whether it can be decoded without any other.
-    pub(super) keyframe: bool,
+pub struct GateOptions {
+    /// When access units are decoded.
+    pub mode: GateMode,
+    /// How long a scene must have been calm before the camera sleeps.
+    pub hold: Duration,
+    /// How often the detector looks at a sleeping picture, on average.
+    pub audit: Duration,
 }
 
-/// What becomes of an access unit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
-    Decode,
-    Skip,
+impl Default for GateOptions {
+    fn default() -> Self {
+        Self { mode: GateMode::default(), hold: Duration::from_secs(2), audit: Duration::from_secs(60) }
+    }
 }
+
+/// Time between the keyframes that are compared while access units are believed.
+const GLANCE: Duration = Duration::from_secs(15);
+
+/// The same where keyframes alone are the watch. An all-intra stream has more than anybody needs.
+const GLANCE_OFTEN: Duration = Duration::from_secs(1);
+
+/// A keyframe that was to be looked at and did not come back from its decoder within this long never will.
+const GLANCE_TAKES: Duration = Duration::from_secs(5);
+
+/// Frames in which a checking camera has to see a change, and how long it may take.
+const CHECK_FRAMES: u32 = 3;
+const CHECK_TAKES: Duration = Duration::from_millis(1500);
+
+/// How much before its awakening a camera's frames are looked at: what made it wake took time to show in sizes.
+pub(super) const LOOK_BACK: Duration = Duration::from_secs(1);
 
 /// Access units that may wait in front of the decoder: two seconds at 15 fps. A decoder that is further behind
 /// than this will not catch up, and what it would deliver is old.
 pub(super) const BACKLOG_MAX: u64 = 30;
 
-/// The gate of one connection.
+/// How long what stays takes to belong to the background of an awake camera, and the share of one keyframe asleep.
+const SETTLE: Duration = Duration::from_millis(600);
+const SETTLE_ASLEEP: f32 = 0.1;
+
+/// Time between the frames that the detector sees while it is sure of all that it knows, and nothing moves but somebody who
+/// shifts his weight: half of what it sees otherwise.
+const SPARE: Duration = Duration::from_millis(350);
+
+/// What becomes of an access unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It goes to the decoder.
+    Decode,
+    /// It does not.
+    Skip,
+    /// The decoder is given all of the ring, this unit included. It decodes from now on.
+    Wake,
+    /// This keyframe is decoded alone, and comes back as [`Look::Glance`], or as an audit.
+    Glance { audit: bool },
+    /// The decoder is let go.
+    Sleep,
+}
+
+/// What a frame was decoded for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    /// An awake or checking camera.
+    Live,
+    /// A keyframe of a sleeping one.
+    Glance { audit: bool },
+}
+
+/// What the detector made of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sight {
+    /// Nobody, or only what is surely known.
+    Calm,
+    /// Somebody whom the detector is not sure of: it needs every frame to follow him.
+    Unsure,
+    /// Something that a rule has yet to decide about.
+    Stirring,
+}
+
+/// The gate of one camera. It outlives connections, so that what it learned does.
 #[derive(Clone, Debug)]
-pub(super) struct Gate {
-    mode: GateMode,
+pub struct Gate {
+    hold: Duration,
+    audit: Duration,
+    standing: Standing,
+    activity: Activity,
+    background: Option<Background>,
+    state: State,
+    /// Whether the decoder has what the next unit refers to.
     in_step: bool,
+    /// Units of the ring that the decoder was given at once and may take its time for.
+    catching_up: u64,
+    dice: fastrand::Rng,
+    wakes: u64,
+    checks: u64,
+    audits: u64,
+    missed: u64,
+    still: u64,
+    asleep: Duration,
+}
+
+#[derive(Clone, Debug)]
+enum State {
+    Awake(Awake),
+    Checking { since: Instant, calm_frames: u32 },
+    Asleep(Asleep),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Awake {
+    /// When something last moved or mattered.
+    stirred: Instant,
+    /// When a frame was last compared, and last analysed.
+    compared: Option<Instant>,
+    analysed: Option<Instant>,
+    /// When a frame was last given to the detector, and what it made of the last one that it has looked at.
+    shown: Option<Instant>,
+    sight: Sight,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Asleep {
+    since: Instant,
+    glance_due: Instant,
+    audit_due: Instant,
+    /// A keyframe is being decoded since then.
+    glancing: Option<Instant>,
+    /// It showed something: the next unit wakes the camera.
+    alarmed: bool,
 }
 
 impl Gate {
-    pub(super) fn new(mode: GateMode) -> Self {
-        Self { mode, in_step: false }
+    /// Awake, and without experience.
+    pub fn new(options: GateOptions, now: Instant) -> Self {
+        Self::with_dice(options, now, fastrand::Rng::new())
     }
 
-    /// `backlog` counts the access units that wait in front of the decoder.
-    pub(super) fn admit(&mut self, unit: UnitFacts, backlog: u64) -> Verdict {
-        if backlog >= BACKLOG_MAX {
+    fn with_dice(options: GateOptions, now: Instant, dice: fastrand::Rng) -> Self {
+        Self {
+            hold: options.hold,
+            audit: options.audit,
+            standing: Standing::new(options.mode),
+            activity: Activity::new(),
+            background: None,
+            state: State::Awake(Awake::new(now)),
+            in_step: false,
+            catching_up: 0,
+            dice,
+            wakes: 0,
+            checks: 0,
+            audits: 0,
+            missed: 0,
+            still: 0,
+            asleep: Duration::ZERO,
+        }
+    }
+
+    /// A connection begins: awake, with a decoder that has nothing yet.
+    pub(super) fn connected(&mut self, now: Instant) {
+        self.count_sleep(now);
+        self.activity.gap();
+        self.state = State::Awake(Awake::new(now));
+        self.in_step = false;
+        self.catching_up = 0;
+    }
+
+    /// Whether it ever sleeps as things stand; otherwise nobody need read units or compare frames.
+    pub(super) fn is_watching(&self) -> bool {
+        self.standing.mode() != GateMode::Always || self.standing.doubt().is_some()
+    }
+
+    /// Takes the next access unit. `waiting` counts the access units in front of the decoder, `group` those in the ring,
+    /// from the keyframe to this unit.
+    pub(super) fn unit(&mut self, now: Instant, unit: &UnitFacts, waiting: u64, group: u64) -> Verdict {
+        if !self.is_watching() {
+            return self.pass(unit, waiting);
+        }
+        let calm = match &self.state {
+            State::Awake(awake) => awake.is_calm(now),
+            State::Checking { .. } => false,
+            State::Asleep(asleep) => !asleep.alarmed,
+        };
+        let active = self.activity.observe(now, unit, calm);
+        if unit.keyframe {
+            let all_intra = self.activity.is_all_intra();
+            self.standing.keyframe(now, self.activity.group(), all_intra);
+        }
+        let mode = self.standing.mode();
+        match &mut self.state {
+            State::Awake(awake) if mode != GateMode::Always && awake.may_sleep(now, self.hold) => {
+                if mode == GateMode::Adaptive && !self.activity.is_ready() {
+                    return self.pass(unit, waiting);
+                }
+                self.fall_asleep(now);
+                Verdict::Sleep
+            }
+            State::Awake(_) => self.pass(unit, waiting),
+            State::Checking { since, calm_frames } => {
+                if *calm_frames < CHECK_FRAMES && now.saturating_duration_since(*since) < CHECK_TAKES {
+                    return self.pass(unit, waiting);
+                }
+                self.activity.was_wrong();
+                self.fall_asleep(now);
+                Verdict::Sleep
+            }
+            State::Asleep(asleep) => {
+                let woken = asleep.alarmed || mode == GateMode::Always;
+                if asleep.glancing.is_some_and(|since| now.saturating_duration_since(since) > GLANCE_TAKES) {
+                    asleep.glancing = None;
+                }
+                if group > 0 && woken {
+                    self.wake(now, State::Awake(Awake::new(now)), group);
+                    Verdict::Wake
+                } else if group > 0 && active && mode == GateMode::Adaptive {
+                    self.checks += 1;
+                    self.wake(now, State::Checking { since: now, calm_frames: 0 }, group);
+                    Verdict::Wake
+                } else if unit.keyframe && asleep.glancing.is_none() && now >= asleep.glance_due {
+                    let audit = now >= asleep.audit_due;
+                    asleep.glancing = Some(now);
+                    asleep.glance_due = now + glance_interval(mode);
+                    if audit {
+                        asleep.audit_due = now + exponential(self.audit, &mut self.dice);
+                    }
+                    Verdict::Glance { audit }
+                } else {
+                    Verdict::Skip
+                }
+            }
+        }
+    }
+
+    /// Takes what a decoded frame looks like, and says whether the detector is to see it.
+    pub(super) fn frame(&mut self, now: Instant, look: Look, miniature: &Miniature) -> bool {
+        let change = self.background.as_ref().map(|background| background.compare(miniature));
+        let moved = change.is_none_or(Change::is_motion);
+        let background = self.background.get_or_insert_with(|| Background::of(miniature));
+        match (&mut self.state, look) {
+            (State::Awake(awake), Look::Live) => {
+                let elapsed = awake.compared.map_or(SETTLE, |before| now.saturating_duration_since(before));
+                background.learn(miniature, 1.0 - (-elapsed.as_secs_f32() / SETTLE.as_secs_f32()).exp());
+                awake.compared = Some(now);
+                if moved {
+                    awake.stirred = now;
+                }
+                let shown = awake.wants_analysis(now, change);
+                self.still += u64::from(!shown);
+                shown
+            }
+            (State::Checking { .. }, Look::Live) if moved => {
+                self.activity.was_right();
+                self.wakes += 1;
+                self.standing.woken(now, true);
+                self.state = State::Awake(Awake::new(now));
+                true
+            }
+            (State::Checking { calm_frames, .. }, Look::Live) => {
+                *calm_frames += 1;
+                false
+            }
+            (State::Asleep(asleep), Look::Glance { audit }) => {
+                asleep.glancing = None;
+                if moved {
+                    asleep.alarmed = true;
+                    self.wakes += 1;
+                    self.standing.woken(now, false);
+                } else {
+                    background.learn(miniature, SETTLE_ASLEEP);
+                }
+                // One that wakes the camera comes again with its group of pictures.
+                audit && !moved
+            }
+            // The state changed while the frame was being decoded.
+            (State::Asleep(_), Look::Live) | (_, Look::Glance { .. }) => false,
+        }
+    }
+
+    /// Takes what the detector made of a frame that it was given.
+    pub fn analysed(&mut self, now: Instant, sight: Sight) {
+        if let State::Awake(awake) = &mut self.state {
+            (awake.analysed, awake.sight) = (Some(now), sight);
+            if sight == Sight::Stirring {
+                awake.stirred = now;
+            }
+        }
+    }
+
+    /// Takes what the detector made of a sleeping picture: whether it found what nobody knew of.
+    pub fn audited(&mut self, now: Instant, missed: bool) {
+        self.audits += 1;
+        self.missed += u64::from(missed);
+        self.standing.audited(now, missed);
+        if let State::Asleep(asleep) = &mut self.state
+            && missed
+            && !asleep.alarmed
+        {
+            asleep.alarmed = true;
+            self.wakes += 1;
+        }
+    }
+
+    /// A keyframe could not be decoded: the camera wakes, so that its failure is seen.
+    pub(super) fn glance_failed(&mut self) {
+        if let State::Asleep(asleep) = &mut self.state {
+            asleep.glancing = None;
+        }
+        self.call();
+    }
+
+    /// Somebody wants to see a frame of now.
+    pub fn call(&mut self) {
+        if let State::Asleep(asleep) = &mut self.state {
+            asleep.alarmed = true;
+        }
+    }
+
+    /// How often the camera woke up: whoever follows objects knows by it that time passed in which nothing happened.
+    pub fn wakes(&self) -> u64 {
+        self.wakes
+    }
+
+    /// What it did so far.
+    pub fn health(&self, now: Instant) -> GateHealth {
+        let (state, asleep) = match &self.state {
+            State::Asleep(asleep) => (GateState::Asleep, now.saturating_duration_since(asleep.since)),
+            _ => (GateState::Awake, Duration::ZERO),
+        };
+        GateHealth {
+            state,
+            doubt: self.standing.doubt().map(|doubt| doubt.text().to_owned()),
+            asleep_s: (self.asleep + asleep).as_secs(),
+            wakes: self.wakes,
+            checks: self.checks,
+            audits: self.audits,
+            missed: self.missed,
+            still: self.still,
+        }
+    }
+
+    fn fall_asleep(&mut self, now: Instant) {
+        self.activity.rest();
+        self.in_step = false;
+        let audit_due = now + exponential(self.audit, &mut self.dice);
+        let glance_due = now + glance_interval(self.standing.mode());
+        self.state = State::Asleep(Asleep { since: now, glance_due, audit_due, glancing: None, alarmed: false });
+    }
+
+    fn wake(&mut self, now: Instant, state: State, group: u64) {
+        self.count_sleep(now);
+        self.activity.rest();
+        self.state = state;
+        self.in_step = true;
+        self.catching_up = group;
+    }
+
+    fn count_sleep(&mut self, now: Instant) {
+        if let State::Asleep(asleep) = &self.state {
+            self.asleep += now.saturating_duration_since(asleep.since);
+        }
+    }
+
+    /// What an awake camera does with a unit: nothing before the first keyframe, and after an overload nothing until the
+    /// next one, because the frames between have lost their references.
+    fn pass(&mut self, unit: &UnitFacts, waiting: u64) -> Verdict {
+        if waiting < BACKLOG_MAX {
+            self.catching_up = 0;
+        }
+        if waiting >= BACKLOG_MAX + self.catching_up {
             self.in_step = false;
         } else if unit.keyframe {
             self.in_step = true;
         }
-        match self.mode {
-            GateMode::Always if self.in_step => Verdict::Decode,
-            GateMode::Always => Verdict::Skip,
-        }
+        if self.in_step { Verdict::Decode } else { Verdict::Skip }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// `K` keyframe, `p` delta unit, `!` a delta unit and `X` a keyframe while the decoder is full; the verdicts: `d` and `.`
-    fn check(units: &str, verdicts: &str) {
-        let mut gate = Gate::new(GateMode::Always);
-        let seen: String = units
-            .chars()
-            .map(|unit| {
-                let backlog = if "!X".contains(unit) { BACKLOG_MAX } else { 0 };
-                match gate.admit(UnitFacts { keyframe: "KX".contains(unit) }, backlog) {
-                    Verdict::Decode => 'd',
-                    Verdict::Skip => '.',
-                }
-            })
-            .collect();
-        assert_eq!(seen, verdicts, "{units}");
+impl Awake {
+    fn new(now: Instant) -> Self {
+        Self { stirred: now, compared: None, analysed: None, shown: None, sight: Sight::Stirring }
     }
 
-    #[test]
-    fn decoding_starts_and_resumes_at_a_keyframe_only() {
-        check("ppKppKp", "..ddddd");
-        check("Kpp!ppKp", "ddd...dd");
-        check("KXppKp", "d...dd");
+    /// Whether the detector is to see a frame. It sees all of them while it has something to decide, and while much
+    /// moves; where nothing does, it knows already what is there.
+    fn wants_analysis(&mut self, now: Instant, change: Option<Change>) -> bool {
+        let much = change.is_none_or(|change| change.is_motion() && !change.is_slight());
+        let rest = if much || self.sight != Sight::Calm { Duration::ZERO } else { SPARE };
+        let wanted = self.shown.is_none_or(|shown| now.saturating_duration_since(shown) >= rest);
+        if wanted {
+            self.shown = Some(now);
+        }
+        wanted
     }
+
+    /// Nothing moved for a second, as far as anybody looked.
+    fn is_calm(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.stirred) >= Duration::from_secs(1) && self.compared > Some(self.stirred)
+    }
+
+    /// Somebody looked since something last moved, and the detector did, too.
+    fn may_sleep(&self, now: Instant, hold: Duration) -> bool {
+        let since = Some(self.stirred);
+        now.saturating_duration_since(self.stirred) >= hold && self.compared > since && self.analysed > since
+    }
+}
+
+fn glance_interval(mode: GateMode) -> Duration {
+    match mode {
+        GateMode::Adaptive => GLANCE,
+        GateMode::Keyframes | GateMode::Always => GLANCE_OFTEN,
+    }
+}
+
+/// Times between events that come at random, so that no habit of a scene hides from audits.
+fn exponential(mean: Duration, dice: &mut fastrand::Rng) -> Duration {
+    mean.mul_f64(-(1.0 - dice.f64()).ln())
 }

@@ -1,0 +1,193 @@
+//! Whether a stream's access units became more complex than they are when nothing happens.
+//!
+//! Under rate control plain sizes say nothing: the encoder spends what it may on sensor noise. What rises when somebody
+//! walks is complexity, `size * 2^(QP/6)`: the quantiser's step doubles every six steps of QP (ITU-T H.264, 8.5.9; H.265,
+//! 8.6.1), and half the step is twice the bits. It is compared in octaves, with what units of the same kind at the same
+//! place in the group of pictures have when the scene is calm.
+
+use std::time::{Duration, Instant};
+
+use super::super::bitstream::{Kind, UnitFacts};
+
+/// Places in the group of pictures that are learned one by one; those behind share one.
+const PLACES: usize = 64;
+
+/// Calm time, and calm keyframes, before the model has an opinion.
+const LEARN: Duration = Duration::from_secs(8);
+const LEARN_KEYFRAMES: u32 = 3;
+
+/// Keyframes in a row that make a stream all-intra.
+const ALL_INTRA: u32 = 10;
+
+/// How far one unit moves what is usual at its place, once that is known: a group of two seconds forgets in a minute.
+const FORGET: f32 = 0.03;
+
+/// Deviations above usual, and octaves above usual, that count as activity.
+const DEVIATIONS: f32 = 3.5;
+const OCTAVES: f32 = 0.08;
+
+/// How far the bar rises after a false alarm, at most; how long it takes to come down again.
+const CAUTION_MAX: f32 = 4.0;
+const CAUTION_FADES: Duration = Duration::from_secs(600);
+
+/// The model of one camera. It learns rate control, noise, night mode and the pattern of the group of pictures.
+#[derive(Clone, Debug)]
+pub(super) struct Activity {
+    places: [Vec<Option<Place>>; 3],
+    /// Of the next unit, in units since the last keyframe; unknown after a gap.
+    place: Option<usize>,
+    last: Option<Instant>,
+    /// A step into the picture shows within half a second; somebody far off only in the mean of two.
+    short: Excess,
+    long: Excess,
+    caution: f32,
+    learned: Duration,
+    keyframes: u32,
+    group: Option<Duration>,
+    keyframe_at: Option<Instant>,
+    /// Keyframes in a row.
+    row: u32,
+}
+
+/// What is usual at one place, in octaves.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    mean: f32,
+    seen: u32,
+}
+
+/// What was above usual lately, and how much of that calm alone makes.
+#[derive(Clone, Debug)]
+struct Excess {
+    memory: Duration,
+    value: f32,
+    calm_square: f32,
+}
+
+impl Excess {
+    fn new(memory: Duration) -> Self {
+        Self { memory, value: 0.0, calm_square: 0.02 }
+    }
+
+    fn add(&mut self, excess: f32, elapsed: Duration) {
+        self.value += (1.0 - (-elapsed.as_secs_f32() / self.memory.as_secs_f32()).exp()) * (excess - self.value);
+    }
+
+    fn learn(&mut self, elapsed: Duration) {
+        // A minute's memory, or what was learned so far.
+        let share = (elapsed.as_secs_f32() / 60.0).min(1.0);
+        self.calm_square += share * (self.value * self.value - self.calm_square);
+    }
+
+    fn is_active(&self, caution: f32) -> bool {
+        self.value > OCTAVES + caution * DEVIATIONS * self.calm_square.sqrt()
+    }
+}
+
+impl Activity {
+    pub(super) fn new() -> Self {
+        Self {
+            places: [const { Vec::new() }; 3],
+            place: None,
+            last: None,
+            short: Excess::new(Duration::from_millis(400)),
+            long: Excess::new(Duration::from_secs(2)),
+            caution: 1.0,
+            learned: Duration::ZERO,
+            keyframes: 0,
+            group: None,
+            keyframe_at: None,
+            row: 0,
+        }
+    }
+
+    /// Takes the next unit, and says whether the stream is active. `calm`: nothing happens in the picture, as far as
+    /// anybody knows; only then is it learned from.
+    pub(super) fn observe(&mut self, now: Instant, unit: &UnitFacts, calm: bool) -> bool {
+        let elapsed = self.last.map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
+        self.last = Some(now);
+        self.row = if unit.keyframe { self.row.saturating_add(1) } else { 0 };
+        if unit.keyframe {
+            self.place = Some(0);
+            if let Some(before) = self.keyframe_at.replace(now) {
+                self.group = Some(now.saturating_duration_since(before));
+            }
+        }
+        let Some(place) = self.place else { return false };
+        self.place = Some(place + 1);
+        self.caution = 1.0 + (self.caution - 1.0) * (-elapsed.as_secs_f32() / CAUTION_FADES.as_secs_f32()).exp();
+
+        let complexity = (unit.bytes.max(1) as f32).log2() + unit.quantiser.unwrap_or(0.0) / 6.0;
+        let kind = match unit.kind {
+            Kind::Intra => 0,
+            Kind::Predicted => 1,
+            Kind::Bidirectional => 2,
+        };
+        let places = &mut self.places[kind];
+        let index = place.min(PLACES - 1);
+        if places.len() <= index {
+            places.resize(index + 1, None);
+        }
+        let usual = places[index].get_or_insert(Place { mean: complexity, seen: 0 });
+        let excess = complexity - usual.mean;
+        if usual.seen > 0 {
+            self.short.add(excess, elapsed);
+            self.long.add(excess, elapsed);
+        }
+        let active =
+            self.is_ready() && (self.short.is_active(self.caution) || self.long.is_active(self.caution));
+        if calm && !active {
+            self.learn(place, kind, excess, elapsed);
+        }
+        active
+    }
+
+    fn learn(&mut self, place: usize, kind: usize, excess: f32, elapsed: Duration) {
+        if let Some(Some(usual)) = self.places[kind].get_mut(place.min(PLACES - 1)) {
+            usual.seen += 1;
+            usual.mean += excess * (1.0 / usual.seen as f32).max(FORGET);
+        }
+        self.learned += elapsed.min(Duration::from_secs(1));
+        self.keyframes = self.keyframes.saturating_add(u32::from(place == 0));
+        if self.keyframes > 1 {
+            self.short.learn(elapsed);
+            self.long.learn(elapsed);
+        }
+    }
+
+    /// Whether it has seen enough calm to have an opinion.
+    pub(super) fn is_ready(&self) -> bool {
+        self.learned >= LEARN && self.keyframes >= LEARN_KEYFRAMES
+    }
+
+    /// Whether nothing but keyframes comes.
+    pub(super) fn is_all_intra(&self) -> bool {
+        self.row >= ALL_INTRA
+    }
+
+    /// Time between the last two keyframes.
+    pub(super) fn group(&self) -> Option<Duration> {
+        self.group
+    }
+
+    /// Units were lost or a connection began anew: the next keyframe says where the group of pictures stands.
+    pub(super) fn gap(&mut self) {
+        (self.place, self.last, self.keyframe_at) = (None, None, None);
+        self.rest();
+    }
+
+    /// What was above usual is forgotten: it has been acted upon.
+    pub(super) fn rest(&mut self) {
+        (self.short.value, self.long.value) = (0.0, 0.0);
+    }
+
+    /// Somebody looked, and there was nothing.
+    pub(super) fn was_wrong(&mut self) {
+        self.caution = (self.caution * 1.3).min(CAUTION_MAX);
+    }
+
+    /// Somebody looked, and there was something.
+    pub(super) fn was_right(&mut self) {
+        self.caution = (self.caution * 0.7).max(1.0);
+    }
+}

@@ -1,0 +1,252 @@
+use sharp_eyes_vision::{Colour, FrameView, PixelFormat, Plane};
+
+use super::super::bitstream::Kind;
+use super::*;
+
+const FPS: u64 = 15;
+const GROUP: u64 = 30;
+
+/// A camera of 15 frames a second and two seconds between keyframes, in front of which something happens each second:
+///
+/// `.` nothing, `M` motion that sizes and pictures show, `s` motion that only sizes show (rain, a lamp), `p` a change that
+/// only pictures show (somebody who came slowly), `d` something still that only the detector sees, `f` full house: `M` and
+/// `d`. A shadow of what happened stays in the picture: `p` and `M` move a block on, `.` leaves it where it is.
+struct Stage {
+    gate: Gate,
+    now: Instant,
+    units: u64,
+    dice: fastrand::Rng,
+    block: usize,
+    moved: bool,
+    group: u64,
+    all_intra: bool,
+    /// What the detector finds in what it is given.
+    stirring: bool,
+    shown: u64,
+}
+
+impl Stage {
+    fn new(mode: GateMode) -> Self {
+        let now = Instant::now();
+        // Audits come once an hour unless a test wants them.
+        let options = GateOptions { mode, audit: Duration::from_secs(3600), ..GateOptions::default() };
+        Self::with(options, now)
+    }
+
+    fn with(options: GateOptions, now: Instant) -> Self {
+        Self {
+            gate: Gate::with_dice(options, now, fastrand::Rng::with_seed(7)),
+            now,
+            units: 0,
+            dice: fastrand::Rng::with_seed(11),
+            block: 0,
+            moved: false,
+            group: 0,
+            all_intra: false,
+            stirring: false,
+            shown: 0,
+        }
+    }
+
+    /// Plays seconds, and says at the end of each whether the camera was awake (`W`), checking (`c`) or asleep (`.`).
+    fn play(&mut self, seconds: &str) -> String {
+        seconds.chars().map(|second| self.second(second)).collect()
+    }
+
+    fn second(&mut self, happens: char) -> char {
+        let complex = "Msf".contains(happens);
+        self.stirring = "df".contains(happens);
+        for _ in 0..FPS {
+            self.moved = "Mpf".contains(happens);
+            if self.moved {
+                self.block += 1;
+            }
+            self.unit(complex);
+        }
+        match self.gate.state {
+            State::Awake(_) => 'W',
+            State::Checking { .. } => 'c',
+            State::Asleep(_) => '.',
+        }
+    }
+
+    fn unit(&mut self, complex: bool) {
+        let keyframe = self.all_intra || self.units.is_multiple_of(GROUP);
+        // Rate control that swings with the place in the group, and a fifth of an octave of noise.
+        let octaves = if keyframe { 17.0 } else { 13.0 + (self.units % GROUP) as f32 * 0.02 };
+        let octaves = octaves + (self.dice.f32() - 0.5) * 0.4 + if complex { 1.0 } else { 0.0 };
+        let unit = UnitFacts {
+            keyframe,
+            bytes: (octaves - 30.0 / 6.0).exp2() as usize,
+            quantiser: Some(30.0),
+            kind: if keyframe { Kind::Intra } else { Kind::Predicted },
+            ..UnitFacts::default()
+        };
+        self.group = if keyframe { 1 } else { self.group + 1 };
+        match self.gate.unit(self.now, &unit, 0, self.group) {
+            Verdict::Decode | Verdict::Wake if self.units.is_multiple_of(3) => self.show(Look::Live),
+            Verdict::Glance { audit } => self.show(Look::Glance { audit }),
+            _ => {}
+        }
+        self.units += 1;
+        self.now += Duration::from_secs(1) / FPS as u32;
+    }
+
+    fn show(&mut self, look: Look) {
+        let (width, height) = (160_usize, 90_usize);
+        let left = self.block * 4 % (width - 24);
+        let mut luma = vec![80_u8; width * height];
+        if self.block > 0 {
+            for row in 30..70 {
+                luma[row * width + left..][..16].fill(200);
+            }
+        }
+        let chroma = vec![128_u8; width * height / 4];
+        let planes = [(&luma, width), (&chroma, width / 2), (&chroma, width / 2)]
+            .map(|(data, stride)| Plane { data, stride });
+        let (w, h) = (width as u32, height as u32);
+        let view = FrameView::new(w, h, PixelFormat::I420, Colour::Bt601, false, &planes).unwrap();
+        if self.gate.frame(self.now, look, &Miniature::of(&view, &[])) {
+            self.shown += 1;
+            match look {
+                Look::Live if self.stirring => self.gate.analysed(self.now, Sight::Stirring),
+                Look::Live => self.gate.analysed(self.now, Sight::Calm),
+                Look::Glance { .. } => self.gate.audited(self.now, self.stirring),
+            }
+        }
+    }
+}
+
+/// Plays seconds after twenty calm ones, at whose end an adaptive camera sleeps.
+fn check(mode: GateMode, seconds: &str, expected: &str) {
+    let mut stage = Stage::new(mode);
+    stage.play(&".".repeat(20));
+    assert_eq!(stage.play(seconds), expected, "{mode:?} {seconds}");
+}
+
+#[test]
+fn a_camera_learns_for_some_seconds_and_then_sleeps() {
+    assert_eq!(Stage::new(GateMode::Adaptive).play("...................."), "WWWWWWWWW...........");
+    assert_eq!(Stage::new(GateMode::Keyframes).play("..........."), "WWWWW......");
+    assert_eq!(Stage::new(GateMode::Always).play("..........."), "WWWWWWWWWWW");
+}
+
+#[test]
+fn motion_wakes_it_within_the_second_and_it_holds() {
+    // The hold time begins when what moved last has become part of the background, after a second or two.
+    check(GateMode::Adaptive, "..MMM...........", "..WWWWWWWWW.....");
+    check(GateMode::Adaptive, "..M..M..........", "..WWWWWWWWWW....");
+    check(GateMode::Always, "..MMM...........", "WWWWWWWWWWWWWWWW");
+}
+
+#[test]
+fn what_only_sizes_show_is_checked_and_never_analysed() {
+    let mut stage = Stage::new(GateMode::Adaptive);
+    stage.play(&".".repeat(20));
+    let shown = stage.shown;
+    let states = stage.play("..ss......ss....");
+    assert!(!states.contains('W'), "{states}");
+    assert!(stage.gate.checks >= 2);
+    assert_eq!(stage.shown, shown, "the detector is not asked");
+}
+
+#[test]
+fn a_keyframe_shows_what_sizes_do_not() {
+    // Keyframes are compared every 15 seconds, or with every one where they are the watch.
+    let mut stage = Stage::new(GateMode::Adaptive);
+    stage.play(&".".repeat(20));
+    let states = stage.play(&format!("p{}", ".".repeat(20)));
+    assert!(states.starts_with("....") && states.contains('W'), "{states}");
+    check(GateMode::Keyframes, "p.........", "WWWWWWW...");
+}
+
+#[test]
+fn somebody_still_in_a_zone_keeps_it_awake_until_a_rule_has_decided() {
+    check(GateMode::Adaptive, "MMdddddddddd.........", "WWWWWWWWWWWWWWWW.....");
+}
+
+#[test]
+fn audits_find_what_sleep_hid_and_a_stream_loses_its_standing() {
+    let options = GateOptions { audit: Duration::from_secs(4), ..GateOptions::default() };
+    let mut stage = Stage::with(options, Instant::now());
+    stage.play(&".".repeat(20));
+    assert_eq!(stage.gate.missed, 0);
+    // Something that neither sizes nor pictures show, such as what was there before.
+    stage.play(&"dddddddddddddddddddd..........".repeat(4));
+    let health = stage.gate.health(stage.now);
+    assert!(health.missed >= 3 && health.audits > health.missed, "{health:?}");
+    assert_eq!(health.doubt.as_deref(), Some(standing::Doubt::Missed.text()));
+    assert_eq!(stage.gate.standing.mode(), GateMode::Keyframes);
+}
+
+#[test]
+fn an_all_intra_stream_is_watched_by_its_keyframes() {
+    let mut stage = Stage::new(GateMode::Adaptive);
+    stage.all_intra = true;
+    assert_eq!(stage.play("..............p........"), "WWWWW.........WWWWWWW..");
+    assert_eq!(stage.gate.health(stage.now).doubt.as_deref(), Some(standing::Doubt::AllIntra.text()));
+}
+
+#[test]
+fn sleep_and_awakenings_are_counted() {
+    let mut stage = Stage::new(GateMode::Adaptive);
+    stage.play(&".".repeat(40));
+    let health = stage.gate.health(stage.now);
+    assert_eq!((health.state, health.wakes), (GateState::Asleep, 0));
+    assert!((28..=31).contains(&health.asleep_s), "{health:?}");
+    stage.play("MMM");
+    let health = stage.gate.health(stage.now);
+    assert_eq!((health.state, health.wakes), (GateState::Awake, 1));
+    // A new connection begins awake, and remembers.
+    stage.gate.connected(stage.now);
+    stage.units = 0;
+    assert_eq!(stage.play("........"), "WWWWWW..");
+}
+
+#[test]
+fn nobody_is_woken_without_a_whole_group_of_pictures() {
+    let mut stage = Stage::new(GateMode::Adaptive);
+    stage.play(&".".repeat(20));
+    let unit = |keyframe, bytes| UnitFacts {
+        keyframe,
+        bytes,
+        quantiser: Some(30.0),
+        kind: Kind::Predicted,
+        ..UnitFacts::default()
+    };
+    assert_eq!(stage.gate.unit(stage.now, &unit(true, 4096), 0, 0), Verdict::Skip);
+    for step in 1..20 {
+        let now = stage.now + Duration::from_millis(66 * step);
+        assert_eq!(stage.gate.unit(now, &unit(false, 4096), 0, 0), Verdict::Skip);
+    }
+    assert_eq!(stage.gate.checks, 0, "there is nothing that could be looked at");
+    let now = stage.now + Duration::from_secs(2);
+    assert_eq!(stage.gate.unit(now, &unit(true, 4096), 0, 1), Verdict::Wake);
+}
+
+/// `K` keyframe, `p` delta unit, `!` a delta unit and `X` a keyframe while the decoder is full; the verdicts: `d` and `.`
+fn check_step(units: &str, verdicts: &str) {
+    let options = GateOptions { mode: GateMode::Always, ..GateOptions::default() };
+    let now = Instant::now();
+    let mut gate = Gate::new(options, now);
+    let seen: String = units
+        .chars()
+        .map(|unit| {
+            let waiting = if "!X".contains(unit) { BACKLOG_MAX } else { 0 };
+            let facts = UnitFacts { keyframe: "KX".contains(unit), ..UnitFacts::default() };
+            match gate.unit(now, &facts, waiting, 0) {
+                Verdict::Decode => 'd',
+                Verdict::Skip => '.',
+                other => panic!("{other:?}"),
+            }
+        })
+        .collect();
+    assert_eq!(seen, verdicts, "{units}");
+}
+
+#[test]
+fn decoding_starts_and_resumes_at_a_keyframe_only() {
+    check_step("ppKppKp", "..ddddd");
+    check_step("Kpp!ppKp", "ddd...dd");
+    check_step("KXppKp", "d...dd");
+}
