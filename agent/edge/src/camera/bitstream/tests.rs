@@ -1,6 +1,7 @@
 //! Real streams against an independent parser, written ones for what no encoder at hand does, and hostile ones.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use proptest::prelude::*;
 
@@ -60,6 +61,75 @@ fn real_streams_say_what_an_independent_parser_reads_in_them() {
                 facts.keyframe || index == 0 || rest < 80,
                 "{name}, unit {index}: {rest} bytes unaccounted for"
             );
+        }
+    }
+}
+
+/// Clips of other encoders and cameras: slices, pictures by kind (I, P, B) and the sum of all slice quantisers, by
+/// ffmpeg's trace_headers.
+const CLIPS: &[(&str, u32, [u32; 3], f64)] = &[
+    ("ahmetozlu-pedestrian3", 692, [13, 679, 0], 22707.0),
+    ("ahmetozlu-vehicle3", 905, [19, 886, 0], 28568.0),
+    ("fire979-fire1-seq", 55, [8, 14, 33], 952.0),
+    ("fire979-fire2-seq", 255, [2, 64, 189], 5773.0),
+    ("fire979-newsmoke1-seq", 150, [5, 38, 107], 974.0),
+    ("fire979-newsmoke2-seq", 205, [12, 52, 141], 3716.0),
+    ("fire979-smoke1-seq", 60, [8, 14, 38], 866.0),
+    ("frigate-motion1", 813, [7, 225, 581], 18394.0),
+    ("furg-house6", 899, [10, 889, 0], 14471.0),
+    ("intel-car-detection", 377, [7, 370, 0], 8104.0),
+    ("intel-one-by-one-person-detection", 1394, [140, 434, 820], 40670.0),
+    ("intel-people-detection-preview", 23, [1, 6, 16], 514.0),
+    ("intel-store-aisle-detection-preview", 67, [1, 21, 45], 1588.0),
+    ("intel-worker-zone-detection-preview", 71, [1, 18, 52], 1639.0),
+    ("pipeless-cats", 223, [3, 74, 146], 4479.0),
+    ("pipeless-onnx-yolo-input", 126, [2, 45, 79], 3876.0),
+    ("roboflow-example", 431, [5, 118, 308], 12516.0),
+];
+
+#[test]
+fn real_footage_says_what_an_independent_parser_reads_in_it() {
+    let videos = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/videos");
+    if !videos.is_dir() {
+        eprintln!("skipped: no ../shared/data/videos");
+        return;
+    }
+    for (clip, slices, kinds, quantisers) in CLIPS {
+        let Some(stream) = byte_stream(&videos.join(format!("{clip}.mp4"))) else { return };
+        let mut bitstream = Bitstream::new(Codec::H264);
+        let (mut seen_slices, mut seen_kinds, mut seen_quantisers) = (0, [0; 3], 0.0);
+        for unit in access_units(Codec::H264, &stream) {
+            let facts = bitstream.access_unit(unit);
+            seen_slices += u32::from(facts.slices);
+            seen_kinds[facts.kind as usize] += 1;
+            // One slice a picture in all of them, so that the mean is the slice's.
+            seen_quantisers += f64::from(facts.quantiser.unwrap_or(f32::NAN));
+        }
+        assert_eq!((seen_slices, seen_kinds, seen_quantisers), (*slices, *kinds, *quantisers), "{clip}");
+    }
+}
+
+/// A clip's stream with delimiters, by the command ffmpeg.
+fn byte_stream(clip: &Path) -> Option<Vec<u8>> {
+    let run = Command::new("ffmpeg")
+        .args(["-nostdin", "-v", "error", "-i"])
+        .arg(clip)
+        .args([
+            "-c:v",
+            "copy",
+            "-an",
+            "-bsf:v",
+            "h264_mp4toannexb,h264_metadata=aud=insert",
+            "-f",
+            "h264",
+            "-",
+        ])
+        .output();
+    match run {
+        Ok(output) if output.status.success() => Some(output.stdout),
+        other => {
+            eprintln!("skipped: ffmpeg cannot read {clip:?}: {other:?}");
+            None
         }
     }
 }
