@@ -8,13 +8,15 @@
 //! - [`command`]: what a console may ask of a box, and what the box answers;
 //! - [`report`]: what a box says of itself (status, health, models);
 //! - [`topic`]: where each of these is published;
-//! - [`schema`]: the JSON Schemas of all of them, checked in below `schemas/`.
+//! - [`schema`]: the JSON Schemas of all of them, checked in below `schemas/`;
+//! - [`asyncapi`]: all of that as one AsyncAPI document, checked in as `asyncapi.json`.
 //!
 //! Invariant: no type here can carry a face, a plate, an identity, a demographic attribute or a count of people.
 
 #![forbid(unsafe_code)]
 
 pub mod alert;
+pub mod asyncapi;
 pub mod class;
 pub mod command;
 pub mod level;

@@ -16,6 +16,7 @@ pub const PREFIX: &str = "sharp-eyes/1";
 /// step, is safe in file names, and an alert stays within its 600 bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
+#[schemars(extend("pattern" = "^[a-z0-9-]{1,16}$"))]
 pub struct Name(String);
 
 /// Longest [`Name`], in bytes.
