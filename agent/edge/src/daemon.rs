@@ -185,7 +185,8 @@ fn start_analysis(
     models: watch::Sender<Models>,
     snapshots: Arc<Snapshots>,
 ) -> Result<std::thread::JoinHandle<()>, RunError> {
-    let view = |camera: &CameraConfig| View { masks: camera.stream.masks.clone(), rules: camera.rules.clone() };
+    let view =
+        |camera: &CameraConfig| View { masks: camera.stream.masks.clone(), rules: camera.rules.clone() };
     let analysis = Analysis {
         detector: config.detector.clone(),
         views: config.cameras.iter().map(view).collect(),

@@ -184,12 +184,22 @@ fn cameras(registry: &mut Registry, health: &Health) {
 fn gates(registry: &mut Registry, health: &Health) {
     type Read = fn(&GateHealth) -> u64;
     let counters: [(&str, &str, Read); 6] = [
-        ("camera_asleep_seconds", "Time in which nothing happened and nothing was decoded", |gate| gate.asleep_s),
-        ("camera_wakes", "Times that a sleeping camera woke up because something had changed", |gate| gate.wakes),
-        ("camera_checks", "Times that a sleeping camera looked whether something had changed", |gate| gate.checks),
+        ("camera_asleep_seconds", "Time in which nothing happened and nothing was decoded", |gate| {
+            gate.asleep_s
+        }),
+        ("camera_wakes", "Times that a sleeping camera woke up because something had changed", |gate| {
+            gate.wakes
+        }),
+        ("camera_checks", "Times that a sleeping camera looked whether something had changed", |gate| {
+            gate.checks
+        }),
         ("camera_audits", "Sleeping pictures that the detector was given at random", |gate| gate.audits),
-        ("camera_audits_missed", "Those in which it found something that sleep had hidden", |gate| gate.missed),
-        ("camera_still", "Frames that the detector was spared, because nothing moved in them", |gate| gate.still),
+        ("camera_audits_missed", "Those in which it found something that sleep had hidden", |gate| {
+            gate.missed
+        }),
+        ("camera_still", "Frames that the detector was spared, because nothing moved in them", |gate| {
+            gate.still
+        }),
     ];
     for (name, help, read) in counters {
         let family = Family::<Labels, Counter>::default();

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use broker::{Certificates, Gate, Mosquitto, Received, Subscriber};
 use jiff::Timestamp;
+use sharp_eyes_agent::analysis::Snapshots;
 use sharp_eyes_agent::board::Board;
 use sharp_eyes_agent::camera::GateOptions;
-use sharp_eyes_agent::analysis::Snapshots;
 use sharp_eyes_agent::clock::Clock;
 use sharp_eyes_agent::commands::Commands;
 use sharp_eyes_agent::escalation::Escalation;
@@ -135,7 +135,8 @@ impl Agent {
         let reports = Reports { health: seen, models: models_seen };
         let clock = Arc::new(Clock::start(folder.path()));
         let stop = shutdown.clone();
-        let snapshots = Arc::new(Snapshots::new(Arc::new(Board::new([(name("gate"), GateOptions::default())]))));
+        let snapshots =
+            Arc::new(Snapshots::new(Arc::new(Board::new([(name("gate"), GateOptions::default())]))));
         let commands = Arc::new(Commands::new(site(), outbox.clone(), snapshots));
         let delivery =
             Delivery { route: 0, evidence_rate: 1 << 20, evidence_expiry: Duration::from_secs(3600) };

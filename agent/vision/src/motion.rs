@@ -159,7 +159,7 @@ impl Background {
             .zip(&miniature.cells)
             .filter_map(|(usual, cell)| cell.filter(|_| usual.mean >= 24.0).map(|cell| cell / usual.mean))
             .collect();
-        if factors.len() < self.cells.len() / 8 {
+        if factors.is_empty() || factors.len() < self.cells.len() / 8 {
             return 1.0;
         }
         let middle = factors.len() / 2;
@@ -198,9 +198,7 @@ mod tests {
 
     /// A dark figure of so many pixels in height, a third as wide.
     fn figure(left: usize, height: usize) -> impl Fn(usize, usize) -> Option<u8> {
-        move |x, y| {
-            ((left..left + height / 3).contains(&x) && (400..400 + height).contains(&y)).then_some(40)
-        }
+        move |x, y| ((left..left + height / 3).contains(&x) && (400..400 + height).contains(&y)).then_some(40)
     }
 
     #[test]
@@ -242,7 +240,8 @@ mod tests {
     #[test]
     fn nothing_is_seen_behind_a_mask() {
         let corner = |x, y| Point { x, y };
-        let mask = Polygon::new(vec![corner(0.4, 0.5), corner(0.6, 0.5), corner(0.6, 0.8), corner(0.4, 0.8)]).unwrap();
+        let mask = Polygon::new(vec![corner(0.4, 0.5), corner(0.6, 0.5), corner(0.6, 0.8), corner(0.4, 0.8)])
+            .unwrap();
         let masked = |frame, height| {
             let picture = TestFrame::new(1280, 720, PixelFormat::Nv12, |x, y| {
                 [figure(600, height)(x, y).unwrap_or(90) + noise(x + frame, y) % 20, 128, 128]

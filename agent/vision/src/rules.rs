@@ -107,7 +107,10 @@ impl Intrusion {
         let until = |stay: &Stay| (stay.since + self.rule.dwell).max(self.quiet_until) + UNDECIDED_MAX;
         self.visits.values().any(|visit| {
             !visit.alerted
-                && visit.stay.as_ref().is_some_and(|stay| stay.outside.is_none() && now.monotonic < until(stay))
+                && visit
+                    .stay
+                    .as_ref()
+                    .is_some_and(|stay| stay.outside.is_none() && now.monotonic < until(stay))
         })
     }
 

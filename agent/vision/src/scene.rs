@@ -68,7 +68,9 @@ impl Scene {
     /// Whether the last frame, of this moment, showed every object clearly.
     pub fn is_sure(&self, now: Moment) -> bool {
         let clear = |class| SURE * self.tracker.thresholds().of(class);
-        self.tracks().iter().all(|track| track.seen() == now.monotonic && track.score() >= clear(track.class()))
+        self.tracks()
+            .iter()
+            .all(|track| track.seen() == now.monotonic && track.score() >= clear(track.class()))
     }
 
     /// Whether a frame of a camera that sleeps shows something that this scene does not know of: a new object, or one

@@ -35,7 +35,11 @@ impl<F> Slots<F> {
     /// Empty places for this many cameras.
     pub fn new(cameras: usize) -> Self {
         let frames = std::iter::repeat_with(|| None).take(cameras).collect();
-        Self { places: Mutex::new(Places { frames, next: 0, closed: false }), filled: Condvar::new(), emptied: Condvar::new() }
+        Self {
+            places: Mutex::new(Places { frames, next: 0, closed: false }),
+            filled: Condvar::new(),
+            emptied: Condvar::new(),
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Places<F>> {

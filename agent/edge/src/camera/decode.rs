@@ -207,7 +207,9 @@ pub(super) fn glance(
             .new_sample(move |sink| {
                 let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
                 let info = sample.caps().and_then(|caps| gst_video::VideoInfo::from_caps(caps).ok());
-                on_sample(sample.buffer_owned().zip(info).map(|(buffer, info)| Frame::new(buffer, info, arrived)));
+                on_sample(
+                    sample.buffer_owned().zip(info).map(|(buffer, info)| Frame::new(buffer, info, arrived)),
+                );
                 Ok(gst::FlowSuccess::Ok)
             })
             .build(),

@@ -69,7 +69,8 @@ fn camera(section: Section<'_>, names: &mut BTreeSet<String>) -> Option<CameraCo
         audit: section.or("audit", usual.audit),
     };
     if gate.hold < Duration::from_secs(1) {
-        section.problem("hold", "expected at least \"1s\": a camera that falls asleep at once wakes up at once");
+        section
+            .problem("hold", "expected at least \"1s\": a camera that falls asleep at once wakes up at once");
     }
     if gate.audit < Duration::from_secs(1) {
         section.problem("audit", "expected at least \"1s\"");

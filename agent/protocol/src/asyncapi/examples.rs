@@ -15,8 +15,8 @@ use crate::command::{
 };
 use crate::level::{Level, Severity};
 use crate::report::{
-    ActiveModel, BoxState, CameraHealth, CameraState, CommandsHealth, DetectorHealth, DetectorState, Health,
-    Models, OutboxHealth, Status, UplinkHealth,
+    ActiveModel, BoxState, CameraHealth, CameraState, CommandsHealth, DetectorHealth, DetectorState,
+    GateHealth, GateState, Health, Models, OutboxHealth, Status, UplinkHealth,
 };
 use crate::topic::{Name, Site};
 
@@ -80,15 +80,25 @@ pub(super) fn health() -> Examples {
         reason: Some("no RTP for 4.5s".into()),
         stream: Some("H.264 1920x1080".into()),
         received: 121_680,
-        skipped: 0,
-        decoded: 121_680,
-        analysed: 40_560,
+        skipped: 103_428,
+        decoded: 18_792,
+        analysed: 4_176,
         dropped: 3,
         blind_s: 4.5,
         failures: 1,
         detections: 512,
         untracked: 0,
         alerts: 1,
+        gate: Some(GateHealth {
+            state: GateState::Asleep,
+            doubt: None,
+            asleep_s: 6895,
+            wakes: 17,
+            checks: 31,
+            audits: 112,
+            missed: 0,
+            still: 2088,
+        }),
     };
     let health = Health {
         time: time(),

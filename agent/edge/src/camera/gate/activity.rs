@@ -70,7 +70,8 @@ impl Excess {
     }
 
     fn add(&mut self, excess: f32, elapsed: Duration) {
-        self.value += (1.0 - (-elapsed.as_secs_f32() / self.memory.as_secs_f32()).exp()) * (excess - self.value);
+        self.value +=
+            (1.0 - (-elapsed.as_secs_f32() / self.memory.as_secs_f32()).exp()) * (excess - self.value);
     }
 
     fn learn(&mut self, elapsed: Duration) {
@@ -115,7 +116,8 @@ impl Activity {
         }
         let Some(place) = self.place else { return false };
         self.place = Some(place + 1);
-        self.caution = 1.0 + (self.caution - 1.0) * (-elapsed.as_secs_f32() / CAUTION_FADES.as_secs_f32()).exp();
+        self.caution =
+            1.0 + (self.caution - 1.0) * (-elapsed.as_secs_f32() / CAUTION_FADES.as_secs_f32()).exp();
 
         let complexity = (unit.bytes.max(1) as f32).log2() + unit.quantiser.unwrap_or(0.0) / 6.0;
         let kind = match unit.kind {
@@ -204,7 +206,8 @@ mod tests {
 
     fn trace(name: &str) -> Vec<UnitFacts> {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/traces/{name}.trace"));
-        let text = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        let text =
+            std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
         text.lines().map(unit).collect()
     }
 
@@ -269,7 +272,10 @@ mod tests {
             ("room-360p-rate-noisy", 4, 0),
         ] {
             let (noticed, alarms) = watch(name);
-            assert!(noticed >= least && alarms <= most, "{name}: {noticed} of 6 visits, {alarms} false alarms");
+            assert!(
+                noticed >= least && alarms <= most,
+                "{name}: {noticed} of 6 visits, {alarms} false alarms"
+            );
         }
     }
 

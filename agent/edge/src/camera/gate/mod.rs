@@ -392,7 +392,8 @@ impl Gate {
         self.in_step = false;
         let audit_due = now + exponential(self.audit, &mut self.dice);
         let glance_due = now + glance_interval(self.standing.mode());
-        self.state = State::Asleep(Asleep { since: now, glance_due, audit_due, glancing: None, alarmed: false });
+        self.state =
+            State::Asleep(Asleep { since: now, glance_due, audit_due, glancing: None, alarmed: false });
     }
 
     fn wake(&mut self, now: Instant, state: State, group: u64) {
@@ -443,7 +444,8 @@ impl Awake {
 
     /// Nothing moved for a second, as far as anybody looked.
     fn is_calm(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.stirred) >= Duration::from_secs(1) && self.compared > Some(self.stirred)
+        now.saturating_duration_since(self.stirred) >= Duration::from_secs(1)
+            && self.compared > Some(self.stirred)
     }
 
     /// Somebody looked since something last moved, and the detector did, too.

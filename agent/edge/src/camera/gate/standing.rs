@@ -40,7 +40,9 @@ impl Doubt {
     pub(super) fn text(self) -> &'static str {
         match self {
             Self::AllIntra => "every frame is a keyframe: sizes say nothing",
-            Self::LongGroups => "keyframes are more than 12 s apart; set the camera's I-frame interval to 2 s",
+            Self::LongGroups => {
+                "keyframes are more than 12 s apart; set the camera's I-frame interval to 2 s"
+            }
             Self::Unannounced => "sizes do not show what keyframes show",
             Self::Missed => "audits found what sleep had hidden",
         }

@@ -29,7 +29,8 @@ impl Stage {
     fn new(mode: GateMode) -> Self {
         let now = Instant::now();
         // Audits come once an hour unless a test wants them.
-        let options = GateOptions { mode, audit: Duration::from_secs(3600), ..GateOptions::default() };
+        let (hold, audit) = (Duration::from_secs(5), Duration::from_secs(3600));
+        let options = GateOptions { mode, hold, audit };
         Self::with(options, now)
     }
 
