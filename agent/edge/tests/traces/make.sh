@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Records the traces anew: clips of ../shared/data/videos, encoded as cameras do, as a line of numbers for each access unit.
 #
-#   agent/edge/tests/traces/make.sh [NAME ...]
+#   agent/edge/tests/traces/make.sh [NAME ... | CLIP.truth ...]
 #
-# Needs Debian's ffmpeg and the binary `trace` (cargo build -p sharp-eyes-tests --bin trace), or another by TRACE=.
+# Needs Debian's ffmpeg, and the binary `trace` (cargo build --bin trace), or another by TRACE=; for truth `make setup`, too.
 set -euo pipefail
 cd "$(dirname "$0")"
 repository=$(cd ../../../.. && pwd)
@@ -29,6 +29,35 @@ record() {
     mv "$name.trace.new" "$name.trace"
     echo "$name: $(wc -l <"$name.trace") access units, $(wc -c <"$name.trace") bytes"
     rm "$stream"
+}
+
+# truth NAME CLIP SIZE: what a YOLOX-Nano sees in the clip itself.
+truth() {
+    [ "$wanted" = "  " ] || [[ $wanted == *" $1.truth "* ]] || return 0
+    local bundle=$scratch/model labels
+    labels=$(printf '"%s", ' person bicycle car motorcycle airplane bus train truck boat traffic_light fire_hydrant \
+        stop_sign parking_meter bench bird cat dog horse sheep cow elephant bear zebra giraffe backpack umbrella handbag \
+        tie suitcase frisbee skis snowboard sports_ball kite baseball_bat baseball_glove skateboard surfboard \
+        tennis_racket bottle wine_glass cup fork knife spoon bowl banana apple sandwich orange broccoli carrot hot_dog \
+        pizza donut cake chair couch potted_plant bed dining_table toilet tv laptop mouse remote keyboard cell_phone \
+        microwave oven toaster sink refrigerator book clock vase scissors teddy_bear hair_drier toothbrush)
+    mkdir -p "$bundle"
+    ln -sf "$videos/../models/yolox_nano_bigisland.onnx" "$bundle/model.onnx"
+    cat >"$bundle/manifest.toml" <<END
+name = "yolox-nano"
+version = "0.1.1"
+labels = [${labels//_/ }]
+licence = "Apache-2.0"
+training_data = ["COCO 2017"]
+[input]
+colour = "bgr"
+[thresholds]
+default = 0.3
+END
+    nice -n 5 ffmpeg -nostdin -v error -i "$videos/$2.mp4" -vf fps=4 -pix_fmt yuv420p -f rawvideo - |
+        nice -n 5 "$trace" --truth "$3" --model "$bundle" >"$1.truth.new"
+    mv "$1.truth.new" "$1.truth"
+    echo "$1.truth: $(wc -l <"$1.truth") seconds"
 }
 
 x264() { # KEYFRAME-DISTANCE RATE-OPTIONS
@@ -61,4 +90,15 @@ all() {
     record room-1080p-quality $room 1920 10 4 $(x264 20 crf=26)
     record room-1080p-long-gop $room 1920 10 4 $(x264 100 "$(rate 3000)")
 }
+
+truths() {
+    truth room $room 768x432
+    truth pavement ahmetozlu-pedestrian3 626x360
+    truth road ahmetozlu-vehicle3 640x352
+    truth cars intel-car-detection 768x432
+    truth night frigate-motion1 178x100
+    truth square roboflow-example 426x240
+}
+
+truths
 all

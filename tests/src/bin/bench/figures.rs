@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use crate::agent::AgentCost;
 use crate::floor::Cost;
@@ -103,7 +103,7 @@ impl Figures {
         row("frame arrived to PUBLISH, p99 (ms)", self.publish_ms(|agent| agent.publish_p99));
     }
 
-    pub(crate) fn to_json(&self) -> String {
+    pub(crate) fn to_json(&self) -> Map<String, Value> {
         let scenes = self.scenes.iter().map(|scene| {
             json!({
                 "scene": scene.name,
@@ -125,16 +125,17 @@ impl Figures {
             "publish_ms_p50": self.publish_ms(|agent| agent.publish_p50),
             "publish_ms_p99": self.publish_ms(|agent| agent.publish_p99),
         });
-        format!("{all:#}\n")
+        all.as_object().cloned().unwrap_or_default()
     }
 }
 
-fn row(what: &str, value: f64) {
+/// A line of the table.
+pub(crate) fn row(what: &str, value: f64) {
     println!("  {what:<52} {value:>9.2}");
 }
 
 /// The middle value; NaN of none.
-fn median(values: impl Iterator<Item = f64>) -> f64 {
+pub(crate) fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
     match values.len() {

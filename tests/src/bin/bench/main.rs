@@ -3,24 +3,28 @@
 //! ```text
 //! make bench                      # BENCH_SECONDS=15 a measurement, BENCH_ROUNDS=3 of each
 //! BENCH_JSON=figures.json make bench
+//! BENCH=cameras make bench        # that part alone; agent and gate are parts of it
 //! ```
 //!
 //! # Layout
 //!
 //! - [`floor`]: receiving, decoding and inference alone, each as a process of its own;
 //! - [`agent`]: the whole agent on the same cameras;
-//! - [`figures`]: medians, the table and the JSON.
+//! - [`figures`]: medians, the table and the JSON;
+//! - [`gate`]: cameras that mostly see nothing.
 //!
 //! A machine's speed drifts, so floor and agent are measured in turn, round by round, and the medians compared.
 
 mod agent;
 mod figures;
 mod floor;
+mod gate;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use serde_json::{Map, Value};
 use sharp_eyes_tests::broker::{Broker, BrokerOptions};
 use sharp_eyes_tests::camera::Camera;
 use sharp_eyes_tests::places;
@@ -30,7 +34,7 @@ use figures::{Figures, Scene};
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let done = match arguments.first().map(String::as_str) {
-        None => measure(),
+        None => run(),
         Some(floor) => floor::run(floor, &arguments[1..]),
     };
     match done {
@@ -49,7 +53,26 @@ fn setting(name: &str, default: u64) -> Result<u64> {
     }
 }
 
-fn measure() -> Result<()> {
+fn run() -> Result<()> {
+    let part = std::env::var("BENCH").unwrap_or_default();
+    let known = ["", "cameras", "agent", "gate"];
+    ensure!(known.contains(&part.as_str()), "BENCH={part}: it is cameras, or its parts agent and gate");
+    let wanted = |name: &str| ["", "cameras", name].contains(&part.as_str());
+    let mut all = Map::new();
+    if wanted("agent") {
+        all.extend(measure()?);
+    }
+    if wanted("gate") {
+        all.extend(gate::measure()?);
+    }
+    if let Some(file) = std::env::var_os("BENCH_JSON").filter(|file| !file.is_empty()) {
+        std::fs::write(&file, format!("{:#}\n", Value::Object(all)))
+            .with_context(|| format!("writing {}", file.display()))?;
+    }
+    Ok(())
+}
+
+fn measure() -> Result<Map<String, Value>> {
     let span = Duration::from_secs(setting("BENCH_SECONDS", 15)?);
     let rounds = setting("BENCH_ROUNDS", 3)?;
     let folder = tempfile::tempdir()?;
@@ -93,8 +116,5 @@ fn measure() -> Result<()> {
         figures.four_cameras.push(agent::cost(folder.path(), broker.port(), &urls, "1s", span)?);
     }
     figures.print();
-    if let Some(file) = std::env::var_os("BENCH_JSON").filter(|file| !file.is_empty()) {
-        std::fs::write(&file, figures.to_json()).with_context(|| format!("writing {}", file.display()))?;
-    }
-    Ok(())
+    Ok(figures.to_json())
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 
 use crate::fault::Faults;
-use crate::footage::{Codec, Encoding};
+use crate::footage::{Codec, Encoding, Rate, Reel};
 
 pub(crate) const USAGE: &str = "\
 camera-simulator --mount NAME=FILE[@SECONDS] [--mount ...] [options]
@@ -17,6 +17,9 @@ camera-simulator --mount NAME=FILE[@SECONDS] [--mount ...] [options]
   --fps N                      frames a second; the file's own unless given
   --size WIDTHxHEIGHT          the file's own unless given
   --bitrate KBPS               1500 unless given
+  --quality N                  constant quality (x264's or x265's crf) instead of a bit rate
+  --noise N                    a sensor's noise: its standard deviation in steps of 8-bit luma; none unless given
+  --reel STRETCHES             which seconds to play, as 0-18,19~25x8: the last eight times forward and back
   --transport tcp|udp|any      what clients may ask for; any unless given
   --user NAME --password TEXT  ask for them (RTSP basic authentication)
   --cache FOLDER               where encoded footage is kept; .cache/encoded unless given
@@ -30,6 +33,7 @@ pub(crate) struct Options {
     pub(crate) port: u16,
     pub(crate) mounts: Vec<Mount>,
     pub(crate) encoding: Encoding,
+    pub(crate) reel: Reel,
     pub(crate) transport: Transport,
     pub(crate) login: Option<(String, String)>,
     pub(crate) cache: PathBuf,
@@ -66,6 +70,7 @@ fn parse(mut arguments: lexopt::Parser) -> Result<Option<Options>> {
         port: 0,
         mounts: Vec::new(),
         encoding: Encoding::default(),
+        reel: Reel::default(),
         transport: Transport::Any,
         login: None,
         cache: PathBuf::from(".cache/encoded"),
@@ -81,7 +86,10 @@ fn parse(mut arguments: lexopt::Parser) -> Result<Option<Options>> {
             Long("codec") => options.encoding.codec = codec(&arguments.value()?.string()?)?,
             Long("fps") => options.encoding.fps = Some(arguments.value()?.parse()?),
             Long("size") => options.encoding.size = Some(size(&arguments.value()?.string()?)?),
-            Long("bitrate") => options.encoding.kbps = arguments.value()?.parse()?,
+            Long("bitrate") => options.encoding.rate = Rate::Kilobits(arguments.value()?.parse()?),
+            Long("quality") => options.encoding.rate = Rate::Quality(arguments.value()?.parse()?),
+            Long("noise") => options.encoding.noise = arguments.value()?.parse()?,
+            Long("reel") => options.reel = arguments.value()?.string()?.parse()?,
             Long("transport") => options.transport = transport(&arguments.value()?.string()?)?,
             Long("user") => user = Some(arguments.value()?.string()?),
             Long("password") => password = Some(arguments.value()?.string()?),

@@ -29,7 +29,7 @@ pub(crate) fn serve(options: &Options) -> Result<()> {
     server.set_service(&options.port.to_string());
     let paths = server.mount_points().context("a server without mount points")?;
     for mount in &options.mounts {
-        let open = |encoding| Footage::open(&mount.file, encoding, &options.cache);
+        let open = |encoding| Footage::open(&mount.file, &options.reel, encoding, &options.cache);
         let main = open(&options.encoding)?;
         let smaller = match options.faults.switch_size_after {
             Some(_) => {

@@ -1,0 +1,174 @@
+//! What cameras cost that mostly see nothing, and what is missed by letting them sleep.
+//!
+//! ```text
+//! BENCH=gate make bench           # of gate = "adaptive"; BENCH_GATE=always or keyframes: of another
+//! ```
+//!
+//! # Layout
+//!
+//! - [`workloads`]: what the cameras show: an empty room, a pavement, a day of six visits, a village day;
+//! - [`watch`]: an agent on its cameras, what it uses and what it notices;
+//! - [`plot`]: the day as a picture.
+
+mod plot;
+mod watch;
+mod workloads;
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde_json::{Map, Value, json};
+use sharp_eyes_tests::{places, wait};
+
+use crate::figures::{median, row};
+use crate::floor;
+use plot::Day;
+use watch::{Used, Watch};
+use workloads::{FPS, Stream, Workload, Workloads};
+
+/// How often everything but the days is measured.
+const ROUNDS: usize = 3;
+
+/// Measures everything, prints it, and returns it by the figures' names.
+pub(crate) fn measure() -> Result<Map<String, Value>> {
+    let gate = std::env::var("BENCH_GATE").unwrap_or_else(|_| "adaptive".into());
+    let folder = tempfile::tempdir()?;
+    let workloads = Workloads::at_hand()?;
+    let mut figures = Figures::default();
+    println!("\ncameras with gate = {gate:?}, {FPS} fps, a keyframe every 2 s, sensor noise");
+    for stream in [Stream::Rate1080p, Stream::Quality1080p, Stream::Rate360p] {
+        idle(folder.path(), &workloads.idle, stream, &gate, &mut figures)?;
+    }
+    busy(folder.path(), &workloads.busy, &gate, &mut figures)?;
+    village_day(folder.path(), &workloads.village_day, &gate, &mut figures)?;
+    match &workloads.day {
+        Some(day_clip) => day(folder.path(), day_clip, &gate, &mut figures)?,
+        None => println!("the day of six visits: its clip is not there"),
+    }
+    Ok([("gate".to_owned(), gate.into()), ("cameras".to_owned(), Value::Object(figures.0))]
+        .into_iter()
+        .collect())
+}
+
+/// Figures by name, printed as they come.
+#[derive(Default)]
+struct Figures(Map<String, Value>);
+
+impl Figures {
+    fn note(&mut self, name: &str, value: f64) {
+        row(name, value);
+        self.0.insert(name.to_owned(), json!((value * 1000.0).round() / 1000.0));
+    }
+}
+
+/// An empty scene: the agent over what receives and parses the same stream and does nothing else.
+fn idle(folder: &Path, workload: &Workload, stream: Stream, gate: &str, figures: &mut Figures) -> Result<()> {
+    let (_camera, urls) = workloads::play(folder, workload, stream, &[0, 0])?;
+    let (floor_url, agent_urls) = (&urls[0], &urls[1..]);
+    let nowhere = "rtsp://127.0.0.1:9/".to_owned(); // discard: nobody serves RTSP there
+    let (mut rounds, mut over, mut parse) = (Vec::new(), Vec::new(), Vec::new());
+    let mut watch = Watch::start(folder, agent_urls, gate)?;
+    watch.asleep();
+    for _ in 0..ROUNDS {
+        let floor = floor::stream("receive", floor_url, Duration::from_secs(15))?;
+        let used = watch::for_a_span(&mut watch, Duration::from_secs(25))?;
+        let floor_cores = floor.per_thousand() / 1000.0 * FPS as f64;
+        over.push(used.cores() / floor_cores);
+        parse.push(floor_cores);
+        rounds.push(used);
+    }
+    watch.stop()?;
+    let key = |figure: &str| format!("idle_{}_{figure}", stream.key());
+    let of = |figure: fn(&Used) -> f64| median(rounds.iter().map(figure));
+    figures.note(&key("core_percent"), 100.0 * of(Used::cores));
+    figures.note(&key("parse_floor_core_percent"), 100.0 * median(parse.into_iter()));
+    figures.note(&key("over_parse_floor"), median(over.into_iter()));
+    figures.note(&key("decoded_percent"), of(Used::decoded_percent));
+    if stream == Stream::Rate1080p {
+        figures.note("memory_mb_sleeping", of(Used::memory_mb));
+        figures.note("memory_mb_base", without_camera(folder, &nowhere)?);
+    }
+    Ok(())
+}
+
+/// The agent with its model, and a camera that is away.
+fn without_camera(folder: &Path, url: &str) -> Result<f64> {
+    let mut watch = Watch::start_without_waiting(folder, &[url.to_owned()], "always")?;
+    watch.model_is_loaded()?;
+    let used = watch::for_a_span(&mut watch, Duration::from_secs(3))?;
+    watch.stop()?;
+    Ok(used.memory_mb())
+}
+
+/// People all the time: the gate costs nothing of what is seen.
+fn busy(folder: &Path, workload: &Workload, gate: &str, figures: &mut Figures) -> Result<()> {
+    let (_camera, urls) = workloads::play(folder, workload, Stream::Rate1080p, &[0])?;
+    let mut watch = Watch::start(folder, &urls, gate)?;
+    watch.awake()?;
+    let used: Vec<Used> = (0..ROUNDS)
+        .map(|_| watch::for_a_span(&mut watch, Duration::from_secs(workload.period_s)))
+        .collect::<Result<_>>()?;
+    watch.stop()?;
+    let of = |figure: fn(&Used) -> f64| median(used.iter().map(figure));
+    figures.note("busy_1080p_cpu_s_per_min", 60.0 * of(Used::cores));
+    figures.note("busy_1080p_analysed_fps", of(|used| used.analysed as f64 / used.span_s));
+    figures.note("busy_1080p_decoded_percent", of(Used::decoded_percent));
+    figures.note("memory_mb_awake", of(Used::memory_mb));
+    Ok(())
+}
+
+/// Four cameras that see somebody for 15 % of the time, each at another moment.
+fn village_day(folder: &Path, workload: &Workload, gate: &str, figures: &mut Figures) -> Result<()> {
+    let starts: Vec<u64> = (0..4).map(|index| index * workload.period_s / 4).collect();
+    let (_camera, urls) = workloads::play(folder, workload, Stream::Rate1080p, &starts)?;
+    let mut watch = Watch::start(folder, &urls, gate)?;
+    wait::pause(Duration::from_secs(30)); // a gate that has just begun knows nothing yet
+    let used = watch::for_a_span(&mut watch, Duration::from_secs(workload.period_s))?;
+    watch.stop()?;
+    figures.note("village_day_1080p_cameras_per_core", starts.len() as f64 / used.cores());
+    figures.note("village_day_1080p_decoded_percent", used.decoded_percent());
+    figures.note("village_day_1080p_dropped", used.dropped as f64);
+    Ok(())
+}
+
+/// The day of six visits, with the gate and without at the same time, and with it at a smaller size.
+fn day(folder: &Path, workload: &Workload, gate: &str, figures: &mut Figures) -> Result<()> {
+    let (_large, large) = workloads::play(folder, workload, Stream::Rate1080p, &[0, 0])?;
+    let (_small, small) = workloads::play(folder, workload, Stream::Rate360p, &[0])?;
+    println!(
+        "the day of {} visits: {} s",
+        workload.visits.len(),
+        workload.period_s + u64::from(workload.prelude_s)
+    );
+    let mut days = [
+        Day::start("1080p", gate, folder, &large[..1])?,
+        Day::start("1080p_always", "always", folder, &large[1..])?,
+        Day::start("360p", gate, folder, &small)?,
+    ];
+    while days.iter().any(|day| !day.is_over(workload)) {
+        wait::pause(Duration::from_millis(500));
+        days.iter_mut().try_for_each(|day| day.look(workload))?;
+    }
+    let mut alerted = Vec::new();
+    for day in &mut days {
+        let used = day.used.context("a day without an end")?;
+        let delays = watch::delays(&day.watch.alerts(), workload.visits, f64::from(workload.prelude_s));
+        let caught = delays.iter().flatten().count();
+        let key = |figure: &str| format!("day_clip_{}_{figure}", day.name);
+        figures.note(&key("cpu_s_per_min"), 60.0 * used.cores());
+        figures.note(&key("decoded_percent"), used.decoded_percent());
+        figures.note(&key("visits_alerted"), caught as f64);
+        figures.note(&key("alert_delay_s"), median(delays.into_iter().flatten()));
+        alerted.push(caught as f64);
+    }
+    figures.note("alert_recall_adaptive_over_always", alerted[0] / alerted[1]);
+    let file = places::cache().join("bench-day.svg");
+    std::fs::write(&file, plot::svg(&days, workload))
+        .with_context(|| format!("writing {}", file.display()))?;
+    println!("the day as a picture: {}", file.display());
+    for day in days {
+        day.watch.stop()?;
+    }
+    Ok(())
+}
