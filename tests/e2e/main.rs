@@ -5,6 +5,7 @@
 //! - [`stage`]: what every test stands on: a folder, cameras, broker, console; logs are shown when a test fails;
 //! - [`path`]: the path of a frame, from RTSP to an alert with a picture, and over restarts;
 //! - [`answering`]: an alert climbs until somebody answers, and what a console may ask;
+//! - [`gate`]: cameras that sleep while nothing happens;
 //! - [`operation`]: what systemd and Prometheus see;
 //! - [`cameras`], [`broker`], [`detector`], [`state`], [`configuration`]: what goes wrong, one test each;
 //! - [`invariants`]: what the source itself must keep to.
@@ -16,6 +17,7 @@ mod broker;
 mod cameras;
 mod configuration;
 mod detector;
+mod gate;
 mod invariants;
 mod operation;
 mod path;
