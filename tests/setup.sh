@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Brings a Debian machine to where the agent can be built, tested and shown:
 #
-#   tests/setup.sh [packages] [runtime] [footage]      without arguments: all three
+#   tests/setup.sh [packages] [runtime] [footage] [asyncapi]      without arguments: all of them
 #
 # packages  GStreamer, SQLite, a C compiler, mosquitto and its clients, openssl from Debian
 # runtime   ONNX Runtime's library out of its Python wheel    -> .cache/onnxruntime/libonnxruntime.so
 # footage   a street with pedestrians out of Debian's opencv-doc -> .cache/footage/vtest.avi
+# asyncapi  AsyncAPI's parser out of its npm package              -> .cache/asyncapi/parser.js
 #
 # Every step is skipped when it is done already, so that a second run takes no time and needs no network.
 set -euo pipefail
@@ -170,10 +171,33 @@ footage() {
     say "footage: in $clip"
 }
 
-[ $# -gt 0 ] || set -- packages runtime footage
+# The package holds its parser twice: as modules that want 168 packages of 54 MB beside them, and for browsers as one
+# file of 2 MB with all that it needs, which node reads as well. The sum pins that file and whatever is in it.
+asyncapi() {
+    local parser=.cache/asyncapi/parser.js version=3.6.6
+    local sum=acf47343dc1327bc344e630a1b700a1d612f328039c85156765e9c599ab93d14
+    command -v node >/dev/null || install_packages nodejs
+    if sha256_is "$parser" "$sum"; then
+        say "AsyncAPI's parser $version: there"
+        return 0
+    fi
+    command -v npm >/dev/null || install_packages npm
+    say "fetching AsyncAPI's parser $version (0.5 MB)"
+    scratch=$(mktemp -d)
+    (cd "$scratch" && npm pack --silent "@asyncapi/parser@$version") >"$(log npm)" 2>&1 ||
+        fail "npm could not fetch @asyncapi/parser $version (offline? see $(log npm)): connect this machine to the internet and run this again"
+    mkdir -p .cache/asyncapi
+    tar -xzf "$scratch/asyncapi-parser-$version.tgz" -O package/browser/index.js >"$parser.new"
+    sha256_is "$parser.new" "$sum" || fail "@asyncapi/parser $version is not the one that was reviewed (its SHA-256 differs): nothing was installed"
+    mv "$parser.new" "$parser"
+    rm -rf "$scratch"
+    say "AsyncAPI's parser $version: in $parser"
+}
+
+[ $# -gt 0 ] || set -- packages runtime footage asyncapi
 for step in "$@"; do
     case "$step" in
-        packages | runtime | footage) "$step" ;;
-        *) fail "there is no step $step; the steps are packages, runtime and footage" ;;
+        packages | runtime | footage | asyncapi) "$step" ;;
+        *) fail "there is no step $step; the steps are packages, runtime, footage and asyncapi" ;;
     esac
 done

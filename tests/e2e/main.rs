@@ -6,6 +6,7 @@
 //! - [`path`]: the path of a frame, from RTSP to an alert with a picture, and over restarts;
 //! - [`answering`]: an alert climbs until somebody answers, and what a console may ask;
 //! - [`gate`]: cameras that sleep while nothing happens;
+//! - [`wire`]: what crosses the wire is what the schemas and the AsyncAPI document say;
 //! - [`operation`]: what systemd and Prometheus see;
 //! - [`cameras`], [`broker`], [`detector`], [`state`], [`configuration`]: what goes wrong, one test each;
 //! - [`invariants`]: what the source itself must keep to.
@@ -23,3 +24,4 @@ mod operation;
 mod path;
 mod stage;
 mod state;
+mod wire;

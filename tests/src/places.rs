@@ -26,6 +26,11 @@ pub fn onnx_runtime() -> Result<PathBuf> {
     there(cache().join("onnxruntime/libonnxruntime.so"), "tests/setup.sh runtime")
 }
 
+/// AsyncAPI's parser, one file of JavaScript.
+pub fn asyncapi_parser() -> Result<PathBuf> {
+    there(cache().join("asyncapi/parser.js"), "tests/setup.sh asyncapi")
+}
+
 /// The bundle of the built-in model.
 pub fn builtin_model() -> Result<PathBuf> {
     there(repository().join("models/builtin"), "git checkout models/builtin")
