@@ -7,7 +7,7 @@ BINARIES := $(or $(CARGO_TARGET_DIR),target)/release
 help: ## list the commands
 	@sed -n 's/^\([a-z]*\):.*## /  make \1  \t/p' Makefile | expand -t 16
 
-setup: ## install what is missing: Debian packages, ONNX Runtime, footage
+setup: ## install what is missing: Debian packages, ONNX Runtime, footage, AsyncAPI's parser
 	@tests/setup.sh
 
 demo: ## watch a village live; own pictures: CLIP=/path/to/own.mp4 or CAMERA=rtsp://... (CAMERA_USER, CAMERA_PASSWORD)
@@ -25,7 +25,7 @@ test: ## everything: format, lints, unit, property and end-to-end tests
 	cargo test --workspace --locked
 	@tests/tested.sh
 
-bench: ## what the agent costs, beside what it cannot cost less than; as JSON too: BENCH_JSON=file.json
-	@tests/setup.sh
+bench: ## what the agent costs, beside what it cannot cost less than; one part: BENCH=cameras or delivery; as JSON too: BENCH_JSON=file.json
+	@tests/setup.sh packages runtime footage
 	cargo build --release --locked -p sharp-eyes-agent -p sharp-eyes-tests --bins
 	@$(BINARIES)/bench

@@ -3,7 +3,7 @@
 //! ```text
 //! make bench                      # BENCH_SECONDS=15 a measurement, BENCH_ROUNDS=3 of each
 //! BENCH_JSON=figures.json make bench
-//! BENCH=cameras make bench        # that part alone; agent and gate are parts of it
+//! BENCH=delivery make bench       # that part alone; the others are agent and gate, together cameras
 //! ```
 //!
 //! # Layout
@@ -11,11 +11,13 @@
 //! - [`floor`]: receiving, decoding and inference alone, each as a process of its own;
 //! - [`agent`]: the whole agent on the same cameras;
 //! - [`figures`]: medians, the table and the JSON;
-//! - [`gate`]: cameras that mostly see nothing.
+//! - [`gate`]: cameras that mostly see nothing;
+//! - [`delivery`]: from the decision to the broker.
 //!
 //! A machine's speed drifts, so floor and agent are measured in turn, round by round, and the medians compared.
 
 mod agent;
+mod delivery;
 mod figures;
 mod floor;
 mod gate;
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let done = match arguments.first().map(String::as_str) {
         None => run(),
+        Some("driver") => delivery::driver::run(&arguments[1..]),
         Some(floor) => floor::run(floor, &arguments[1..]),
     };
     match done {
@@ -55,15 +58,21 @@ fn setting(name: &str, default: u64) -> Result<u64> {
 
 fn run() -> Result<()> {
     let part = std::env::var("BENCH").unwrap_or_default();
-    let known = ["", "cameras", "agent", "gate"];
-    ensure!(known.contains(&part.as_str()), "BENCH={part}: it is cameras, or its parts agent and gate");
-    let wanted = |name: &str| ["", "cameras", name].contains(&part.as_str());
+    const PARTS: [&str; 3] = ["agent", "gate", "delivery"];
+    ensure!(
+        ["", "cameras"].contains(&part.as_str()) || PARTS.contains(&part.as_str()),
+        "BENCH={part}: it is agent, gate, delivery, or cameras for the first two"
+    );
+    let wanted = |name: &str| ["", name].contains(&part.as_str()) || (part == "cameras" && name != "delivery");
     let mut all = Map::new();
     if wanted("agent") {
         all.extend(measure()?);
     }
     if wanted("gate") {
         all.extend(gate::measure()?);
+    }
+    if wanted("delivery") {
+        all.extend(delivery::measure()?);
     }
     if let Some(file) = std::env::var_os("BENCH_JSON").filter(|file| !file.is_empty()) {
         std::fs::write(&file, format!("{:#}\n", Value::Object(all)))
