@@ -13,7 +13,8 @@
 //! - [`uplink`]: outbox to broker, retained reports, and commands in; one file of it names the MQTT client;
 //! - [`commands`]: what consoles ask for, judged and handed to the outbox;
 //! - [`board`]: what is known of cameras and detector; [`health`] makes the report of it, for broker and [`metrics`];
-//! - [`daemon`]: joins them, and takes them down in the order of the data.
+//! - [`dispatch`]: joins all that happens to an alert once it is decided;
+//! - [`daemon`]: joins the cameras to it, and takes them down in the order of the data.
 //!
 //! Beside the path: [`backoff`], [`budget`], [`clock`], [`log`], [`secret`], [`systemd`].
 //!
@@ -37,6 +38,7 @@ pub mod clock;
 pub mod commands;
 pub mod config;
 pub mod daemon;
+pub mod dispatch;
 pub mod escalation;
 pub mod health;
 pub mod log;

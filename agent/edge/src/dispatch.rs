@@ -1,0 +1,165 @@
+//! What happens to an alert once it is decided, whoever decides: outbox, uplinks, commands, and the report of them.
+//!
+//! Apart from [`crate::daemon`], so that the tests of faults run all of it without cameras.
+
+use std::sync::Arc;
+
+use sharp_eyes_protocol::report::Models;
+use sharp_eyes_protocol::topic::Site;
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::analysis::Snapshots;
+use crate::board::Board;
+use crate::clock::Clock;
+use crate::commands::Commands;
+use crate::config::{BrokerConfig, Config};
+use crate::daemon::{GRACE, finish};
+use crate::health::Examiner;
+use crate::metrics::{self, ListenError};
+use crate::outbox::{Outbox, OutboxError, OutboxOptions, WallClock};
+use crate::secret::{Secret, SecretError};
+use crate::uplink::{self, Delivery, Reports, TlsOptions, UplinkOptions, UplinkStats};
+
+/// Messages in flight to the broker.
+const WINDOW: usize = 16;
+
+/// What cannot be started, and waiting would not help.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // each says what it is
+pub enum DispatchError {
+    #[error(transparent)]
+    Outbox(#[from] OutboxError),
+    #[error("the broker's login: {0}")]
+    Login(#[from] SecretError),
+    #[error(transparent)]
+    Metrics(#[from] ListenError),
+}
+
+/// Running. Dropped without [`Dispatch::stop`], it says no goodbye to the broker.
+#[derive(Debug)]
+pub struct Dispatch {
+    /// Takes what is decided.
+    pub outbox: Outbox,
+    /// Takes the pictures that consoles ask for.
+    pub snapshots: Arc<Snapshots>,
+    /// Takes what is to be said of the model.
+    pub models: watch::Sender<Models>,
+    /// Knows how everything is.
+    pub examiner: Arc<Examiner>,
+    reporter: JoinHandle<()>,
+    uplinks: JoinSet<()>,
+    stop: CancellationToken,
+}
+
+impl Dispatch {
+    /// Opens the outbox and connects to the brokers. Whatever fails after that is reported in health and tried again.
+    pub async fn start(
+        config: &Config,
+        clock: &Arc<Clock>,
+        board: &Arc<Board>,
+    ) -> Result<Self, DispatchError> {
+        let routes = routes(config)?;
+        let options = OutboxOptions {
+            folder: config.state.folder.clone(),
+            max_bytes: config.state.max_size,
+            max_age: config.state.max_age,
+            max_delivered: config.state.keep_delivered,
+            routes: routes.iter().map(|(name, _)| name.clone()).collect(),
+            pictures_on_request: config.delivery.pictures_on_request,
+            escalation: config.escalation.clone(),
+        };
+        let outbox = {
+            let clock = clock.clone();
+            let wall: WallClock = Arc::new(move || clock.now());
+            Outbox::start(options, config.site.clone(), wall)?
+        };
+        let snapshots = Arc::new(Snapshots::new(board.clone()));
+        let commands = Arc::new(Commands::new(config.site.clone(), outbox.clone(), snapshots.clone()));
+        let stats: Vec<_> = routes
+            .iter()
+            .map(|(_, brokers)| watch::channel(UplinkStats::new(brokers[0].name.clone())))
+            .collect();
+        let (models, models_seen) = watch::channel(Models { active: None, last_refusal: None });
+        let examiner = Arc::new(Examiner {
+            board: board.clone(),
+            clock: clock.clone(),
+            outbox: outbox.clone(),
+            uplinks: stats.iter().map(|(_, seen)| seen.clone()).collect(),
+            commands: commands.clone(),
+        });
+        let (health, health_seen) = watch::channel(examiner.health());
+        if let Some(listen) = config.metrics {
+            tokio::spawn(metrics::serve(listen, examiner.clone()).await?);
+        }
+        let stop = CancellationToken::new();
+        let mut uplinks = JoinSet::new();
+        for (route, ((_, brokers), (stats, _))) in routes.into_iter().zip(stats).enumerate() {
+            let delivery = Delivery {
+                route,
+                evidence_rate: config.delivery.evidence_rate,
+                evidence_expiry: config.delivery.evidence_expiry,
+            };
+            let reports = Reports { health: health_seen.clone(), models: models_seen.clone() };
+            uplinks.spawn(uplink::run(
+                brokers,
+                delivery,
+                commands.clone(),
+                clock.clone(),
+                config.site.clone(),
+                outbox.clone(),
+                reports,
+                stats,
+                stop.clone(),
+            ));
+        }
+        let reporter = {
+            let examiner = examiner.clone();
+            tokio::spawn(async move { examiner.report(&health).await })
+        };
+        Ok(Self { outbox, snapshots, models, examiner, reporter, uplinks, stop })
+    }
+
+    /// Ends it in the order of the data: what waits goes out for a moment, the goodbye is said, the outbox is closed.
+    pub async fn stop(self) {
+        self.reporter.abort();
+        self.stop.cancel();
+        let uplinks = self.uplinks;
+        finish("the uplinks", tokio::spawn(async move { uplinks.join_all().await })).await;
+        let lost = self.outbox.close(GRACE).await;
+        if lost > 0 {
+            tracing::error!(lost, "alerts that the disk never took are lost");
+        }
+    }
+}
+
+/// The ways out, by name: one for each broker where all get everything, else one over all of them.
+fn routes(config: &Config) -> Result<Vec<(String, Vec<UplinkOptions>)>, SecretError> {
+    let brokers: Vec<UplinkOptions> =
+        config.brokers.iter().map(|broker| uplink_options(&config.site, broker)).collect::<Result<_, _>>()?;
+    Ok(match config.delivery.all_brokers {
+        true => brokers.into_iter().map(|broker| (broker.name.to_string(), vec![broker])).collect(),
+        false => vec![("*".to_owned(), brokers)],
+    })
+}
+
+fn uplink_options(site: &Site, broker: &BrokerConfig) -> Result<UplinkOptions, SecretError> {
+    let BrokerConfig { name, host, port, user, password_file, keep_alive, tls } = broker.clone();
+    let credentials = match (user, password_file) {
+        (Some(user), Some(file)) => Some((user, Secret::read(&file)?)),
+        (Some(user), None) => Some((user, Secret::new(""))),
+        (None, _) => None,
+    };
+    Ok(UplinkOptions {
+        name,
+        host,
+        port,
+        tls: tls.map(|tls| TlsOptions { ca: tls.ca, client: tls.client }),
+        credentials,
+        // Unique below one broker, as the tree is.
+        client_id: format!("{}.{}.{}.{}", site.district, site.township, site.village, site.box_name),
+        keep_alive,
+        window: WINDOW,
+    })
+}
