@@ -1,6 +1,7 @@
 //! The outbox's folder: made, locked, opened, and a damaged database moved aside.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -26,7 +27,7 @@ impl From<StoreError> for OpenError {
 /// Makes, locks and opens a folder. A damaged database is moved aside, and what can be read of it is taken over.
 pub(super) fn open(options: &OutboxOptions, held: &mut Option<File>) -> Result<Store, OpenError> {
     let folder = &options.folder;
-    fs::create_dir_all(folder).map_err(StoreError::Io)?;
+    make(folder).map_err(StoreError::Io)?;
     if held.is_none() {
         *held = Some(lock(folder)?);
     }
@@ -57,6 +58,23 @@ pub(super) fn open(options: &OutboxOptions, held: &mut Option<File>) -> Result<S
     Ok(store)
 }
 
+/// Makes a folder, and those above it, so that a power cut does not take it with all that is in it: syncing what is in a
+/// folder does not sync the folder's own entry in the one above.
+fn make(folder: &Path) -> io::Result<()> {
+    let above = folder.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let was_there = folder.is_dir();
+    if !was_there {
+        if !above.is_dir() {
+            make(above)?;
+        }
+        fs::create_dir_all(folder)?;
+    }
+    let synced = File::open(above).and_then(|above| above.sync_all());
+    // One that was there may have been made by an agent that was killed here, so it is synced, too. Where that is not
+    // allowed somebody else made it, as systemd does.
+    if was_there { Ok(()) } else { synced }
+}
+
 fn lock(folder: &Path) -> Result<File, OpenError> {
     let path = folder.join("lock");
     // Never deleted: a second file of that name would be a second lock. On a read-only disk an old one will do.
@@ -79,7 +97,7 @@ fn lock(folder: &Path) -> Result<File, OpenError> {
 
 /// Renames a damaged database with its log to `outbox.corrupt-<n>`. It is never deleted: what it holds was not
 /// delivered, and somebody may be able to read more of it.
-pub(super) fn move_aside(file: &Path) -> std::io::Result<()> {
+pub(super) fn move_aside(file: &Path) -> io::Result<()> {
     let with = |end: &str| PathBuf::from(format!("{}{end}", file.display()));
     let target = (1_u32..)
         .map(|n| file.with_file_name(format!("outbox.corrupt-{n}")))
@@ -90,7 +108,7 @@ pub(super) fn move_aside(file: &Path) -> std::io::Result<()> {
     for end in ["-wal", "-shm", ""] {
         let to = PathBuf::from(format!("{}{end}", target.display()));
         match fs::rename(with(end), to) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
     }
