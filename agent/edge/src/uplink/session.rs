@@ -196,7 +196,9 @@ impl Uplink {
         if self.suspects.is_empty() && !self.barren {
             s.in_flight.widen(s.broker.window);
         }
-        if s.due.status && s.in_flight.room() > 0 {
+        // Where a connection ends with the first answer, `online` would be all that ever arrives.
+        let rows_first = self.barren && (s.more || s.asked.is_some() || s.in_flight.len() > 0);
+        if s.due.status && s.in_flight.room() > 0 && !rows_first {
             s.due.status = false;
             s.hand_over(What::Status, self.status(BoxState::Online), None);
         }
@@ -227,6 +229,7 @@ impl Uplink {
             }));
         }
         match s.phase {
+            Phase::Serving if rows_first => {}
             Phase::Serving => self.fill_reports(s),
             Phase::Draining { until } => {
                 if !s.more && s.asked.is_none() && s.in_flight.len() == 0 {
@@ -253,9 +256,6 @@ impl Uplink {
 
     /// Before the alerts, because there is at most one of each on its way, and the writer of the reports sets their pace.
     fn fill_reports(&mut self, s: &mut Session) {
-        if self.barren && (s.more || s.asked.is_some() || s.in_flight.len() > 0) {
-            return;
-        }
         if s.due.health && s.in_flight.room() > 0 && !s.is_out(What::Health) {
             s.due.health = false;
             let publication = report(self.site.health(), &*self.reports.health.borrow_and_update());
