@@ -2,7 +2,7 @@
 
 BINARIES := $(or $(CARGO_TARGET_DIR),target)/release
 
-.PHONY: help setup demo test bench
+.PHONY: help setup demo test bench eval
 
 help: ## list the commands
 	@sed -n 's/^\([a-z]*\):.*## /  make \1  \t/p' Makefile | expand -t 16
@@ -29,3 +29,8 @@ bench: ## what the agent costs, beside what it cannot cost less than; one part: 
 	@tests/setup.sh packages runtime footage
 	cargo build --release --locked -p sharp-eyes-agent -p sharp-eyes-tests --bins
 	@$(BINARIES)/bench
+
+eval: ## how well people are followed; EVAL_TRUTH=gt.txt says who is where in the footage; as JSON too: EVAL_JSON=file.json
+	@tests/setup.sh packages runtime footage
+	cargo build --release --locked -p sharp-eyes-tests --bin eval
+	@$(BINARIES)/eval

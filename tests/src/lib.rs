@@ -10,6 +10,8 @@
 //! - [`village`]: the configuration file that joins them;
 //! - [`console`]: what a township sees: everything that the agent publishes;
 //! - [`usage`]: what a process costs;
+//! - [`assignment`]: which track is which object's, so that all together fit best;
+//! - [`tracking`]: how well tracks follow the objects;
 //! - [`link`]: a weak link, [`faulty_broker`]: a man in the middle who knows MQTT, [`disk`]: storage that fails, and what a
 //!   power cut leaves of it.
 //!
@@ -17,6 +19,7 @@
 //! is gone when its value is dropped.
 
 pub mod agent;
+pub mod assignment;
 pub mod authority;
 pub mod broker;
 pub mod camera;
@@ -26,6 +29,7 @@ pub mod faulty_broker;
 pub mod link;
 pub mod places;
 pub mod process;
+pub mod tracking;
 pub mod usage;
 pub mod village;
 pub mod wait;

@@ -134,7 +134,8 @@ impl Intrusion {
             visit.stay = next_stay(visit.stay, inside, now.monotonic, track.score());
             let Some(stay) = visit.stay.filter(|_| inside && !visit.alerted) else { continue };
             let score = stay.scores / stay.frames as f32;
-            let due = now.monotonic.saturating_sub(stay.since) >= self.rule.dwell
+            let due = track.is_confirmed()
+                && now.monotonic.saturating_sub(stay.since) >= self.rule.dwell
                 && now.monotonic >= self.quiet_until
                 && score >= self.rule.min_score.unwrap_or_else(|| thresholds.of(track.class()));
             if due {
