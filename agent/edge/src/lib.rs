@@ -16,7 +16,7 @@
 //! - [`dispatch`]: joins all that happens to an alert once it is decided;
 //! - [`daemon`]: joins the cameras to it, and takes them down in the order of the data.
 //!
-//! Beside the path: [`backoff`], [`budget`], [`clock`], [`log`], [`secret`], [`systemd`].
+//! Beside the path: [`backoff`], [`budget`], [`clock`], [`log`], [`print`], [`secret`], [`systemd`].
 //!
 //! # Invariants
 //!
@@ -44,6 +44,7 @@ pub mod health;
 pub mod log;
 pub mod metrics;
 pub mod outbox;
+pub mod print;
 pub mod secret;
 pub mod systemd;
 pub mod uplink;

@@ -2,13 +2,12 @@
 
 #![forbid(unsafe_code)]
 
-use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use sharp_eyes_agent::config::Config;
-use sharp_eyes_agent::outbox::{AuditError, Outbox};
+use sharp_eyes_agent::print::{InspectOptions, audit, inspect};
 use sharp_eyes_agent::{daemon, log};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -47,54 +46,60 @@ enum Command {
         #[arg(default_value = DEFAULT_CONFIGURATION)]
         file: PathBuf,
     },
+    /// Look at detection models.
+    Model {
+        #[command(subcommand)]
+        command: ModelCommand,
+    },
+}
+
+#[derive(Subcommand)]
+enum ModelCommand {
+    /// Say what a model is, what the agent makes of it, and how long it takes here. Fails if it cannot be run.
+    Inspect(InspectOptions),
 }
 
 fn main() -> ExitCode {
-    let command = Arguments::parse().command;
-    let (Command::Run { config: file } | Command::Audit { config: file } | Command::Check { file }) =
-        &command;
-    let config = match Config::load(file) {
-        Ok(config) => config,
-        Err(error) => {
-            eprintln!("{error}");
-            return ExitCode::from(BAD_CONFIGURATION);
-        }
-    };
-    match command {
-        Command::Check { file } => {
-            println!("{}: no problems; {} for {} cameras", file.display(), config.site, config.cameras.len());
-            ExitCode::SUCCESS
-        }
-        Command::Audit { .. } => match audit(&config.state.folder) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("{error}");
-                ExitCode::FAILURE
-            }
-        },
-        Command::Run { .. } => {
+    match Arguments::parse().command {
+        Command::Run { config } => with_config(&config, |config| {
             log::start();
-            match run(config) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(error) => {
+            run(config).map_or_else(
+                |error| {
                     tracing::error!("{error:#}");
                     ExitCode::FAILURE
-                }
-            }
+                },
+                |()| ExitCode::SUCCESS,
+            )
+        }),
+        Command::Audit { config } => with_config(&config, |config| exit(audit(&config.state.folder))),
+        Command::Check { file } => with_config(&file, |config| {
+            let cameras = config.cameras.len();
+            println!("{}: no problems; {} for {cameras} cameras", file.display(), config.site);
+            ExitCode::SUCCESS
+        }),
+        Command::Model { command: ModelCommand::Inspect(options) } => exit(inspect(&options)),
+    }
+}
+
+fn with_config(file: &Path, then: impl FnOnce(Config) -> ExitCode) -> ExitCode {
+    match Config::load(file) {
+        Ok(config) => then(config),
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(BAD_CONFIGURATION)
         }
     }
 }
 
-/// A reader that has seen enough (`| head`) is no error.
-fn audit(folder: &Path) -> Result<(), AuditError> {
-    let mut out = std::io::stdout().lock();
-    let printed = Outbox::audit(folder, |entry| {
-        serde_json::to_writer(&mut out, &entry)?;
-        out.write_all(b"\n")
-    });
-    match printed {
-        Err(AuditError::Taken(error)) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        printed => printed,
+/// What a command that only prints ends with: whether the answer is a good one.
+fn exit(result: Result<bool, impl std::fmt::Display>) -> ExitCode {
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -7,7 +7,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use sharp_eyes_vision::letterbox::{Canvas, Letterbox, Normalisation};
+use sharp_eyes_vision::letterbox::{Canvas, Fit, Letterbox, Normalisation};
 use sharp_eyes_vision::{Colour, FrameView, PixelFormat, Plane};
 
 const RUNS: usize = 201;
@@ -23,7 +23,7 @@ fn main() {
             let view = FrameView::new(frame.0, frame.1, format, Colour::Bt709, false, &planes)
                 .expect("planes of the sizes that the format asks for");
             for tensor in [(416u32, 416u32), (512, 320)] {
-                let mut canvas = Canvas::new(tensor, normalisation);
+                let mut canvas = Canvas::new(tensor, normalisation, Fit::Letterbox);
                 let letterbox = median(|| {
                     canvas.draw(black_box(&view), &[]);
                     black_box(canvas.tensor());

@@ -8,11 +8,12 @@ use sharp_eyes_protocol::class::ObjectClass;
 use crate::detection::Detection;
 use crate::frame::{Colour, FrameView, PixelFormat, Plane};
 use crate::geometry::Polygon;
-use crate::layout::{self, Candidate, Layout};
+use crate::layout::Candidate;
 use crate::letterbox::{Canvas, Letterbox};
 use crate::model::{Model, ModelError, ModelInfo};
 use crate::nms;
-use crate::onnx::{OnnxError, Outputs, Runtime};
+use crate::onnx::{OnnxError, Runtime};
+use crate::tensor::UnexpectedShape;
 
 /// A model and the buffers that its frames pass through. One per thread.
 pub struct Detector {
@@ -29,20 +30,19 @@ pub struct DetectorOptions {
 }
 
 impl Detector {
-    /// Opens the model in a folder and runs it once on a grey picture, so that a model that cannot run is refused
-    /// here and not at the first intruder.
-    pub fn load(runtime: &Runtime, folder: &Path, options: DetectorOptions) -> Result<Self, ModelError> {
-        let model = Model::open(runtime, folder, options.threads.max(1))?;
-        let canvas = Canvas::new(model.info.input, model.normalisation);
+    /// Opens a model ([`Model::open`] says what `path` can be) and runs it once on a grey picture, so that one that
+    /// cannot run is refused here and not at the first intruder.
+    pub fn load(runtime: &Runtime, path: &Path, options: DetectorOptions) -> Result<Self, ModelError> {
+        let model = Model::open(runtime, path, options.threads.max(1))?;
+        let canvas = Canvas::new(model.info.input, model.normalisation, model.fit);
         let mut detector = Self { model, canvas, candidates: Vec::new() };
         let grey = [128; 4];
         let planes = [Plane { data: &grey, stride: 2 }, Plane { data: &grey, stride: 2 }];
         let frame = FrameView::new(2, 2, PixelFormat::Nv12, Colour::Bt601, true, &planes)
             .expect("four bytes are two planes of 2x2 pixels");
-        detector.detect(&frame, &[]).map_err(|source| ModelError::Trial {
-            file: folder.join("model.onnx"),
-            source: Box::new(source),
-        })?;
+        detector
+            .detect(&frame, &[])
+            .map_err(|source| ModelError::FirstRun { file: path.to_owned(), source: Box::new(source) })?;
         Ok(detector)
     }
 
@@ -60,57 +60,24 @@ impl Detector {
     ) -> Result<Vec<Detection>, DetectError> {
         let Self { model, canvas, candidates } = self;
         let letterbox = canvas.draw(frame, masks);
-        let failed = |source| DetectError::Onnx { model: model.info.name.clone(), source };
-        let outputs = model.session.run(canvas.tensor(), canvas.shape()).map_err(failed)?;
+        let name = || model.info.name.clone();
+        let feeds = model.picture.feeds(canvas.tensor());
+        let outputs =
+            model.session.run(&feeds).map_err(|source| DetectError::Onnx { model: name(), source })?;
         candidates.clear();
-        let not_finite = decode(&outputs, &model.info, &model.wanted, candidates).map_err(failed)?;
+        let not_finite = model
+            .decoder
+            .decode(&outputs.tensors(), model.info.input, &model.wanted, candidates)
+            .map_err(|source| DetectError::Shape { model: name(), source })?;
         if not_finite > 0 {
-            return Err(DetectError::NotFinite { model: model.info.name.clone(), count: not_finite });
+            return Err(DetectError::NotFinite { model: name(), count: not_finite });
         }
         let detections = candidates
             .iter()
-            .filter_map(|candidate| place(candidate, letterbox, model.classes[candidate.label]?))
+            .filter_map(|candidate| place(candidate, letterbox, (*model.classes.get(candidate.label)?)?))
             .collect();
         Ok(nms::suppress(detections, nms::OVERLAP))
     }
-}
-
-/// Decodes by layout, after checking the shapes. Returns how many numbers are not finite: a NaN compares as
-/// smaller than any threshold, so that a broken model would look like an empty street.
-fn decode(
-    outputs: &Outputs<'_>,
-    info: &ModelInfo,
-    wanted: &layout::Wanted,
-    candidates: &mut Vec<Candidate>,
-) -> Result<usize, OnnxError> {
-    let anchors = layout::anchor_count(info.input).unwrap_or(0);
-    let labels = wanted.floors.len();
-    let mut not_finite = 0;
-    match info.layout {
-        Layout::Yolox => {
-            let output = outputs.only(&[1, anchors, 5 + labels])?;
-            not_finite += count_not_finite(output);
-            layout::yolox(output, info.input, wanted, candidates);
-        }
-        Layout::Ltrb => {
-            let distances = outputs.tensor("distances", &[1, anchors, 4])?;
-            let scores = outputs.tensor("scores", &[1, anchors, labels])?;
-            not_finite += count_not_finite(distances) + count_not_finite(scores);
-            layout::ltrb(distances, scores, info.input, wanted, candidates);
-        }
-    }
-    // Finite outputs can still overflow on the way to a box.
-    let overflown = |candidate: &&Candidate| {
-        let Candidate { score, bounds, .. } = candidate;
-        ![*score, bounds.left, bounds.top, bounds.right(), bounds.bottom()]
-            .iter()
-            .all(|value| value.is_finite())
-    };
-    Ok(not_finite + candidates.iter().filter(overflown).count())
-}
-
-fn count_not_finite(numbers: &[f32]) -> usize {
-    numbers.iter().filter(|number| !number.is_finite()).count()
 }
 
 /// A candidate as a detection, cut to the picture; `None` if it lies on the padding or has no area.
@@ -125,6 +92,8 @@ fn place(candidate: &Candidate, letterbox: Letterbox, class: ObjectClass) -> Opt
 pub enum DetectError {
     #[error("model {model}: {source}")]
     Onnx { model: ModelName, source: OnnxError },
+    #[error("model {model}: {source}")]
+    Shape { model: ModelName, source: UnexpectedShape },
     #[error("model {model}: {count} of its numbers are not finite; its detections of this frame are dropped")]
     NotFinite { model: ModelName, count: usize },
 }
@@ -133,7 +102,8 @@ pub enum DetectError {
 mod tests {
     use super::*;
     use crate::geometry::Rect;
-    use crate::testing::{TestFrame, TinyModel, TinyOutput, runtime};
+    use crate::layout::Layout;
+    use crate::testing::{TestFrame, TinyElement, TinyModel, TinyOutput, runtime};
 
     /// Anchors of a 64x32 tensor: 32 of stride 8, 8 of stride 16, 2 of stride 32.
     const ANCHORS: usize = 42;
@@ -155,12 +125,12 @@ mod tests {
         }
         let rows = ANCHORS as i64;
         TinyModel {
-            input: vec![1, 3, 32, 64],
             outputs: vec![
                 TinyOutput::new("distances", &[1, rows, 4], distances),
                 TinyOutput::new("scores", &[1, rows, 2], scores),
             ],
             metadata: vec![("sharp_eyes.layout", "ltrb")],
+            ..TinyModel::new(&[1, 3, 32, 64], TinyElement::F32)
         }
     }
 
@@ -168,9 +138,8 @@ mod tests {
     fn constant(name: &'static str, sides: &[i64], value: f32) -> TinyModel {
         let numbers = vec![value; sides.iter().product::<i64>() as usize];
         TinyModel {
-            input: vec![1, 3, 32, 64],
             outputs: vec![TinyOutput::new(name, sides, numbers)],
-            metadata: vec![],
+            ..TinyModel::new(&[1, 3, 32, 64], TinyElement::F32)
         }
     }
 
@@ -219,7 +188,7 @@ mod tests {
         let Some(runtime) = runtime() else { return };
         let unnamed = TinyModel { metadata: vec![], ..ltrb(&[]) };
         let mut open = ltrb(&[]);
-        open.input = vec![-1, 3, -1, -1];
+        open.inputs[0].1 = vec![-1, 3, -1, -1];
         for output in &mut open.outputs {
             output.declared = vec![-1, -1, output.declared[2]];
         }
@@ -244,8 +213,12 @@ mod tests {
         let labels = |list: &str| MANIFEST.replace(r#"["person", "kite"]"#, list);
         let mut embedding = ltrb(&[]);
         embedding.outputs.push(TinyOutput::new("embedding", &[1, 2], vec![0.0; 2]));
+        let mut surplus = ltrb(&[]);
+        surplus.outputs.push(TinyOutput::new("id", &[1, ANCHORS as i64, 16], vec![0.0; ANCHORS * 16]));
+        let mut pose = ltrb(&[]);
+        pose.metadata.push(("task", "pose"));
         let mut open = ltrb(&[]);
-        open.input = vec![1, 3, -1, -1];
+        open.inputs[0].1 = vec![1, 3, -1, -1];
         let not_a_number = ltrb(&[(5, [f32::NAN, 0.0, f32::INFINITY, 0.0], [0.0, 0.0])]);
         let overflow = constant("output", &[1, ANCHORS as i64, 7], 100.0); // exp(100) is infinite
         let wrong_metadata = TinyModel { metadata: vec![("sharp_eyes.layout", "yolo99")], ..ltrb(&[]) };
@@ -274,7 +247,9 @@ mod tests {
                 MANIFEST,
                 constant("logits", &[1, 1000], 0.0).to_bytes(),
                 &[
-                    "layout yolox or ltrb for 42 anchors",
+                    "its outputs fit no layout; found",
+                    "for an input of 64x32 and C labels these would fit",
+                    "yolov8      [1, 4 + C, 42]",
                     "input   images f32 [1, 3, 32, 64]",
                     "output  logits f32 [1, 1000]",
                 ],
@@ -282,7 +257,9 @@ mod tests {
             (&with("layout = \"yolox\""), good.clone(), &["do not fit the layout yolox", "distances"]),
             (MANIFEST, wrong_metadata.to_bytes(), &["layout \"yolo99\""]),
             (MANIFEST, embedding.to_bytes(), &["output \"embedding\"", "never identities"]),
-            (MANIFEST, open.to_bytes(), &["leaves its width open", "input.width"]),
+            (MANIFEST, surplus.to_bytes(), &["output \"id\" [1, 42, 16]", "embedding", "never identities"]),
+            (MANIFEST, pose.to_bytes(), &["the task \"pose\"", "detectors of objects only"]),
+            (MANIFEST, open.to_bytes(), &["an input of 640x640"]), // 42 rows are no grid of that size
             (&sized, good, &["the graph's width is 64", "input.width is 416"]),
             (MANIFEST, not_a_number.to_bytes(), &["tiny@1", "2 of its numbers are not finite"]),
             (MANIFEST, overflow.to_bytes(), &["tiny@1", "not finite"]),

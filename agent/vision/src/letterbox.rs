@@ -4,6 +4,8 @@
 //! to 1.3 ms from 640x360. Taking the nearest pixels is up to three times as fast, but of a far person it sees only
 //! every fifth row.
 
+use serde::Deserialize;
+
 use crate::frame::FrameView;
 use crate::geometry::{Polygon, Rect};
 use crate::mask::{self, Span};
@@ -52,6 +54,17 @@ impl Letterbox {
     }
 }
 
+/// How a picture of other proportions becomes the tensor's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fit {
+    /// Scaled as a whole, the rest padded.
+    #[default]
+    Letterbox,
+    /// Each side for itself, as models were trained that know no padding.
+    Stretch,
+}
+
 /// What a model wants its pixels to be.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Normalisation {
@@ -65,9 +78,10 @@ pub struct Normalisation {
     pub padding: f32,
 }
 
-/// A model's input tensor, [1, 3, height, width], that frames are drawn on. Keeps its buffers.
+/// A picture of [3, height, width] as a model wants it, that frames are drawn on. Keeps its buffers.
 pub struct Canvas {
     size: (u32, u32),
+    fit: Fit,
     normalisation: Normalisation,
     tensor: Vec<f32>,
     scaler: Scaler,
@@ -83,9 +97,9 @@ struct Drawn {
 
 impl Canvas {
     /// A canvas of `size` (width, height).
-    pub fn new(size: (u32, u32), normalisation: Normalisation) -> Self {
+    pub fn new(size: (u32, u32), normalisation: Normalisation, fit: Fit) -> Self {
         let tensor = vec![0.0; 3 * size.0 as usize * size.1 as usize];
-        Self { size, normalisation, tensor, scaler: Scaler::default(), drawn: None }
+        Self { size, fit, normalisation, tensor, scaler: Scaler::default(), drawn: None }
     }
 
     /// The tensor as it was last drawn.
@@ -93,17 +107,15 @@ impl Canvas {
         &self.tensor
     }
 
-    /// The tensor's shape.
-    pub fn shape(&self) -> [usize; 4] {
-        [1, 3, self.size.1 as usize, self.size.0 as usize]
-    }
-
     /// Draws a frame. The pixels under `masks` become padding: the model cannot see what is masked.
     pub fn draw(&mut self, frame: &FrameView<'_>, masks: &[Polygon]) -> Letterbox {
-        let letterbox = Letterbox::new((frame.width(), frame.height()), self.size);
+        let letterbox = match self.fit {
+            Fit::Letterbox => Letterbox::new((frame.width(), frame.height()), self.size),
+            Fit::Stretch => Letterbox { width: self.size.0, height: self.size.1 },
+        };
         self.prepare(letterbox, masks);
 
-        let Self { size, normalisation, tensor, scaler, drawn } = self;
+        let Self { size, normalisation, tensor, scaler, drawn, .. } = self;
         let (width, stride) = (letterbox.width as usize, size.0 as usize);
         let picture = scaler.scale(frame, letterbox.width, letterbox.height);
         let matrix = picture.matrix;
@@ -262,7 +274,7 @@ mod tests {
             for format in [PixelFormat::I420, PixelFormat::Nv12] {
                 let mut frame = TestFrame::padded(width, height, format, padding, yuv);
                 (frame.colour, frame.full_range) = (colour, full_range);
-                let mut canvas = Canvas::new(tensor, PLAIN);
+                let mut canvas = Canvas::new(tensor, PLAIN, Fit::Letterbox);
                 let letterbox = canvas.draw(&frame.view(), &[]);
 
                 let to = (letterbox.width as usize, letterbox.height as usize);
@@ -321,7 +333,7 @@ mod tests {
             (Normalisation { bgr: true, ..PLAIN }, [0.0, 0.0, 254.0]),
             (imagenet, [-103.53 * 0.5, -116.28 * 0.25, (254.0 - 123.675) * 2.0]),
         ] {
-            let mut canvas = Canvas::new((32, 32), normalisation);
+            let mut canvas = Canvas::new((32, 32), normalisation, Fit::Letterbox);
             canvas.draw(&frame.view(), &[]);
             for (channel, expected) in expected.into_iter().enumerate() {
                 let plane = &canvas.tensor()[channel * 1024..][..1024];
@@ -333,11 +345,23 @@ mod tests {
     }
 
     #[test]
+    fn a_stretched_picture_fills_the_tensor_and_its_boxes_come_back() {
+        let frame =
+            TestFrame::new(128, 32, PixelFormat::Nv12, |x, _| [if x < 64 { 235 } else { 16 }, 128, 128]);
+        let mut canvas = Canvas::new((32, 32), PLAIN, Fit::Stretch);
+        let letterbox = canvas.draw(&frame.view(), &[]);
+        let row: Vec<_> = [2, 13, 18, 30].map(|column| canvas.tensor()[31 * 32 + column].round()).to_vec();
+        assert_eq!(row, [255.0, 255.0, 0.0, 0.0]);
+        let left_half = Rect { left: 0.0, top: 0.0, width: 16.0, height: 32.0 };
+        assert_eq!(letterbox.to_picture(left_half), Rect { left: 0.0, top: 0.0, width: 0.5, height: 1.0 });
+    }
+
+    #[test]
     fn the_model_cannot_see_what_is_masked_and_sees_it_again_when_the_mask_goes() {
         let points = [(0.0, 0.0), (0.5, 0.0), (0.5, 1.0), (0.0, 1.0)];
         let left_half = Polygon::new(points.iter().map(|&(x, y)| Point { x, y }).collect()).unwrap();
         let grey = |width, height| TestFrame::new(width, height, PixelFormat::Nv12, |_, _| [235, 128, 128]);
-        let mut canvas = Canvas::new((64, 64), PLAIN);
+        let mut canvas = Canvas::new((64, 64), PLAIN, Fit::Letterbox);
         // frame, mask, then what is seen at column 10 and 50, and at row 40
         for (size, masks, expected) in [
             ((128, 64), &[][..], [255.0, 255.0, 114.0]),

@@ -1,5 +1,6 @@
 //! ONNX Runtime, loaded at run time. The only file that names the crate `ort`.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
@@ -9,9 +10,12 @@ use std::sync::{Mutex, PoisonError};
 
 use ort::environment::Environment;
 use ort::ep::ExecutionProvider;
-use ort::session::SessionOutputs;
 use ort::session::builder::SessionBuilder;
-use ort::value::{Outlet, TensorElementType, TensorRef, ValueType};
+use ort::session::{SessionInputValue, SessionOutputs};
+use ort::value::{DynValue, Outlet, PrimitiveTensorElementType, TensorElementType, TensorRef, ValueType};
+use serde::Serialize;
+
+use crate::tensor::Tensor;
 
 /// The loaded library. Cheap to clone; a process has one.
 #[derive(Clone, Debug)]
@@ -109,40 +113,95 @@ impl Session {
         &self.metadata
     }
 
-    /// Runs the graph on its one input.
-    pub fn run(&mut self, input: &[f32], shape: [usize; 4]) -> Result<Outputs<'_>, OnnxError> {
-        let input = TensorRef::from_array_view((shape, input)).map_err(|e| OnnxError::Run(e.to_string()))?;
-        let outputs = self.inner.run(ort::inputs![input]).map_err(|e| OnnxError::Run(e.to_string()))?;
+    /// Runs the graph.
+    pub fn run(&mut self, inputs: &[Feed<'_>]) -> Result<Outputs<'_>, OnnxError> {
+        let failed = |error: ort::Error| OnnxError::Run(error.to_string());
+        let mut values: Vec<(&str, SessionInputValue<'_>)> = Vec::with_capacity(inputs.len());
+        for Feed { name, shape, numbers } in inputs {
+            let shape = shape.to_vec();
+            let value: SessionInputValue<'_> = match *numbers {
+                Numbers::F32(numbers) => TensorRef::from_array_view((shape, numbers)).map_err(failed)?.into(),
+                Numbers::F16(numbers) => TensorRef::from_array_view((shape, numbers)).map_err(failed)?.into(),
+                Numbers::U8(numbers) => TensorRef::from_array_view((shape, numbers)).map_err(failed)?.into(),
+                Numbers::I64(numbers) => TensorRef::from_array_view((shape, numbers)).map_err(failed)?.into(),
+                Numbers::I32(numbers) => TensorRef::from_array_view((shape, numbers)).map_err(failed)?.into(),
+                Numbers::Bool(numbers) => {
+                    TensorRef::from_array_view((shape, numbers)).map_err(failed)?.into()
+                }
+            };
+            values.push((name, value));
+        }
+        let outputs = self.inner.run(values).map_err(failed)?;
         Ok(Outputs(outputs))
     }
+}
+
+/// One input of one run.
+#[derive(Clone, Copy, Debug)]
+pub struct Feed<'a> {
+    /// The graph's name for it.
+    pub name: &'a str,
+    /// Its sides.
+    pub shape: &'a [usize],
+    /// Its numbers, the last side fastest.
+    pub numbers: Numbers<'a>,
+}
+
+/// Numbers of the types that detectors take.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)] // the names say it
+pub enum Numbers<'a> {
+    F32(&'a [f32]),
+    F16(&'a [half::f16]),
+    U8(&'a [u8]),
+    I64(&'a [i64]),
+    I32(&'a [i32]),
+    Bool(&'a [bool]),
 }
 
 /// What one run yielded.
 pub struct Outputs<'s>(SessionOutputs<'s>);
 
 impl Outputs<'_> {
-    /// The numbers of the only output, if it has exactly this shape.
-    pub fn only(&self, shape: &[usize]) -> Result<&[f32], OnnxError> {
-        let name = self.0.keys().next().unwrap_or_default();
-        self.tensor(name, shape)
-    }
-
-    /// The numbers of one output, if it has exactly this shape.
-    pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<&[f32], OnnxError> {
-        let unlike =
-            |found: String| OnnxError::Output { name: name.to_owned(), shape: shape.to_vec(), found };
-        let value = self.0.get(name).ok_or_else(|| unlike("no such output".into()))?;
-        let (found, data) = value.try_extract_tensor::<f32>().map_err(|error| unlike(error.to_string()))?;
-        if found.len() == shape.len() && found.iter().zip(shape).all(|(&found, &side)| found == side as i64) {
-            Ok(data)
-        } else {
-            Err(unlike(found.to_string()))
-        }
+    /// Every output in the graph's order. What is f32 is borrowed, other numbers are converted; one that holds no
+    /// numbers has none.
+    pub fn tensors(&self) -> Vec<Tensor<'_>> {
+        self.0.keys().filter_map(|name| Some(tensor(name, self.0.get(name)?))).collect()
     }
 }
 
+fn tensor<'v>(name: &'v str, value: &'v DynValue) -> Tensor<'v> {
+    /// Shape and numbers of a type that f32 can be made of.
+    fn converted<T: PrimitiveTensorElementType + Copy>(
+        value: &DynValue,
+        convert: impl Fn(T) -> f32,
+    ) -> Option<Cow<'_, [f32]>> {
+        let (_, numbers) = value.try_extract_tensor::<T>().ok()?;
+        Some(numbers.iter().map(|&number| convert(number)).collect())
+    }
+    let ValueType::Tensor { ty, shape, .. } = value.dtype() else {
+        return Tensor { name, shape: Vec::new(), numbers: Cow::Borrowed(&[]) };
+    };
+    let shape: Vec<usize> = shape.iter().map(|&side| usize::try_from(side).unwrap_or(0)).collect();
+    // A list of no detections need not have memory that could be looked at.
+    let numbers = match ty {
+        _ if shape.contains(&0) => None,
+        TensorElementType::Float32 => {
+            value.try_extract_tensor::<f32>().ok().map(|(_, numbers)| Cow::Borrowed(numbers))
+        }
+        TensorElementType::Float16 => converted(value, half::f16::to_f32),
+        TensorElementType::Float64 => converted(value, |number: f64| number as f32),
+        TensorElementType::Int64 => converted(value, |number: i64| number as f32),
+        TensorElementType::Int32 => converted(value, |number: i32| number as f32),
+        TensorElementType::Uint8 => converted(value, |number: u8| number.into()),
+        TensorElementType::Int8 => converted(value, |number: i8| number.into()),
+        _ => None,
+    };
+    Tensor { name, shape, numbers: numbers.unwrap_or_default() }
+}
+
 /// One input or output of a graph.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TensorInfo {
     /// The graph's name for it.
     pub name: String,
@@ -163,9 +222,9 @@ impl TensorInfo {
         }
     }
 
-    /// Whether it holds numbers of the type that this crate computes with.
-    pub fn is_f32(&self) -> bool {
-        self.element == TensorElementType::Float32.to_string()
+    /// Whether its numbers are whole by their type.
+    pub fn is_whole(&self) -> bool {
+        !self.element.starts_with('f') && !self.element.starts_with("bf")
     }
 }
 
@@ -245,36 +304,58 @@ pub enum OnnxError {
     Model(String),
     #[error("ONNX Runtime failed at running the model: {0}")]
     Run(String),
-    #[error("output {name:?}: expected f32 {shape:?}, found {found}")]
-    Output { name: String, shape: Vec<usize>, found: String },
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::testing::{TinyModel, TinyOutput, runtime};
+    use super::*;
+    use crate::testing::{TinyElement, TinyModel, TinyOutput, runtime};
 
     #[test]
-    fn outputs_are_given_out_in_the_expected_shape_only() {
+    fn inputs_and_outputs_pass_in_every_type_that_detectors_have() {
+        let Some(runtime) = runtime() else { return };
+        let halves = [0.5, -1.0].map(half::f16::from_f32);
+        for (element, numbers, expected) in [
+            (TinyElement::F32, Numbers::F32(&[0.5, -1.0]), [0.5, -1.0]),
+            (TinyElement::F16, Numbers::F16(&halves), [0.5, -1.0]),
+            (TinyElement::U8, Numbers::U8(&[7, 255]), [7.0, 255.0]),
+            (TinyElement::I64, Numbers::I64(&[-1, 90]), [-1.0, 90.0]),
+            (TinyElement::I32, Numbers::I32(&[-1, 90]), [-1.0, 90.0]),
+        ] {
+            let model = TinyModel {
+                outputs: vec![TinyOutput::echo("echo", &[-1, 2], element)],
+                ..TinyModel::new(&[1, 2], element)
+            };
+            let mut session = runtime.session(&model.to_bytes(), 1).unwrap();
+            let feed = Feed { name: "images", shape: &[1, 2], numbers };
+            let outputs = session.run(&[feed]).unwrap();
+            let expected = Tensor { name: "echo", shape: vec![1, 2], numbers: expected.to_vec().into() };
+            assert_eq!(outputs.tensors(), [expected]);
+        }
+    }
+
+    #[test]
+    fn outputs_keep_the_graph_s_order_and_can_be_empty() {
         let Some(runtime) = runtime() else { return };
         let model = TinyModel {
-            input: vec![1, 3, 2, 2],
-            outputs: vec![TinyOutput::new("scores", &[1, 3], vec![0.5, 0.25, 0.125])],
+            outputs: vec![
+                TinyOutput::new("scores", &[1, 3], vec![0.5, 0.25, 0.125]),
+                TinyOutput::new("boxes", &[1, 0, 4], vec![]),
+            ],
             metadata: vec![("key", "value")],
+            ..TinyModel::new(&[1, 3, 2, 2], TinyElement::F32)
         };
         let mut session = runtime.session(&model.to_bytes(), 1).unwrap();
         assert_eq!(session.inputs()[0].to_string(), "images f32 [1, 3, 2, 2]");
         assert_eq!(session.metadata()["key"], "value");
-        let outputs = session.run(&[0.0; 12], [1, 3, 2, 2]).unwrap();
-        assert_eq!(outputs.only(&[1, 3]).unwrap(), [0.5, 0.25, 0.125]);
-        for (name, shape, error) in [
-            ("scores", &[1, 4][..], r#"output "scores": expected f32 [1, 4], found [1, 3]"#),
-            ("scores", &[3], r#"output "scores": expected f32 [3], found [1, 3]"#),
-            ("boxes", &[1, 3], r#"output "boxes": expected f32 [1, 3], found no such output"#),
-        ] {
-            assert_eq!(outputs.tensor(name, shape).unwrap_err().to_string(), error);
-        }
+        let feed = |shape: &'static [usize], numbers| Feed { name: "images", shape, numbers };
+        let outputs = session.run(&[feed(&[1, 3, 2, 2], Numbers::F32(&[0.0; 12]))]).unwrap();
+        let found: Vec<_> =
+            outputs.tensors().into_iter().map(|t| (t.name, t.shape, t.numbers.into_owned())).collect();
+        assert_eq!(found, [("scores", vec![1, 3], vec![0.5, 0.25, 0.125]), ("boxes", vec![1, 0, 4], vec![])]);
         drop(outputs);
-        let error = session.run(&[0.0; 3], [1, 3, 1, 1]).err().unwrap().to_string();
+        let wrong = [feed(&[1, 3, 1, 1], Numbers::F32(&[0.0; 3]))];
+        let error = session.run(&wrong).err().unwrap().to_string();
         assert!(error.starts_with("ONNX Runtime failed at running the model: "), "{error}");
     }
 }

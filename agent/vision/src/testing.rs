@@ -84,35 +84,94 @@ pub(crate) fn runtime() -> Option<Runtime> {
     Some(Runtime::load(&library).unwrap())
 }
 
-/// An ONNX file that takes `images` and answers with constants, whatever it sees.
+/// An ONNX file that takes `images` and answers with constants, whatever it sees, or with what it was given.
 pub(crate) struct TinyModel {
-    /// Sides of the input; negative for one that is left open.
-    pub(crate) input: Vec<i64>,
+    /// Its inputs: name, sides (negative for one that is left open) and type.
+    pub(crate) inputs: Vec<(&'static str, Vec<i64>, TinyElement)>,
     /// What it answers.
     pub(crate) outputs: Vec<TinyOutput>,
+    /// Steps that are computed and lead nowhere or to an output: operator, inputs, outputs.
+    pub(crate) nodes: Vec<(&'static str, Vec<&'static str>, Vec<&'static str>)>,
+    /// Constants for them.
+    pub(crate) constants: Vec<(&'static str, Vec<f32>)>,
     /// Key and value pairs of the file.
     pub(crate) metadata: Vec<(&'static str, &'static str)>,
 }
 
-/// A constant output.
+/// A type of numbers; the value is ONNX's number for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TinyElement {
+    F32 = 1,
+    U8 = 2,
+    I32 = 6,
+    I64 = 7,
+    F16 = 10,
+}
+
+/// A constant output, or one that a node makes.
+#[derive(Clone)]
 pub(crate) struct TinyOutput {
     pub(crate) name: &'static str,
     /// The sides as the graph declares them; negative for one that is left open.
     pub(crate) declared: Vec<i64>,
+    pub(crate) element: TinyElement,
     sides: Vec<i64>,
-    numbers: Vec<f32>,
+    /// `None` where a node makes it.
+    numbers: Option<Vec<f32>>,
 }
 
 impl TinyOutput {
+    /// A constant.
     pub(crate) fn new(name: &'static str, sides: &[i64], numbers: Vec<f32>) -> Self {
-        Self { name, declared: sides.to_vec(), sides: sides.to_vec(), numbers }
+        Self {
+            name,
+            declared: sides.to_vec(),
+            element: TinyElement::F32,
+            sides: sides.to_vec(),
+            numbers: Some(numbers),
+        }
+    }
+
+    /// A constant of another type.
+    pub(crate) fn of(element: TinyElement, name: &'static str, sides: &[i64], numbers: Vec<f32>) -> Self {
+        Self { element, ..Self::new(name, sides, numbers) }
+    }
+
+    /// With sides as the graph declares them, some of them open.
+    pub(crate) fn declared(self, sides: &[i64]) -> Self {
+        Self { declared: sides.to_vec(), ..self }
+    }
+
+    /// Fills it with one number, where its type has that number.
+    pub(crate) fn poison(&mut self, with: f32) {
+        if matches!(self.element, TinyElement::F32 | TinyElement::F16)
+            && let Some(numbers) = &mut self.numbers
+        {
+            numbers.fill(with);
+        }
+    }
+
+    /// The input, once more.
+    pub(crate) fn echo(name: &'static str, declared: &[i64], element: TinyElement) -> Self {
+        Self { element, numbers: None, ..Self::new(name, declared, Vec::new()) }
     }
 }
 
 impl TinyModel {
+    /// A model without outputs yet, with the input `images`.
+    pub(crate) fn new(input: &[i64], element: TinyElement) -> Self {
+        Self {
+            inputs: vec![("images", input.to_vec(), element)],
+            outputs: Vec::new(),
+            nodes: Vec::new(),
+            constants: Vec::new(),
+            metadata: Vec::new(),
+        }
+    }
+
     /// The file, in the encoding of onnx.proto (field numbers as there).
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
-        let value_info = |name: &str, sides: &[i64]| {
+        let value_info = |name: &str, sides: &[i64], element: TinyElement| {
             let shape: Vec<u8> = sides
                 .iter()
                 .flat_map(|&side| {
@@ -120,26 +179,63 @@ impl TinyModel {
                     bytes(1, &dimension)
                 })
                 .collect();
-            let tensor = [number(1, 1), bytes(2, &shape)].concat();
+            let tensor = [number(1, element as u64), bytes(2, &shape)].concat();
             [bytes(1, name.as_bytes()), bytes(2, &bytes(1, &tensor))].concat()
         };
-        let mut graph = [bytes(2, b"tiny"), bytes(11, &value_info("images", &self.input))].concat();
-        for TinyOutput { name, declared, sides, numbers } in &self.outputs {
-            let constant = format!("{name}_constant");
-            let node =
-                [bytes(1, constant.as_bytes()), bytes(2, name.as_bytes()), bytes(4, b"Identity")].concat();
+        let node = |kind: &str, inputs: &[&str], outputs: &[&str]| {
+            let names = |field: u64, names: &[&str]| -> Vec<u8> {
+                names.iter().flat_map(|name| bytes(field, name.as_bytes())).collect()
+            };
+            bytes(1, &[names(1, inputs), names(2, outputs), bytes(4, kind.as_bytes())].concat())
+        };
+        let constant = |name: &str, sides: &[i64], element: TinyElement, numbers: &[f32]| {
             let sides: Vec<u8> = sides.iter().flat_map(|&side| number(1, side as u64)).collect();
-            let raw: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
-            let tensor = [sides, number(2, 1), bytes(8, constant.as_bytes()), bytes(9, &raw)].concat();
-            graph.extend(
-                [bytes(1, &node), bytes(5, &tensor), bytes(12, &value_info(name, declared))].concat(),
-            );
+            let raw: Vec<u8> = numbers.iter().flat_map(|&number| element.encode(number)).collect();
+            let tensor =
+                [sides, number(2, element as u64), bytes(8, name.as_bytes()), bytes(9, &raw)].concat();
+            bytes(5, &tensor)
+        };
+        let mut graph = bytes(2, b"tiny");
+        for (name, sides, element) in &self.inputs {
+            graph.extend(bytes(11, &value_info(name, sides, *element)));
+        }
+        for (name, numbers) in &self.constants {
+            graph.extend(constant(name, &[numbers.len() as i64], TinyElement::F32, numbers));
+        }
+        for (kind, inputs, outputs) in &self.nodes {
+            graph.extend(node(kind, inputs, outputs));
+        }
+        for TinyOutput { name, declared, element, sides, numbers } in &self.outputs {
+            let made = self.nodes.iter().any(|(_, _, outputs)| outputs.contains(name));
+            let source = match numbers {
+                Some(_) => format!("{name}_constant"),
+                None => self.inputs[0].0.to_owned(),
+            };
+            if let Some(numbers) = numbers.as_ref().filter(|_| !made) {
+                graph.extend(constant(&source, sides, *element, numbers));
+            }
+            if !made {
+                graph.extend(node("Identity", &[&source], &[name]));
+            }
+            graph.extend(bytes(12, &value_info(name, declared, *element)));
         }
         let mut model = [number(1, 8), bytes(7, &graph), bytes(8, &number(2, 17))].concat();
         for (key, value) in &self.metadata {
             model.extend(bytes(14, &[bytes(1, key.as_bytes()), bytes(2, value.as_bytes())].concat()));
         }
         model
+    }
+}
+
+impl TinyElement {
+    fn encode(self, number: f32) -> Vec<u8> {
+        match self {
+            Self::F32 => number.to_le_bytes().to_vec(),
+            Self::F16 => half::f16::from_f32(number).to_le_bytes().to_vec(),
+            Self::U8 => vec![number as u8],
+            Self::I32 => (number as i32).to_le_bytes().to_vec(),
+            Self::I64 => (number as i64).to_le_bytes().to_vec(),
+        }
     }
 }
 

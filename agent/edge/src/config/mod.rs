@@ -99,10 +99,13 @@ pub struct TlsConfig {
     pub client: Option<(PathBuf, PathBuf)>,
 }
 
+/// Where the package puts ONNX Runtime.
+pub const DEFAULT_RUNTIME: &str = "/usr/lib/sharp-eyes/libonnxruntime.so";
+
 /// Section `[detector]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DetectorConfig {
-    /// Folder with `manifest.toml` and `model.onnx`.
+    /// Folder with `manifest.toml` and `model.onnx`; in development, an ONNX file.
     pub model: PathBuf,
     /// ONNX Runtime's shared library.
     pub runtime: PathBuf,
@@ -372,7 +375,7 @@ fn tls(section: Section<'_>) -> Option<TlsConfig> {
 
 fn detector(section: Section<'_>) -> Option<DetectorConfig> {
     let model = section.required("model");
-    let runtime = section.or("runtime", PathBuf::from("/usr/lib/sharp-eyes/libonnxruntime.so"));
+    let runtime = section.or("runtime", PathBuf::from(DEFAULT_RUNTIME));
     let threads = section.or::<u16>("threads", 1);
     if !(1..=64).contains(&threads) {
         section.problem("threads", "expected 1 to 64");

@@ -9,7 +9,8 @@ use sharp_eyes_protocol::topic::Name;
 
 use super::boundary::forbidden;
 use crate::detection::Thresholds;
-use crate::layout::Layout;
+use crate::layout::{Layout, OutputSection};
+use crate::letterbox::Fit;
 
 /// `manifest.toml`, checked as far as it can be without the graph.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,8 +19,9 @@ pub struct Manifest {
     pub name: ModelName,
     /// What the outputs mean; detected where it is left out.
     pub layout: Option<Layout>,
-    /// The labels that the graph scores, in its order.
-    pub labels: Vec<String>,
+    /// The labels that the graph scores, in its order; where they are left out, the graph's metadata name them, or
+    /// a file of labels beside it.
+    pub labels: Option<Vec<String>>,
     /// An SPDX expression.
     pub licence: String,
     /// What it was trained on.
@@ -30,6 +32,8 @@ pub struct Manifest {
     pub class_map: BTreeMap<String, ObjectClass>,
     /// What the graph wants to see.
     pub input: Input,
+    /// What its outputs leave open.
+    pub output: OutputSection,
     /// From which scores on its detections count.
     pub thresholds: Thresholds,
 }
@@ -47,18 +51,21 @@ impl Manifest {
             sha256,
             class_map,
             input,
+            output,
             thresholds,
         } = toml::from_str(text)?;
         let name = ModelName::new(name, version)?;
-        if labels.is_empty() {
+        if labels.as_ref().is_some_and(Vec::is_empty) {
             return Err(ManifestError::NoLabels);
         }
         if let Some((label, word)) =
-            labels.iter().chain(class_map.keys()).find_map(|label| Some((label, forbidden(label)?)))
+            labels.iter().flatten().chain(class_map.keys()).find_map(|label| Some((label, forbidden(label)?)))
         {
             return Err(ManifestError::Forbidden { label: label.clone(), word });
         }
-        if let Some(label) = class_map.keys().find(|label| !labels.contains(label)) {
+        if let Some(labels) = &labels
+            && let Some(label) = class_map.keys().find(|label| !labels.contains(label))
+        {
             return Err(ManifestError::ClassMap { label: label.clone() });
         }
         if !(0.0..=255.0).contains(&input.padding) {
@@ -87,8 +94,25 @@ impl Manifest {
             sha256,
             class_map,
             input,
+            output,
             thresholds: scores,
         })
+    }
+
+    /// What is taken for a manifest where a file comes without one.
+    pub(super) fn of_bare_file(name: ModelName) -> Self {
+        Self {
+            name,
+            layout: None,
+            labels: None,
+            licence: "unknown".into(),
+            training_data: Vec::new(),
+            sha256: None,
+            class_map: BTreeMap::new(),
+            input: Input::default(),
+            output: OutputSection::default(),
+            thresholds: Thresholds::default(),
+        }
     }
 
     pub(super) fn class_of(&self, label: &str) -> Option<ObjectClass> {
@@ -103,7 +127,7 @@ struct Written {
     name: Name,
     version: String,
     layout: Option<Layout>,
-    labels: Vec<String>,
+    labels: Option<Vec<String>>,
     licence: String,
     training_data: Vec<String>,
     sha256: Option<String>,
@@ -112,10 +136,13 @@ struct Written {
     #[serde(default)]
     input: Input,
     #[serde(default)]
+    output: OutputSection,
+    #[serde(default)]
     thresholds: BTreeMap<String, f32>,
 }
 
-/// The manifest's section `[input]`: the tensor holds `(pixel - mean) * scale`.
+/// The manifest's section `[input]`: the tensor holds `(pixel - mean) * scale`. What is left out is as the graph shows
+/// it, or else as it is where the layout comes from.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Input {
@@ -123,12 +150,16 @@ pub struct Input {
     pub width: Option<u32>,
     /// Height, where the graph leaves it open.
     pub height: Option<u32>,
+    /// The order of the axes, where the graph leaves them open.
+    pub axes: Option<Axes>,
     /// The order of the channels.
-    pub colour: ChannelOrder,
+    pub colour: Option<ChannelOrder>,
     /// One factor, or one for each channel in the tensor's order.
-    pub scale: PerChannel,
+    pub scale: Option<PerChannel>,
     /// One pixel value, or one for each channel in the tensor's order.
-    pub mean: PerChannel,
+    pub mean: Option<PerChannel>,
+    /// How a picture of other proportions becomes the tensor's.
+    pub fit: Option<Fit>,
     /// The pixel value around the picture.
     pub padding: f32,
 }
@@ -138,12 +169,24 @@ impl Default for Input {
         Self {
             width: None,
             height: None,
-            colour: ChannelOrder::Rgb,
-            scale: PerChannel::One(1.0),
-            mean: PerChannel::One(0.0),
+            axes: None,
+            colour: None,
+            scale: None,
+            mean: None,
+            fit: None,
             padding: 114.0,
         }
     }
+}
+
+/// The order of a tensor's axes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Axes {
+    /// Batch, channels, height, width.
+    Nchw,
+    /// Batch, height, width, channels.
+    Nhwc,
 }
 
 /// The order of a tensor's channels.
@@ -223,6 +266,15 @@ mod tests {
             scale = [0.0174, 0.0175, 0.0171]
             mean = 127.5
             padding = 0
+            fit = "stretch"
+            axes = "nhwc"
+
+            [output]
+            boxes = "yxyx"
+            unit = "normalised"
+            scores = "softmax"
+            background = "last"
+            first_label = 1
 
             [thresholds]
             default = 0.35
@@ -230,14 +282,16 @@ mod tests {
             "#,
         )
         .unwrap();
-        let classes: Vec<_> = manifest.labels.iter().map(|label| manifest.class_of(label)).collect();
+        let classes: Vec<_> =
+            manifest.labels.iter().flatten().map(|label| manifest.class_of(label)).collect();
         assert_eq!(
             classes,
             [Some(ObjectClass::Person), Some(ObjectClass::Motorcycle), Some(ObjectClass::Cow), None]
         );
         assert_eq!(manifest.thresholds.of(ObjectClass::Person), 0.4);
         assert_eq!(manifest.thresholds.of(ObjectClass::Cow), 0.35);
-        assert_eq!(manifest.input.mean.channels(), [127.5; 3]);
-        assert_eq!(manifest.input.scale.channels(), [0.0174, 0.0175, 0.0171]);
+        assert_eq!(manifest.input.mean.map(PerChannel::channels), Some([127.5; 3]));
+        assert_eq!(manifest.input.scale.map(PerChannel::channels), Some([0.0174, 0.0175, 0.0171]));
+        assert_eq!(manifest.output.boxes, Some(crate::layout::BoxForm::Yxyx));
     }
 }
