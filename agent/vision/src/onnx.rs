@@ -10,6 +10,7 @@ use std::sync::{Mutex, PoisonError};
 
 use ort::environment::Environment;
 use ort::ep::ExecutionProvider;
+use ort::logging::LogLevel;
 use ort::session::builder::SessionBuilder;
 use ort::session::{SessionInputValue, SessionOutputs};
 use ort::value::{DynValue, Outlet, PrimitiveTensorElementType, TensorElementType, TensorRef, ValueType};
@@ -75,6 +76,8 @@ impl Runtime {
                 .with_inter_threads(1)?
                 // Spinning threads answer a few microseconds earlier and heat the box for the rest of the second.
                 .with_intra_op_spinning(false)?
+                // Its warnings are about how graphs were exported, hundreds of lines of them for some.
+                .with_log_level(LogLevel::Error)?
                 .commit_from_memory(model)?;
             let inputs = inner.inputs().iter().map(TensorInfo::new).collect();
             let outputs = inner.outputs().iter().map(TensorInfo::new).collect();

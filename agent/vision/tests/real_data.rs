@@ -2,13 +2,14 @@
 
 #![allow(clippy::unwrap_used)] // what panics here fails its test
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use sharp_eyes_protocol::class::ObjectClass;
 use sharp_eyes_vision::{
     Colour, Detection, Detector, DetectorOptions, EVIDENCE_MAX_BYTES, FrameView, Moment, PixelFormat, Plane,
-    Redacted, Runtime, Scene, SceneOptions, THUMBNAIL_MAX_BYTES,
+    Rect, Redacted, Runtime, Scene, SceneOptions, THUMBNAIL_MAX_BYTES,
 };
 
 const COCO: &str = "person bicycle car motorcycle airplane bus train truck boat traffic_light fire_hydrant stop_sign \
@@ -51,12 +52,110 @@ fn the_built_in_model_finds_the_people_on_a_pavement() {
     assert!(people >= 1, "{people} people above the threshold");
 }
 
-/// How many people are seen at the pavement clip's sixth second. Checks on the way that detections are sorted and
-/// within the picture, that the scene follows the people, and that the evidence picture fits.
-fn people_on_the_pavement(detector: &mut Detector) -> Option<usize> {
-    let (width, height) = (626u32, 360u32);
-    let clip = data("videos/ahmetozlu-pedestrian3.mp4")?;
-    let pixels = decode(&clip, "6")?;
+/// Decoders in Python that share nothing with this crate (`models/reference/decoders.py`) have written down what they
+/// see in a dozen pictures. The files come bare, with COCO's labels beside them: nothing but the graph tells the layout.
+///
+/// With DETECTIONS_OUT=FILE all pictures of the split `val` are looked at as well, and FILE holds what was seen.
+#[test]
+fn models_agree_with_an_independent_decoder() {
+    let (Some(runtime), Some(pictures)) = (runtime(), data("train/coco256/images")) else { return };
+    let reference: BTreeMap<String, Reference> =
+        serde_json::from_str(include_str!("reference-boxes.json")).unwrap();
+    let labels: Vec<_> = COCO.split_whitespace().map(|label| label.replace('_', " ")).collect();
+    let mut seen_by_all = BTreeMap::new();
+    for (key, Reference { model, pictures: expected }) in reference {
+        let Some(model) = data(&format!("models/{model}")) else { return };
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join(format!("{key}.onnx"));
+        std::os::unix::fs::symlink(model, &file).unwrap();
+        std::fs::write(file.with_extension("txt"), labels.join("\n")).unwrap();
+        let mut detector = Detector::load(&runtime, &file, DetectorOptions { threads: 1 }).unwrap();
+        let mut compared = 0;
+        for (name, boxes) in &expected {
+            let Some(found) = look(&mut detector, &pictures.join(format!("{name}.webp"))) else { return };
+            for (class, score, left, top, right, bottom) in boxes.iter().filter(|row| row.1 >= 0.4) {
+                let bounds = Rect::from_sides(*left, *top, *right, *bottom);
+                let alike = |d: &Detection| {
+                    d.class.name() == class && (d.score - score).abs() < 0.1 && d.bounds.iou(&bounds) > 0.8
+                };
+                assert!(
+                    found.iter().any(alike),
+                    "{key} {name}: {class} {score} {bounds:?} is not in {found:?}"
+                );
+                compared += 1;
+            }
+            for d in found.iter().filter(|d| d.score >= 0.5) {
+                let alike = boxes.iter().any(|(class, _, left, top, right, bottom)| {
+                    d.class.name() == class
+                        && d.bounds.iou(&Rect::from_sides(*left, *top, *right, *bottom)) > 0.8
+                });
+                assert!(alike, "{key} {name}: {d:?} is not in {boxes:?}");
+            }
+        }
+        assert!(compared >= 10, "{key}: {compared} boxes are too few to tell");
+        if std::env::var_os("DETECTIONS_OUT").is_some() {
+            seen_by_all.insert(key, look_at_all(&mut detector, &pictures));
+        }
+    }
+    if let Some(file) = std::env::var_os("DETECTIONS_OUT") {
+        std::fs::write(file, serde_json::to_string(&seen_by_all).unwrap()).unwrap();
+    }
+}
+
+/// Class, score, and the sides left, top, right, bottom in 0..1 of the picture.
+type Row = (String, f32, f32, f32, f32, f32);
+
+#[derive(serde::Deserialize)]
+struct Reference {
+    model: String,
+    pictures: BTreeMap<String, Vec<Row>>,
+}
+
+/// What is seen in the pictures of the split `val`.
+fn look_at_all(detector: &mut Detector, pictures: &Path) -> BTreeMap<String, Vec<Row>> {
+    let manifest = std::fs::read_to_string(pictures.with_file_name("manifest.json")).unwrap();
+    let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
+    let files = manifest["files"].as_object().unwrap();
+    let row = |d: &Detection| {
+        let Rect { left, top, .. } = d.bounds;
+        (d.class.name().to_owned(), d.score, left, top, d.bounds.right(), d.bounds.bottom())
+    };
+    files
+        .iter()
+        .filter(|(_, file)| file["split"] == "val")
+        .map(|(name, _)| {
+            let found = look(detector, &pictures.join(format!("{name}.webp"))).unwrap();
+            (name.clone(), found.iter().map(row).collect())
+        })
+        .collect()
+}
+
+/// What is seen in a picture, which the command ffmpeg decodes.
+fn look(detector: &mut Detector, picture: &Path) -> Option<Vec<Detection>> {
+    let y4m = ffmpeg(|ffmpeg| {
+        ffmpeg.arg("-i").arg(picture).args([
+            "-pix_fmt",
+            "yuv420p",
+            "-f",
+            "yuv4mpegpipe",
+            "-strict",
+            "-1",
+            "-",
+        ])
+    })?;
+    // YUV4MPEG2 W416 H277 ...\nFRAME\n, then the planes.
+    let header = y4m.iter().position(|&byte| byte == b'\n').unwrap();
+    let line = String::from_utf8_lossy(&y4m[..header]).into_owned();
+    let side = |letter: char| {
+        line.split(' ').find_map(|word| word.strip_prefix(letter)?.parse::<u32>().ok()).unwrap()
+    };
+    let (width, height) = (side('W'), side('H'));
+    let pixels = &y4m[header + 1 + b"FRAME\n".len()..];
+    Some(detector.detect(&i420(pixels, width, height), &[]).unwrap())
+}
+
+/// Planes one after the other as a frame.
+fn i420(pixels: &[u8], width: u32, height: u32) -> FrameView<'_> {
     let (luma, chroma) = ((width * height) as usize, (width.div_ceil(2) * height.div_ceil(2)) as usize);
     let half = width.div_ceil(2) as usize;
     let planes = [
@@ -64,7 +163,16 @@ fn people_on_the_pavement(detector: &mut Detector) -> Option<usize> {
         Plane { data: &pixels[luma..luma + chroma], stride: half },
         Plane { data: &pixels[luma + chroma..], stride: half },
     ];
-    let frame = FrameView::new(width, height, PixelFormat::I420, Colour::Bt601, false, &planes).unwrap();
+    FrameView::new(width, height, PixelFormat::I420, Colour::Bt601, false, &planes).unwrap()
+}
+
+/// How many people are seen at the pavement clip's sixth second. Checks on the way that detections are sorted and
+/// within the picture, that the scene follows the people, and that the evidence picture fits.
+fn people_on_the_pavement(detector: &mut Detector) -> Option<usize> {
+    let (width, height) = (626u32, 360u32);
+    let clip = data("videos/ahmetozlu-pedestrian3.mp4")?;
+    let pixels = decode(&clip, "6")?;
+    let frame = i420(&pixels, width, height);
 
     let detections = detector.detect(&frame, &[]).unwrap();
     assert!(detections.is_sorted_by(|a, b| a.score >= b.score));
@@ -117,15 +225,30 @@ fn people_on_the_pavement(detector: &mut Detector) -> Option<usize> {
 
 /// One frame as yuv420p, by the command ffmpeg.
 fn decode(clip: &Path, second: &str) -> Option<Vec<u8>> {
-    let run = Command::new("ffmpeg")
-        .args(["-v", "error", "-ss", second, "-i"])
-        .arg(clip)
-        .args(["-frames:v", "1", "-pix_fmt", "yuv420p", "-f", "rawvideo", "-"])
-        .output();
-    match run {
+    ffmpeg(|ffmpeg| {
+        ffmpeg.args(["-ss", second, "-i"]).arg(clip).args([
+            "-frames:v",
+            "1",
+            "-pix_fmt",
+            "yuv420p",
+            "-f",
+            "rawvideo",
+            "-",
+        ])
+    })
+}
+
+/// What ffmpeg prints.
+fn ffmpeg(arguments: impl FnOnce(&mut Command) -> &mut Command) -> Option<Vec<u8>> {
+    let mut command = Command::new("ffmpeg");
+    command.args(["-v", "error", "-nostdin"]);
+    match arguments(&mut command).output() {
         Ok(output) if output.status.success() => Some(output.stdout),
         other => {
-            eprintln!("skipped: ffmpeg cannot decode {clip:?}: {other:?}");
+            eprintln!(
+                "skipped: ffmpeg cannot decode {:?}: {other:?}",
+                command.get_args().collect::<Vec<_>>()
+            );
             None
         }
     }

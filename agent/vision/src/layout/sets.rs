@@ -26,11 +26,13 @@ pub(super) fn boxes_and_scores(
     }
 }
 
-/// Finished detections as rows of left, top, right, bottom, score, label; or label and score first, as
-/// PaddleDetection has it; or behind the picture's number, as YOLOv7 has it: 0, box, label, score.
+/// Finished detections as rows of left, top, right, bottom, score, label; or label, score and box, as PaddleDetection
+/// has it. With seven columns the first is the picture's number, then the box, then label and score (YOLOv7) or score
+/// and label (YOLO-NAS).
 pub(super) fn table(rows: Rows<'_>, frame: &Frame<'_>, candidates: &mut Vec<Candidate>) {
     let (at_box, at_label, at_score) = match (rows.columns, frame.coding.label_first) {
-        (7, _) => (1, 5, 6),
+        (7, true) => (1, 5, 6),
+        (7, false) => (1, 6, 5),
         (_, true) => (2, 0, 1),
         _ => (0, 5, 4),
     };

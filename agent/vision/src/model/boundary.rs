@@ -5,7 +5,7 @@
 /// Whole words, so that "headphones" and "traffic light" pass. A model that declares one of these is refused
 /// even though its label would be dropped: it was made for something that this agent does not do.
 pub(super) fn forbidden(text: &str) -> Option<&'static str> {
-    const WORDS: [&str; 36] = [
+    const WORDS: [&str; 52] = [
         "face",
         "faces",
         "facial",
@@ -42,9 +42,38 @@ pub(super) fn forbidden(text: &str) -> Option<&'static str> {
         "ethnicity",
         "race",
         "religion",
+        "hijab",
+        "turban",
+        "headscarf",
+        "fingerprint",
+        "emotion",
+        "emotions",
+        "adult",
+        "adults",
+        "elder",
+        "infant",
+        "kid",
+        "kids",
+        "lady",
+        "ladies",
+        "teenager",
+        "toddler",
     ];
-    const CHARACTERS: [&str; 9] = ["人脸", "脸", "车牌", "男", "女", "儿童", "年龄", "性别", "民族"];
-    let lower = text.to_lowercase();
+    const CHARACTERS: [&str; 15] = [
+        "人脸", "脸", "臉", "面部", "车牌", "号牌", "男", "女", "儿童", "小孩", "老人", "婴儿", "年龄",
+        "性别", "民族",
+    ];
+    // licensePlate is two words as well.
+    let mut apart = String::with_capacity(text.len() + 8);
+    let mut before = ' ';
+    for character in text.chars() {
+        if before.is_lowercase() && character.is_uppercase() {
+            apart.push(' ');
+        }
+        apart.push(character);
+        before = character;
+    }
+    let lower = apart.to_lowercase();
     let words: Vec<&str> = lower.split(|c: char| !c.is_alphanumeric()).collect();
     let reid = words.windows(2).any(|pair| pair == ["re", "id"]).then_some("re-id");
     reid.or_else(|| WORDS.into_iter().find(|word| words.contains(word)))
@@ -67,6 +96,14 @@ mod tests {
             ("output_embedding", Some("embedding")),
             ("age/gender", Some("gender")),
             ("人脸", Some("人脸")),
+            ("FACE_FEMALE", Some("face")),
+            ("VehicleLicensePlate", Some("plate")),
+            ("humanFace", Some("face")),
+            ("young-adult", Some("adult")),
+            ("号牌", Some("号牌")),
+            ("trafficLight", None),
+            ("manhole", None),
+            ("行人", None),
             ("person", None),
             ("headphones", None),
             ("surface", None),

@@ -354,6 +354,43 @@ fn finished() -> Vec<Export> {
         .input("image", &[3, HEIGHT, WIDTH], F32)
         .beside("labels.txt", "__background__\nperson\nbicycle"),
         Export::new(
+            "torchvision with labels only",
+            Layout::Detections,
+            vec![
+                TinyOutput::of(I64, "3", &[3], labels(3, 1.0, 2.0)).declared(&[-1]),
+                open("1", &[-1], &[3], scores(3)),
+                open("2", &[-1, 4], &[3, 4], boxes(3, CORNERS)),
+            ],
+        )
+        .beside("labels.txt", "person\nbicycle"),
+        Export::new(
+            "YOLO-NAS, end to end",
+            Layout::EndToEnd,
+            vec![open(
+                "graph2_flat_predictions",
+                &[-1, 7],
+                &[2, 7],
+                rows(
+                    2,
+                    1,
+                    &[0.0, left, top, right, bottom, SCORE, 0.0],
+                    &[0.0, 1.0, 1.0, 9.0, 9.0, 0.5, 1.0],
+                ),
+            )],
+        )
+        .names(TWO),
+        Export::new(
+            "PP-YOLOE",
+            Layout::EndToEnd,
+            vec![
+                open("a", &[-1, 6], &[1, 6], vec![0.0, SCORE, left, top, right, bottom]),
+                TinyOutput::of(I32, "b", &[1], vec![1.0]),
+            ],
+        )
+        .input("image", &[-1, 3, HEIGHT, WIDTH], F32)
+        .and_input("scale_factor", &[-1, 2], F32)
+        .beside("labels.txt", "person\nkite"),
+        Export::new(
             "SSD of ONNX's zoo",
             Layout::Detections,
             vec![
@@ -414,7 +451,7 @@ fn queries() -> Vec<Export> {
         Layout::Detr,
         vec![out("pred_boxes", &[1, 300, 4], boxes), out("logits", &[1, 300, 80], logits)],
     )
-    .beside("labels.txt", eighty);
+    .beside("labels.txt", eighty.clone());
     let priors = |columns: usize, label: usize, background: f32| {
         let mut found = scored(&[], columns, label, SCORE, 0.0);
         found[0] = 1.0 - SCORE;
@@ -431,6 +468,21 @@ fn queries() -> Vec<Export> {
     vec![
         hugging,
         rt,
+        Export::new(
+            "RT-DETR of ultralytics",
+            Layout::Yolov8,
+            vec![out(
+                "output0",
+                &[1, 300, 84],
+                rows(
+                    300,
+                    3,
+                    &scored(&CENTRE, 80, 0, SCORE, 0.0),
+                    &scored(&[0.5, 0.5, 0.1, 0.2], 80, 0, 0.0, 0.01),
+                ),
+            )],
+        )
+        .beside("labels.txt", eighty.clone()),
         Export::new("pytorch-ssd", Layout::Ssd, priors(3, 1, 1.0)).beside("labels.txt", "person\nkite"),
         Export::new("pytorch-ssd with BACKGROUND", Layout::Ssd, priors(3, 1, 1.0))
             .beside("labels.txt", "BACKGROUND\nperson\nkite"),

@@ -123,7 +123,7 @@ impl Picture {
                 origin: Origin::Convention,
             });
         }
-        let paddle = others.len() == 2 && others.iter().all(|other| matches!(other.values, Values::F32(_)));
+        let paddle = others.iter().any(|other| matches!(other.values, Values::F32(_)));
         Ok(Self {
             name: input.name.clone(),
             size: (width, height),
@@ -202,7 +202,7 @@ impl Picture {
         beside: Option<&Preprocessor>,
         remarks: &mut Vec<Remark>,
     ) -> (Normalisation, Fit) {
-        let usual = Usual::of(recognised, self.axes, self.paddle);
+        let usual = Usual::of(recognised, self.paddle);
         let (colour, colour_from) = manifest
             .input
             .colour
@@ -297,11 +297,15 @@ impl Other {
         };
         let (width, height) = (i64::from(width), i64::from(height));
         match *input.shape.as_slice() {
-            // DETR's `orig_target_sizes` is width and height; PaddleDetection has `im_shape` (height and width) and
-            // `scale_factor`, which look alike.
-            [-1 | 1, 2 | -1] if all.len() == 1 => integers(vec![1, 2], vec![width, height]),
-            [-1 | 1, 2 | -1] if input.name.contains("scale") => integers(vec![1, 2], vec![1, 1]),
+            // DETR's `orig_target_sizes`: width and height, whole. PaddleDetection has `scale_factor`, alone or beside
+            // `im_shape` (height and width), which looks the same.
+            [-1 | 1, 2 | -1] if all.len() == 1 && input.is_whole() => {
+                integers(vec![1, 2], vec![width, height])
+            }
             [-1 | 1, 2 | -1] if input.name.contains("shape") => integers(vec![1, 2], vec![height, width]),
+            [-1 | 1, 2 | -1] if all.len() == 1 || input.name.contains("scale") => {
+                integers(vec![1, 2], vec![1, 1])
+            }
             // A mask of what is picture and what is padding, as Hugging Face's DETR has it.
             [-1 | 1, rows, columns] if !input.element.starts_with('f') => {
                 let rows = usize::try_from(rows).unwrap_or(height as usize);
@@ -333,7 +337,7 @@ struct Usual {
 }
 
 impl Usual {
-    fn of(recognised: &Recognised, axes: Axes, paddle: bool) -> Self {
+    fn of(recognised: &Recognised, paddle: bool) -> Self {
         use ChannelOrder::{Bgr, Rgb};
         const NONE: [f32; 3] = [0.0; 3];
         const ONE: [f32; 3] = [1.0; 3];
@@ -366,7 +370,7 @@ impl Usual {
             Layout::Detr => imagenet,
             Layout::Ssd => usual(Rgb, [127.0; 3], [1.0 / 128.0; 3], Fit::Stretch),
             Layout::Detections => usual(Rgb, NONE, UNIT, Fit::Stretch),
-            Layout::Tensorflow if axes == Axes::Nhwc => usual(Rgb, NONE, ONE, Fit::Stretch),
+            // Those that take bytes have their own arithmetic.
             Layout::Tensorflow => usual(Rgb, [127.5; 3], [1.0 / 127.5; 3], Fit::Stretch),
             // PicoDet has four feature maps in as many outputs.
             Layout::Nanodet if levels == 4 => imagenet,

@@ -1,0 +1,185 @@
+//! What a layout leaves open.
+
+use std::fmt;
+
+use super::fits::{Columns, Fit};
+use super::numbers::Range;
+use super::{Ending, Evidence, Origin, Recognised, Remark};
+use crate::layout::grid::{STRIDES, cell_count};
+use crate::layout::{Background, BoxForm, Coding, Decoder, Layout, Parts, Scores, Unit};
+use crate::tensor::{Rows, Slot};
+
+/// What the layout leaves open: as the manifest says, else as the numbers show, else as it is where the layout
+/// comes from.
+pub(super) fn code(fit: &Fit, origin: Origin, evidence: &Evidence<'_>) -> Recognised {
+    let section = evidence.section;
+    let outputs = evidence.outputs;
+    let mut coding = Coding::default();
+    let mut remarks = Vec::new();
+    let mut remark = |subject, value: &str, origin| {
+        remarks.push(Remark { subject, value: value.to_owned(), origin });
+    };
+    let rows_of = |slot: &Slot| Rows::new(&outputs[slot.output].numbers, slot.columns, slot.transposed);
+
+    // Which numbers are boxes, which are class scores.
+    let (boxes, scores) = match (&fit.parts, fit.layout) {
+        (Parts::Rows(rows), Layout::Yolox) => (None, Some(rows_of(rows).columns(4..rows.columns))),
+        (Parts::Rows(rows), Layout::Yolov5 | Layout::Yolov8) => {
+            let all = rows_of(rows);
+            (Some(all.columns(0..4)), Some(all.columns(4..rows.columns)))
+        }
+        (Parts::Rows(rows), Layout::EndToEnd) => {
+            let all = rows_of(rows);
+            let (first, origin) = label_first(all, evidence);
+            coding.label_first = first;
+            let order = match (rows.columns, first) {
+                (7, true) => "picture, box, label, score",
+                (7, false) => "picture, box, score, label",
+                (_, true) => "label, score, box",
+                _ => "box, score, label",
+            };
+            remark("output.label_first", &format!("{first}: {order}"), origin);
+            let at = if rows.columns == 7 { 1 } else { 2 * usize::from(first) };
+            (Some(all.columns(at..at + 4)), None)
+        }
+        (Parts::Pair { scores, .. }, Layout::Ltrb) => (None, Some(rows_of(scores))),
+        (Parts::Pair { boxes, scores }, _) => (Some(rows_of(boxes)), Some(rows_of(scores))),
+        (Parts::List { boxes, .. }, _) => (Some(rows_of(boxes).columns(0..4)), None),
+        (Parts::Joined { rows, labels }, _) => (None, Some(rows_of(rows).columns(0..*labels))),
+        (Parts::Levels(levels), _) => (None, levels.first().map(|level| rows_of(&level.scores))),
+        _ => (None, None),
+    };
+
+    if let Some(boxes) = boxes {
+        let (form, unit) = match fit.layout {
+            Layout::Tensorflow => (BoxForm::Yxyx, Unit::Normalised),
+            Layout::Detr => (BoxForm::Cxcywh, Unit::Normalised),
+            Layout::Ssd => (BoxForm::Xyxy, Unit::Normalised),
+            Layout::EndToEnd | Layout::Detections => (BoxForm::Xyxy, Unit::Pixels),
+            _ => (BoxForm::Cxcywh, Unit::Pixels),
+        };
+        let (form, from) = section.boxes.map_or((form, Origin::Convention), |form| (form, Origin::Manifest));
+        coding.boxes = form;
+        remark("output.boxes", &lower(form), from);
+        let range = Range::of(boxes.iter());
+        let seen = if range.largest.max(-range.least) <= 2.0 { Unit::Normalised } else { Unit::Pixels };
+        let (unit, from) = match section.unit {
+            Some(unit) => (unit, Origin::Manifest),
+            None if range.any => (seen, Origin::Trial),
+            None => (unit, Origin::Convention),
+        };
+        coding.unit = unit;
+        remark("output.unit", &lower(unit), from);
+    }
+
+    let labels = match fit.columns {
+        Columns::Labels(columns) => Some(columns),
+        Columns::Unknown => None,
+        Columns::WithBackground(columns) => {
+            let known = evidence.labels.map(<[String]>::len);
+            let usual = if fit.layout == Layout::Detr { Background::Last } else { Background::First };
+            let (background, from) = match (section.background, known) {
+                (Some(background), _) => (background, Origin::Manifest),
+                (None, Some(labels)) if labels + 1 == columns => (usual, Origin::Graph),
+                (None, Some(_)) => (Background::None, Origin::Graph),
+                // COCO's 91 numbers and one for nothing, as DETR was published.
+                (None, None) if columns == 92 => (usual, Origin::Convention),
+                (None, None) => (Background::None, Origin::Convention),
+            };
+            coding.background = background;
+            remark("output.background", &lower(background), from);
+            Some(columns - usize::from(background != Background::None))
+        }
+    };
+
+    if let Some(scores) = scores {
+        let logits = Range::of(scores.iter()).is_logit();
+        let ending = match &fit.parts {
+            Parts::Rows(slot) | Parts::Joined { rows: slot, .. } | Parts::Pair { scores: slot, .. } => {
+                outputs[slot.output].ending
+            }
+            Parts::Levels(levels) => levels.first().and_then(|level| outputs[level.scores.output].ending),
+            Parts::List { .. } => None,
+        };
+        let as_logits = if coding.background == Background::None { Scores::Sigmoid } else { Scores::Softmax };
+        let (kind, from) = match (section.scores, logits, ending) {
+            (Some(scores), _, _) => (scores, Origin::Manifest),
+            (None, Some(false), Some(Ending::Probability)) => (Scores::Probabilities, Origin::Graph),
+            (None, Some(false), _) => (Scores::Probabilities, Origin::Trial),
+            (None, Some(true), _) => (as_logits, Origin::Trial),
+            (None, None, Some(Ending::Raw)) => (as_logits, Origin::Graph),
+            (None, None, Some(Ending::Probability)) => (Scores::Probabilities, Origin::Graph),
+            (None, None, None) if fit.layout == Layout::Detr => (as_logits, Origin::Convention),
+            (None, None, None) => (Scores::Probabilities, Origin::Convention),
+        };
+        coding.scores = kind;
+        remark("output.scores", &lower(kind), from);
+    }
+
+    if matches!(fit.layout, Layout::EndToEnd | Layout::Detections | Layout::Tensorflow) {
+        let named = evidence.labels.and_then(<[String]>::first).is_some_and(|label| is_background(label));
+        // TensorFlow and torchvision (which has no batch axis) count from 1: 0 is the background.
+        let from_one = match &fit.parts {
+            Parts::List { boxes, labels, .. } => {
+                let zero_seen = || rows_of(labels).iter().any(|label| label == 0.0);
+                fit.layout == Layout::Tensorflow || (boxes.shape.len() == 2 && !zero_seen())
+            }
+            _ => false,
+        };
+        let (first, from) = match section.first_label {
+            Some(first) => (first, Origin::Manifest),
+            None if from_one && !named => (1, Origin::Convention),
+            None => (0, Origin::Convention),
+        };
+        coding.first_label = first;
+        remark("output.first_label", &first.to_string(), from);
+    }
+
+    if matches!(fit.layout, Layout::Nanodet | Layout::Ltrb) {
+        // NanoDet-Plus counts from the corner of a cell, all others from its middle.
+        let corner = matches!(&fit.parts, Parts::Joined { rows, .. }
+            if rows_of(rows).count != cell_count(evidence.size, &STRIDES));
+        let usual = if corner { 0.0 } else { 0.5 };
+        let (anchor, from) =
+            section.anchor.map_or((usual, Origin::Convention), |anchor| (anchor, Origin::Manifest));
+        coding.anchor = anchor;
+        remark("output.anchor", &anchor.to_string(), from);
+    }
+    Recognised {
+        decoder: Decoder { layout: fit.layout, parts: fit.parts.clone(), coding },
+        labels,
+        origin,
+        remarks,
+    }
+}
+
+/// Whether the label comes before the score in rows of finished detections.
+fn label_first(rows: Rows<'_>, evidence: &Evidence<'_>) -> (bool, Origin) {
+    let numbers = |column: usize| rows.columns(column..column + 1);
+    let probable = |column: usize| Range::of(numbers(column).iter()).is_probability();
+    let whole = |column: usize| numbers(column).iter().all(|number| number.fract() == 0.0);
+    // Where the label would be, and the score, if the label came first; and if the score did.
+    let (label, score, other_label, other_score) =
+        if rows.columns == 7 { (5, 6, 6, 5) } else { (0, 1, 5, 4) };
+    let first = whole(label) && probable(score);
+    let last = whole(other_label) && probable(other_score);
+    let counted = evidence.outputs.iter().any(|output| output.whole && output.total() == 1);
+    match evidence.section.label_first {
+        Some(first) => (first, Origin::Manifest),
+        None if evidence.paddle => (true, Origin::Graph),
+        None if first != last => (first, Origin::Trial),
+        // YOLOv7 has the label first, and so has PaddleDetection, which tells the number of rows beside.
+        None if rows.columns == 7 => (true, Origin::Convention),
+        None => (counted, Origin::Convention),
+    }
+}
+
+/// Whether a label means "nothing", as lists of labels that start at 0 have it.
+fn is_background(label: &str) -> bool {
+    let label = label.trim_matches(|c: char| !c.is_alphanumeric() && c != '/').to_lowercase();
+    matches!(label.as_str(), "background" | "bg" | "n/a" | "none" | "" | "no object" | "unlabeled")
+}
+
+fn lower(value: impl fmt::Debug) -> String {
+    format!("{value:?}").to_lowercase()
+}

@@ -1,0 +1,62 @@
+//! What the numbers of a trial run show.
+
+use super::Output;
+use crate::tensor::Rows;
+
+/// Between which limits numbers lie, those that are not finite left out.
+#[derive(Clone, Copy)]
+pub(super) struct Range {
+    pub(super) least: f32,
+    pub(super) largest: f32,
+    /// Whether there is a number other than 0.
+    pub(super) any: bool,
+}
+
+impl Range {
+    pub(super) fn of(numbers: impl Iterator<Item = f32>) -> Self {
+        let start = Self { least: 0.0, largest: 0.0, any: false };
+        numbers.filter(|number| number.is_finite() && *number != 0.0).fold(start, |range, number| Self {
+            least: range.least.min(number),
+            largest: range.largest.max(number),
+            any: true,
+        })
+    }
+
+    /// Whether scores are logits; `None` where all are 0. Rounding takes a sigmoid a little beyond its limits.
+    pub(super) fn is_logit(self) -> Option<bool> {
+        self.any.then_some(self.least < -0.01 || self.largest > 1.01)
+    }
+
+    pub(super) fn is_probability(self) -> bool {
+        self.is_logit() == Some(false)
+    }
+}
+
+/// Whether the second corner of every box lies right of and below the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ordering {
+    Ordered,
+    Unordered,
+    /// Too few boxes to tell.
+    Unknown,
+}
+
+impl Ordering {
+    pub(super) fn of(boxes: &Output, transposed: bool) -> Self {
+        let rows = Rows::new(&boxes.numbers, 4, transposed);
+        let (mut seen, mut ordered) = (0, 0);
+        for row in 0..rows.count {
+            let [a, b, c, d] = rows.four(row, 0);
+            if [a, b, c, d].iter().all(|number| number.is_finite()) && [a, b, c, d] != [0.0; 4] {
+                seen += 1;
+                ordered += usize::from(c >= a && d >= b);
+            }
+        }
+        match (seen, ordered) {
+            (seen, ordered) if ordered < seen => Self::Unordered,
+            // A few boxes by their middle can look ordered by chance, many cannot.
+            (8.., _) => Self::Ordered,
+            _ => Self::Unknown,
+        }
+    }
+}
