@@ -10,15 +10,18 @@
 
 mod truth;
 
+use std::hint::black_box;
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use sharp_eyes_agent::camera::bitstream::{Bitstream, Codec, Kind, UnitFacts};
 
 const USAGE: &str = "\
 trace STREAM                            the access units of a byte stream (.h264 or .h265, with delimiters)
+trace --time STREAM                     what it takes to read one of them
 trace --truth WIDTHxHEIGHT --model FOLDER
                                         what a model sees in each second of a clip: standard input is
                                         4 frames a second, I420 without gaps";
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
 fn run() -> Result<()> {
     use lexopt::prelude::*;
     let (mut stream, mut size, mut model) = (None, None, None);
+    let mut time = false;
     let mut arguments = lexopt::Parser::from_env();
     while let Some(argument) = arguments.next()? {
         match argument {
@@ -44,6 +48,7 @@ fn run() -> Result<()> {
                 return Ok(());
             }
             Long("truth") => size = Some(truth::size(&arguments.value()?.string()?)?),
+            Long("time") => time = true,
             Long("model") => model = Some(PathBuf::from(arguments.value()?)),
             Value(file) if stream.is_none() => stream = Some(PathBuf::from(file)),
             other => return Err(other.unexpected().into()),
@@ -58,7 +63,11 @@ fn run() -> Result<()> {
                 _ => bail!("{}: neither .h264 nor .h265", stream.display()),
             };
             let bytes = std::fs::read(&stream).with_context(|| format!("reading {}", stream.display()))?;
-            print(codec, &bytes, &mut out)?;
+            if time {
+                print_time(codec, &bytes, &mut out)?;
+            } else {
+                print(codec, &bytes, &mut out)?;
+            }
         }
         (None, Some(size)) => {
             truth::print(
@@ -94,6 +103,24 @@ fn print(codec: Codec, stream: &[u8], out: &mut impl Write) -> Result<()> {
         }
         writeln!(out)?;
     }
+    Ok(())
+}
+
+/// Reads the stream for a second, again and again.
+fn print_time(codec: Codec, stream: &[u8], out: &mut impl Write) -> Result<()> {
+    let units: Vec<&[u8]> = access_units(codec, stream).collect();
+    ensure!(!units.is_empty(), "no access unit delimiter in the stream");
+    let mut bitstream = Bitstream::new(codec);
+    let (began, mut passes) = (Instant::now(), 0);
+    while began.elapsed() < Duration::from_secs(1) {
+        for unit in &units {
+            black_box(bitstream.access_unit(unit));
+        }
+        passes += 1;
+    }
+    let seconds = began.elapsed().as_secs_f64() / f64::from(passes);
+    let (microseconds, bytes) = (seconds * 1e6 / units.len() as f64, stream.len() / units.len());
+    writeln!(out, "{microseconds:.2} us for an access unit, {bytes} bytes each")?;
     Ok(())
 }
 
