@@ -13,7 +13,7 @@ use sharp_eyes_tests::wait;
 use crate::stage::{await_analysis, complete, goes_on, play, raised, says, street, township, village};
 
 /// The broker remembers that the console subscribed: nothing is lost that is acknowledged while it is not back yet.
-const PERSISTENT: BrokerOptions = BrokerOptions { persistent: true, login: None, tls: None };
+const PERSISTENT: BrokerOptions = BrokerOptions { persistent: true, login: None, tls: None, lines: "" };
 
 #[test]
 fn a_broker_that_is_absent_at_the_start_gets_everything_later() {
@@ -113,7 +113,7 @@ fn certificates_on_both_sides_are_checked() {
     play(|folder| {
         let ours = Authority::new(folder, "ours")?;
         let Credentials { certificate, key, .. } = ours.vouch("127.0.0.1")?;
-        let tls = Some(TlsFiles { ca: ours.file().to_owned(), certificate, key });
+        let tls = Some(TlsFiles { ca: ours.file().to_owned(), certificate, key, revoked: None });
         let (broker, console) = township(folder, &BrokerOptions { tls, ..BrokerOptions::default() })?;
         let gate = street(folder, "gate", &[])?;
         let guarded = VillageCamera::guarded("gate", gate.url("gate"));

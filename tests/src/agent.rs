@@ -29,18 +29,29 @@ impl Agent {
     /// The same with another configuration than the village writes, in its place.
     pub fn start_with_configuration(village: &Village, toml: &str) -> Result<Self> {
         std::fs::write(village.write()?, toml)?;
-        Self::launch(village, &village.folder.join("agent.toml"), "info")
+        Self::launch(village, &village.folder.join("agent.toml"), "info", |_| {})
+    }
+
+    /// The same where the command is prepared further: by a disk, or a clock.
+    pub fn start_with(village: &Village, prepare: impl FnOnce(&mut Command)) -> Result<Self> {
+        Self::launch(village, &village.write()?, "info", prepare)
     }
 
     /// The same with another value of `RUST_LOG`.
     pub fn start_with_log_level(village: &Village, level: &str) -> Result<Self> {
-        Self::launch(village, &village.write()?, level)
+        Self::launch(village, &village.write()?, level, |_| {})
     }
 
-    fn launch(village: &Village, file: &Path, level: &str) -> Result<Self> {
+    fn launch(
+        village: &Village,
+        file: &Path,
+        level: &str,
+        prepare: impl FnOnce(&mut Command),
+    ) -> Result<Self> {
         let mut command = Command::new(places::binary("sharp-eyes-agent")?);
         command.arg("run").arg("--config").arg(file);
         command.env("RUST_LOG", level).stdin(Stdio::null()).stdout(Stdio::null());
+        prepare(&mut command);
         let process = Process::start("sharp-eyes-agent", command, &Self::log_file(&village.folder))?;
         Ok(Self { process, metrics_port: village.metrics_port })
     }

@@ -23,6 +23,8 @@ pub struct BrokerOptions {
     pub login: Option<(String, String)>,
     /// A second listener that speaks TLS and wants a client certificate.
     pub tls: Option<TlsFiles>,
+    /// More lines of the configuration, for all listeners.
+    pub lines: &'static str,
 }
 
 /// PEM files.
@@ -34,6 +36,8 @@ pub struct TlsFiles {
     pub certificate: PathBuf,
     /// The broker's.
     pub key: PathBuf,
+    /// Which client certificates are revoked.
+    pub revoked: Option<PathBuf>,
 }
 
 /// A running or killed broker.
@@ -187,6 +191,7 @@ impl Broker {
         // Without `user root`, a mosquitto started by root becomes another user, who may not enter the folder.
         let mut text =
             String::from("user root\nper_listener_settings true\nlog_dest stderr\nmax_queued_messages 0\n");
+        writeln!(text, "{}", options.lines)?;
         if options.persistent {
             let folder = folder.join("mosquitto");
             std::fs::create_dir_all(&folder)?;
@@ -207,10 +212,13 @@ impl Broker {
             }
             None => text += "allow_anonymous true\n",
         }
-        if let Some(TlsFiles { ca, certificate, key }) = &options.tls {
+        if let Some(TlsFiles { ca, certificate, key, revoked }) = &options.tls {
             writeln!(text, "listener {} 127.0.0.1\nallow_anonymous true", self.tls_port)?;
             writeln!(text, "cafile {}\ncertfile {}", ca.display(), certificate.display())?;
             writeln!(text, "keyfile {}\nrequire_certificate true", key.display())?;
+            if let Some(list) = revoked {
+                writeln!(text, "crlfile {}", list.display())?;
+            }
         }
         Ok(text)
     }

@@ -1,7 +1,7 @@
 //! What a township sees: everything that an agent publishes, kept as it arrives.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -121,7 +121,10 @@ impl Shared {
 impl Console {
     /// Returns once it is subscribed to everything.
     pub fn connect(port: u16, login: Option<(&str, &str)>) -> Result<Self> {
-        let mut options = MqttOptions::new(format!("console-{port}"), "127.0.0.1", port);
+        // Two of one name would end each other's connections.
+        static CONSOLES: AtomicU64 = AtomicU64::new(1);
+        let name = format!("console-{port}-{}", CONSOLES.fetch_add(1, Ordering::Relaxed));
+        let mut options = MqttOptions::new(name, "127.0.0.1", port);
         options.set_keep_alive(Duration::from_secs(5));
         options.set_clean_start(false).set_session_expiry_interval(Some(3600));
         options.set_max_packet_size(Some(LARGEST_MESSAGE));
@@ -140,6 +143,13 @@ impl Console {
     pub fn await_connection(&self) -> Result<()> {
         wait::until("the console to be connected", wait::PATIENCE, || {
             self.shared.connected.load(Ordering::Acquire).then_some(())
+        })
+    }
+
+    /// Waits until it has noticed that the broker is gone.
+    pub fn await_loss(&self) -> Result<()> {
+        wait::until("the console to lose its broker", wait::PATIENCE, || {
+            (!self.shared.connected.load(Ordering::Acquire)).then_some(())
         })
     }
 

@@ -6,6 +6,7 @@
 //! - [`wait`]: waiting for a condition, the only way in which anything here waits;
 //! - [`process`]: a child process that can be frozen, stopped and killed, and never outlives its test;
 //! - [`camera`]: a camera simulator, [`broker`]: a mosquitto, [`agent`]: the agent, each as a process;
+//! - [`alert_source`]: the agent without cameras, which decides alerts when it is told to;
 //! - [`authority`]: certificates for them, good, expired and revoked ones;
 //! - [`village`]: the configuration file that joins them;
 //! - [`console`]: what a township sees: everything that the agent publishes;
@@ -19,6 +20,7 @@
 //! is gone when its value is dropped.
 
 pub mod agent;
+pub mod alert_source;
 pub mod assignment;
 pub mod authority;
 pub mod broker;

@@ -74,6 +74,11 @@ impl Process {
         self.end_now()
     }
 
+    /// Where it logs to.
+    pub fn log_file(&self) -> &Path {
+        &self.log
+    }
+
     /// What it logged since the file was made.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()

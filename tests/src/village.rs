@@ -17,10 +17,14 @@ pub struct Village {
     pub folder: PathBuf,
     /// Where the agent keeps its state.
     pub state: PathBuf,
+    /// More lines of the table `state`.
+    pub state_lines: String,
     /// A broker on 127.0.0.1.
     pub broker_port: u16,
     /// More lines of the table `broker`.
     pub broker_lines: String,
+    /// Lines of the table `delivery`.
+    pub delivery_lines: String,
     /// Lines of the table `escalation`.
     pub escalation_lines: String,
     /// The bundle of the model.
@@ -84,8 +88,10 @@ impl Village {
         Ok(Self {
             folder: folder.to_owned(),
             state: folder.join("state"),
+            state_lines: String::new(),
             broker_port,
             broker_lines: String::new(),
+            delivery_lines: String::new(),
             escalation_lines: String::new(),
             model: places::builtin_model()?,
             runtime: places::onnx_runtime()?,
@@ -121,11 +127,13 @@ time_zone = "Asia/Shanghai"
 folder = {state}
 max_size = "512MB"
 max_age = "30d"
-
+{state_lines}
 [broker]
 host = "127.0.0.1"
 port = {port}
 {broker_lines}
+[delivery]
+{delivery_lines}
 [escalation]
 {escalation_lines}
 [detector]
@@ -137,8 +145,10 @@ threads = 1
 listen = "127.0.0.1:{metrics}"
 "#,
             state = quote(&self.state.to_string_lossy()),
+            state_lines = self.state_lines,
             port = self.broker_port,
             broker_lines = self.broker_lines,
+            delivery_lines = self.delivery_lines,
             escalation_lines = self.escalation_lines,
             model = quote(&self.model.to_string_lossy()),
             runtime = quote(&self.runtime.to_string_lossy()),

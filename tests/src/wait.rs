@@ -9,9 +9,11 @@ use anyhow::{Result, bail};
 /// failures, and machines that run tests are slow and shared.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Asks again and again, ten times a second, until there is an answer. The error names `what` was waited for.
+/// Asks again and again until there is an answer, at first after a millisecond, in the end ten times a second. The error
+/// names `what` was waited for.
 pub fn until<T>(what: &str, patience: Duration, mut ask: impl FnMut() -> Option<T>) -> Result<T> {
     let deadline = Instant::now() + patience;
+    let mut rest = Duration::from_millis(1);
     loop {
         if let Some(answer) = ask() {
             return Ok(answer);
@@ -19,7 +21,8 @@ pub fn until<T>(what: &str, patience: Duration, mut ask: impl FnMut() -> Option<
         if Instant::now() >= deadline {
             bail!("waited {} s in vain for {what}", patience.as_secs());
         }
-        pause(Duration::from_millis(100));
+        pause(rest);
+        rest = (2 * rest).min(Duration::from_millis(100));
     }
 }
 

@@ -24,6 +24,31 @@ pub fn refuse(topic: &str, reason: u8) -> impl FnMut(&Passing<'_>) -> Fate + Sen
     }
 }
 
+/// This becomes of the broker's answer to the first `count` messages on topics that contain a text.
+pub fn answers_to(topic: &str, count: u64, fate: Fate) -> impl FnMut(&Passing<'_>) -> Fate + Send + use<> {
+    let (topic, mut left, mut ids) = (topic.to_owned(), count, Vec::new());
+    move |passing| {
+        let packet = passing.packet;
+        if passing.is(Direction::ToBroker, Kind::Publish)
+            && left > 0
+            && packet.topic.as_ref().is_some_and(|name| name.contains(&topic))
+        {
+            left -= 1;
+            ids.extend(packet.id);
+        }
+        match ids
+            .iter()
+            .position(|id| passing.is(Direction::ToClient, Kind::PubAck) && packet.id == Some(*id))
+        {
+            Some(place) => {
+                ids.remove(place);
+                fate
+            }
+            None => Fate::Pass,
+        }
+    }
+}
+
 /// PUBACKs arrive in groups of k, each group in reverse. The last ones of an incomplete group are held.
 pub fn acknowledge_in_reverse(k: u64) -> impl FnMut(&Passing<'_>) -> Fate + Send {
     move |passing| match passing.is(Direction::ToClient, Kind::PubAck) {
