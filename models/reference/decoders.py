@@ -163,11 +163,17 @@ def boxes(args):
         file.write(text.replace("[\n     ", "[").replace(",\n     ", ", ").replace("\n    ]", "]") + "\n")
 
 
+def read_labels(data, name):
+    """Rows of class, centre and size, 0..1; none for a picture in which nothing is labelled."""
+    with open(os.path.join(data, "labels", f"{name}.txt")) as file:
+        return np.array([line.split() for line in file if line.strip()], float).reshape(-1, 5)
+
+
 def average_precision(data, found_by_name):
     """AP50 for each class, area under the monotonous precision at every point, as COCO's but for the 101 points."""
     truth = {}
     for name in val_pictures(data):
-        rows = np.loadtxt(os.path.join(data, "labels", f"{name}.txt"), ndmin=2).reshape(-1, 5)
+        rows = read_labels(data, name)
         corners = np.concatenate((rows[:, 1:3] - rows[:, 3:5] / 2, rows[:, 1:3] + rows[:, 3:5] / 2), 1)
         truth[name] = (rows[:, 0].astype(int), corners)
     result = {}

@@ -45,7 +45,10 @@ fn a_still_street_is_not_decoded_and_its_life_is_seen_in_both_codecs() {
         let mut agent = Agent::start(&village)?;
         for codec in ["h264", "h265"] {
             let (received, decoded) = watch_sleep(&mut agent, codec)?;
-            ensure!(received >= 20 && decoded * 10 <= received, "{codec}: {decoded} of {received} were decoded");
+            ensure!(
+                received >= 20 && decoded * 10 <= received,
+                "{codec}: {decoded} of {received} were decoded"
+            );
         }
         for codec in ["h264", "h265"] {
             let asleep = agent.camera_when(codec, "its health", |_| true)?;

@@ -70,29 +70,37 @@ fn models_agree_with_an_independent_decoder() {
         std::os::unix::fs::symlink(model, &file).unwrap();
         std::fs::write(file.with_extension("txt"), labels.join("\n")).unwrap();
         let mut detector = Detector::load(&runtime, &file, DetectorOptions { threads: 1 }).unwrap();
-        let mut compared = 0;
+        let mut overlaps = Vec::new();
         for (name, boxes) in &expected {
             let Some(found) = look(&mut detector, &pictures.join(format!("{name}.webp"))) else { return };
             for (class, score, left, top, right, bottom) in boxes.iter().filter(|row| row.1 >= 0.4) {
                 let bounds = Rect::from_sides(*left, *top, *right, *bottom);
-                let alike = |d: &Detection| {
-                    d.class.name() == class && (d.score - score).abs() < 0.1 && d.bounds.iou(&bounds) > 0.8
-                };
-                assert!(
-                    found.iter().any(alike),
-                    "{key} {name}: {class} {score} {bounds:?} is not in {found:?}"
-                );
-                compared += 1;
+                let best = found
+                    .iter()
+                    .filter(|d| d.class.name() == class && (d.score - score).abs() < 0.15)
+                    .map(|d| d.bounds.iou(&bounds))
+                    .fold(0.0, f32::max);
+                // Both scale pictures in their own way, so that of two cells of one object the other can win.
+                assert!(best > 0.5, "{key} {name}: {class} {score} {bounds:?} is not in {found:?}");
+                overlaps.push(best);
             }
             for d in found.iter().filter(|d| d.score >= 0.5) {
                 let alike = boxes.iter().any(|(class, _, left, top, right, bottom)| {
                     d.class.name() == class
-                        && d.bounds.iou(&Rect::from_sides(*left, *top, *right, *bottom)) > 0.8
+                        && d.bounds.iou(&Rect::from_sides(*left, *top, *right, *bottom)) > 0.5
                 });
                 assert!(alike, "{key} {name}: {d:?} is not in {boxes:?}");
             }
         }
-        assert!(compared >= 10, "{key}: {compared} boxes are too few to tell");
+        overlaps.sort_by(f32::total_cmp);
+        assert!(overlaps.len() >= 10, "{key}: {} boxes are too few to tell", overlaps.len());
+        let median = overlaps[overlaps.len() / 2];
+        eprintln!(
+            "{key}: {} boxes, overlap {:.3} at worst, {median:.3} in the middle",
+            overlaps.len(),
+            overlaps[0]
+        );
+        assert!(median > 0.93, "{key}: the boxes overlap by {median} in the middle");
         if std::env::var_os("DETECTIONS_OUT").is_some() {
             seen_by_all.insert(key, look_at_all(&mut detector, &pictures));
         }

@@ -80,7 +80,7 @@ pub(super) fn scan(
     match coding {
         Scores::Probabilities => search(scores, wanted, found),
         Scores::Sigmoid => {
-            search(scores, &wanted.as_logits(), |row, label, logit| found(row, label, sigmoid(logit)))
+            search(scores, &wanted.as_logits(), |row, label, logit| found(row, label, sigmoid(logit)));
         }
         Scores::Softmax => {
             let least = wanted.least().ln();
@@ -157,7 +157,7 @@ mod tests {
     fn found(scores: Rows<'_>, coding: Scores, wanted: &Wanted) -> Vec<(usize, usize, f32)> {
         let mut all = Vec::new();
         scan(scores, coding, wanted, |row, label, score| all.push((row, label, score)));
-        all.sort_by(|a, b| (a.0, a.1).cmp(&(b.0, b.1)));
+        all.sort_by_key(|found| (found.0, found.1));
         all
     }
 

@@ -482,7 +482,7 @@ fn queries() -> Vec<Export> {
                 ),
             )],
         )
-        .beside("labels.txt", eighty.clone()),
+        .beside("labels.txt", eighty),
         Export::new("pytorch-ssd", Layout::Ssd, priors(3, 1, 1.0)).beside("labels.txt", "person\nkite"),
         Export::new("pytorch-ssd with BACKGROUND", Layout::Ssd, priors(3, 1, 1.0))
             .beside("labels.txt", "BACKGROUND\nperson\nkite"),

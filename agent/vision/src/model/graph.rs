@@ -104,7 +104,7 @@ impl<'a> Graph<'a> {
                 }
                 "Identity" | "Cast" | "Transpose" | "Reshape" | "Squeeze" | "Unsqueeze" | "Flatten"
                 | "Slice" | "Gather" | "Split" | "QuantizeLinear" | "DequantizeLinear" => {
-                    name = node.inputs.first()?
+                    name = node.inputs.first()?;
                 }
                 _ => return None,
             }

@@ -49,7 +49,7 @@ fn of_json(document: &serde_json::Value) -> Option<Vec<String>> {
             None => {
                 let pair =
                     |(key, label): (&String, &Value)| Some((key.parse().ok()?, label.as_str()?.to_owned()));
-                checked(in_order(keys.iter().map(pair).collect::<Option<_>>()?)?)
+                checked(in_order(&keys.iter().map(pair).collect::<Option<_>>()?)?)
             }
         },
         _ => None,
@@ -105,11 +105,11 @@ fn numbered(literals: &[Literal]) -> Option<Vec<String>> {
         [number, label] if label.quoted => Some((number.text.parse().ok()?, label.text.clone())),
         _ => None,
     };
-    in_order(literals.chunks(2).map(pair).collect::<Option<_>>()?)
+    in_order(&literals.chunks(2).map(pair).collect::<Option<_>>()?)
 }
 
 /// Labels by number. COCO's numbers have gaps: what is missing has no name, and is none of our classes.
-fn in_order(labels: BTreeMap<usize, String>) -> Option<Vec<String>> {
+fn in_order(labels: &BTreeMap<usize, String>) -> Option<Vec<String>> {
     const LABELS_MAX: usize = 100_000;
     let (last, _) = labels.last_key_value()?;
     (*last < LABELS_MAX).then(|| {

@@ -329,7 +329,12 @@ mod tests {
         let seen = |tracker: &mut Tracker, at: f64, text: &[&str]| {
             let detections: Vec<_> = text.iter().filter_map(|object| detection(object, 1.0)).collect();
             tracker.observe(seconds(at), &detections);
-            tracker.tracks().iter().filter(|track| track.seen() == seconds(at)).map(Track::id).collect::<Vec<_>>()
+            tracker
+                .tracks()
+                .iter()
+                .filter(|track| track.seen() == seconds(at))
+                .map(Track::id)
+                .collect::<Vec<_>>()
         };
         let stands = "person 0-9 .5>.5 .9";
         for frame in 0..5 {

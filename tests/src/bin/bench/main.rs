@@ -63,7 +63,8 @@ fn run() -> Result<()> {
         ["", "cameras"].contains(&part.as_str()) || PARTS.contains(&part.as_str()),
         "BENCH={part}: it is agent, gate, delivery, or cameras for the first two"
     );
-    let wanted = |name: &str| ["", name].contains(&part.as_str()) || (part == "cameras" && name != "delivery");
+    let wanted =
+        |name: &str| ["", name].contains(&part.as_str()) || (part == "cameras" && name != "delivery");
     let mut all = Map::new();
     if wanted("agent") {
         all.extend(measure()?);

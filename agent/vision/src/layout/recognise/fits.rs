@@ -167,10 +167,8 @@ pub(super) fn lists(evidence: &Evidence<'_>) -> Vec<Fit> {
             }
             _ => continue,
         };
-        let tensorflow = boxes.last() == 4
-            && !evidence.outputs[labels].whole
-            && (count.is_some() || evidence.channels_last)
-            || evidence.channels_last;
+        let tensorflow = evidence.channels_last
+            || (boxes.last() == 4 && !evidence.outputs[labels].whole && count.is_some());
         let layout = match evidence.layout {
             Some(layout @ (Layout::Detections | Layout::Tensorflow)) => layout,
             _ if tensorflow => Layout::Tensorflow,
@@ -233,11 +231,11 @@ pub(super) fn pairs(evidence: &Evidence<'_>) -> Vec<Fit> {
                 let told = |layout| evidence.layout == Some(layout);
                 match form {
                     _ if told(Layout::Ltrb) || by_name => {
-                        push(Layout::Ltrb, Columns::Labels(columns), rank + 1, Origin::Name)
+                        push(Layout::Ltrb, Columns::Labels(columns), rank + 1, Origin::Name);
                     }
                     Ordering::Unordered => push(Layout::Ltrb, Columns::Labels(columns), rank, Origin::Trial),
                     Ordering::Unknown => {
-                        push(Layout::Ltrb, Columns::Labels(columns), rank, Origin::Convention)
+                        push(Layout::Ltrb, Columns::Labels(columns), rank, Origin::Convention);
                     }
                     Ordering::Ordered => {}
                 }
