@@ -44,7 +44,7 @@ fn read(file: &Path) -> Result<Vec<Sighting>> {
 
 /// A box as `frame,id,left,top,width,height`.
 fn sighting(line: &str) -> Sighting {
-    let numbers: Vec<f32> = line.split(',').map(|number| number.trim().parse().unwrap()).collect();
+    let numbers: Vec<f32> = line.split(',').map(|number| number.trim().parse().expect("a number")).collect();
     let [frame, id, left, top, width, height] = numbers[..] else { panic!("{line:?} is no box") };
     Sighting { frame: frame as u32, id: id as u64, bounds: Rect { left, top, width, height } }
 }

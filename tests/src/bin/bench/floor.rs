@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use sharp_eyes_tests::usage::Usage;
 use sharp_eyes_tests::{places, wait};
 use sharp_eyes_vision::Runtime;
+use sharp_eyes_vision::onnx::{Feed, Numbers};
 
 /// Processor time for a number of frames or inferences.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -87,18 +88,20 @@ fn infer(count: u64) -> Result<Cost> {
     let runtime = Runtime::load(&places::onnx_runtime()?)?;
     let model = std::fs::read(places::builtin_model()?.join("model.onnx"))?;
     let mut session = runtime.session(&model, 1)?;
+    let name = session.inputs()[0].name.clone();
     let fixed: Vec<usize> =
         session.inputs()[0].shape.iter().filter_map(|side| usize::try_from(*side).ok()).collect();
     let shape: [usize; 4] = fixed.try_into().ok().context("the model's input is not of a fixed size")?;
     // Noise, because zeros behave better than pictures do.
     let input: Vec<f32> =
         (0..shape.iter().product::<usize>()).map(|i| ((i * 2_654_435_761) >> 8 & 255) as f32).collect();
+    let feed = [Feed { name: &name, shape: &shape, numbers: Numbers::F32(&input) }];
     for _ in 0..10 {
-        session.run(&input, shape)?;
+        session.run(&feed)?;
     }
     let cpu = Usage::of(std::process::id())?.cpu;
     for _ in 0..count {
-        session.run(&input, shape)?;
+        session.run(&feed)?;
     }
     let used = Usage::of(std::process::id())?.cpu - cpu;
     Ok(Cost { cpu_s: used.as_secs_f64(), count })

@@ -109,8 +109,11 @@ struct Model {
     tracker: Tracker,
 }
 
+/// The time of a frame, and what a model found in it.
+type Seen = (Duration, Vec<Detection>);
+
 /// What a model sees in each frame, with the frame's time.
-fn detect(folder: &Path) -> Result<(Model, Vec<(Duration, Vec<Detection>)>)> {
+fn detect(folder: &Path) -> Result<(Model, Vec<Seen>)> {
     let runtime = Runtime::load(&places::onnx_runtime()?)?;
     let mut detector = Detector::load(&runtime, folder, DetectorOptions { threads: 1 })
         .with_context(|| format!("loading the model in {}", folder.display()))?;
@@ -126,7 +129,7 @@ fn detect(folder: &Path) -> Result<(Model, Vec<(Duration, Vec<Detection>)>)> {
 }
 
 /// The people in every `step`th frame, as the agent would follow them, in pixels; and the frames per second.
-fn follow(model: &Model, frames: &[(Duration, Vec<Detection>)], step: usize) -> (f64, Vec<Sighting>) {
+fn follow(model: &Model, frames: &[Seen], step: usize) -> (f64, Vec<Sighting>) {
     let mut tracker = model.tracker.clone();
     let mut found = Vec::new();
     for (index, (time, detections)) in frames.iter().enumerate().step_by(step) {

@@ -18,7 +18,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use sharp_eyes_agent::analysis::Snapshots;
 use sharp_eyes_agent::board::Board;
 use sharp_eyes_agent::clock::Clock;
@@ -297,10 +296,11 @@ impl Decider {
         stop: CancellationToken,
     ) -> impl Future<Output = ()> + Send + 'static {
         let site = site();
-        let snapshots = Arc::new(Snapshots::new(Vec::new()));
+        let board = Arc::new(Board::new([]));
+        let snapshots = Arc::new(Snapshots::new(board.clone()));
         let commands = Arc::new(Commands::new(site.clone(), self.outbox.clone(), snapshots));
         let examiner = Examiner {
-            board: Arc::new(Board::new([])),
+            board,
             clock: self.clock.clone(),
             outbox: self.outbox.clone(),
             uplinks: vec![stats.subscribe()],
@@ -348,7 +348,7 @@ fn ready() -> Result<()> {
 }
 
 fn report(found: &impl Serialize) -> Result<()> {
-    say(&serde_json::to_string::<Value>(&serde_json::to_value(found)?)?)
+    say(&serde_json::to_string(found)?)
 }
 
 fn say(line: &str) -> Result<()> {

@@ -47,7 +47,7 @@ const SLOW: Weather =
 /// How long memory is watched.
 const WATCHED: Duration = Duration::from_secs(10);
 
-/// Measures everything, prints it, and returns it as JSON.
+/// Measures and prints everything, and returns it as JSON.
 pub(crate) fn measure() -> Result<Map<String, Value>> {
     let folder = tempfile::tempdir()?;
     let folder = folder.path();
@@ -60,7 +60,6 @@ pub(crate) fn measure() -> Result<Map<String, Value>> {
     backlog(folder, payload, &mut table)?;
     println!("delivery: {MILLION} messages");
     million(folder, &mut table)?;
-    table.print();
     Ok(table.to_json())
 }
 

@@ -9,7 +9,6 @@ pub(super) struct Table(Vec<Row>);
 #[derive(Debug)]
 struct Row {
     key: String,
-    what: String,
     value: f64,
     beside: Beside,
 }
@@ -25,28 +24,22 @@ pub(super) enum Beside {
 }
 
 impl Table {
-    /// A figure under its key in the JSON.
+    /// A figure under its key in the JSON. It is printed at once: the next one may take minutes.
     pub(super) fn add(&mut self, key: &str, what: &str, value: f64, beside: Beside) {
-        self.0.push(Row { key: key.into(), what: what.into(), value, beside });
-    }
-
-    pub(super) fn print(&self) {
-        println!("\n{:<62} {:>12}", "delivery", "measured");
-        for Row { what, value, beside, .. } in &self.0 {
-            let beside = match beside {
-                Beside::Floor(floor) => format!("floor {floor:>10.2}"),
-                Beside::Goal(goal) if value <= goal => format!("goal  {goal:>10.2}"),
-                Beside::Goal(goal) => format!("goal  {goal:>10.2}  MISSED"),
-                Beside::Nothing => String::new(),
-            };
-            println!("  {what:<60} {value:>12.2}   {beside}");
-        }
+        let said = match beside {
+            Beside::Floor(floor) => format!("floor {floor:>10.2}"),
+            Beside::Goal(goal) if value <= goal => format!("goal  {goal:>10.2}"),
+            Beside::Goal(goal) => format!("goal  {goal:>10.2}  MISSED"),
+            Beside::Nothing => String::new(),
+        };
+        println!("  {what:<62} {value:>12.2}   {said}");
+        self.0.push(Row { key: key.into(), value, beside });
     }
 
     /// Each figure under its key, floors and goals under `KEY_floor` and `KEY_goal`.
     pub(super) fn to_json(&self) -> Map<String, Value> {
         let mut all = Map::new();
-        for Row { key, value, beside, .. } in &self.0 {
+        for Row { key, value, beside } in &self.0 {
             all.insert(key.clone(), json!(value));
             match beside {
                 Beside::Floor(floor) => drop(all.insert(format!("{key}_floor"), json!(floor))),
