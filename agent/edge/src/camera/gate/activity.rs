@@ -267,7 +267,11 @@ mod tests {
             ("room-360p-long-gop", 6, 3),
             ("room-360p-padded-4slices", 6, 0),
             ("room-360p-bframes", 6, 0),
+            ("room-360p-h265-rate", 6, 0),
+            ("room-360p-h265-quality", 6, 10),
             ("room-1080p-rate", 6, 0),
+            ("room-1080p-quality", 6, 10),
+            ("room-1080p-long-gop", 6, 3),
             // So much noise at so few bits: what is missed here is the keyframes' to see.
             ("room-360p-rate-noisy", 4, 0),
         ] {
