@@ -197,9 +197,11 @@ fn gates(registry: &mut Registry, health: &Health) {
         ("camera_audits_missed", "Those in which it found something that sleep had hidden", |gate| {
             gate.missed
         }),
-        ("camera_still", "Frames that the detector was spared, because nothing moved in them", |gate| {
-            gate.still
-        }),
+        (
+            "camera_spared",
+            "Frames that the detector was spared, because it was sure of all that it saw",
+            |gate| gate.spared,
+        ),
     ];
     for (name, help, read) in counters {
         let family = Family::<Labels, Counter>::default();

@@ -112,8 +112,8 @@ pub struct GateHealth {
     pub audits: u64,
     /// Those in which it found something new: what sleep hid.
     pub missed: u64,
-    /// Frames of the awake camera that the detector was spared, because nothing or little moved in them.
-    pub still: u64,
+    /// Frames of the awake camera that the detector was spared, because it was sure of all that it saw.
+    pub spared: u64,
 }
 
 /// Whether a camera's pictures are decoded.

@@ -78,19 +78,12 @@ const LEAST_CELLS: u32 = 3;
 pub struct Change {
     /// Changed cells that have a changed neighbour: single ones are noise, insects and rain.
     pub cells: u32,
-    /// All cells.
-    pub of: u32,
 }
 
 impl Change {
     /// Whether somebody ought to look.
     pub fn is_motion(self) -> bool {
         self.cells >= LEAST_CELLS
-    }
-
-    /// Whether it is as little as somebody makes who stands there.
-    pub fn is_slight(self) -> bool {
-        self.cells < self.of / 100
     }
 }
 
@@ -105,8 +98,7 @@ impl Background {
     /// another size differs everywhere.
     pub fn compare(&self, miniature: &Miniature) -> Change {
         if !self.fits(miniature) {
-            let all = miniature.cells.len() as u32;
-            return Change { cells: all, of: all };
+            return Change { cells: miniature.cells.len() as u32 };
         }
         let exposure = self.exposure(miniature);
         let changed: Vec<bool> = self
@@ -126,7 +118,7 @@ impl Background {
                 || changed.get(at + self.columns) == Some(&true)
         };
         let cells = (0..changed.len()).filter(|&at| changed[at] && has_neighbour(at)).count();
-        Change { cells: cells as u32, of: changed.len() as u32 }
+        Change { cells: cells as u32 }
     }
 
     /// Takes a miniature for usual to this share, 0 to 1: 1 forgets what was.

@@ -97,7 +97,7 @@ pub(super) fn health() -> Examples {
             checks: 31,
             audits: 112,
             missed: 0,
-            still: 2088,
+            spared: 2088,
         }),
     };
     let health = Health {

@@ -28,7 +28,7 @@ mod tests;
 use std::time::{Duration, Instant};
 
 use sharp_eyes_protocol::report::{GateHealth, GateState};
-use sharp_eyes_vision::{Background, Change, Miniature};
+use sharp_eyes_vision::{Background, Miniature};
 
 use super::bitstream::UnitFacts;
 use activity::Activity;
@@ -88,8 +88,8 @@ pub(super) const BACKLOG_MAX: u64 = 30;
 const SETTLE: Duration = Duration::from_millis(600);
 const SETTLE_ASLEEP: f32 = 0.1;
 
-/// Time between the frames that the detector sees while it is sure of all that it knows, and nothing moves but somebody who
-/// shifts his weight: half of what it sees otherwise.
+/// Time between the frames that the detector sees while it is sure of all that it knows and no rule has to decide: at five
+/// analysed frames a second it is spared every other one.
 const SPARE: Duration = Duration::from_millis(350);
 
 /// What becomes of an access unit.
@@ -145,7 +145,7 @@ pub struct Gate {
     checks: u64,
     audits: u64,
     missed: u64,
-    still: u64,
+    spared: u64,
     asleep: Duration,
 }
 
@@ -200,7 +200,7 @@ impl Gate {
             checks: 0,
             audits: 0,
             missed: 0,
-            still: 0,
+            spared: 0,
             asleep: Duration::ZERO,
         }
     }
@@ -282,8 +282,8 @@ impl Gate {
 
     /// Takes what a decoded frame looks like, and says whether the detector is to see it.
     pub(super) fn frame(&mut self, now: Instant, look: Look, miniature: &Miniature) -> bool {
-        let change = self.background.as_ref().map(|background| background.compare(miniature));
-        let moved = change.is_none_or(Change::is_motion);
+        let moved =
+            self.background.as_ref().is_none_or(|background| background.compare(miniature).is_motion());
         let background = self.background.get_or_insert_with(|| Background::of(miniature));
         match (&mut self.state, look) {
             (State::Awake(awake), Look::Live) => {
@@ -293,8 +293,8 @@ impl Gate {
                 if moved {
                     awake.stirred = now;
                 }
-                let shown = awake.wants_analysis(now, change);
-                self.still += u64::from(!shown);
+                let shown = awake.wants_analysis(now);
+                self.spared += u64::from(!shown);
                 shown
             }
             (State::Checking { .. }, Look::Live) if moved => {
@@ -383,7 +383,7 @@ impl Gate {
             checks: self.checks,
             audits: self.audits,
             missed: self.missed,
-            still: self.still,
+            spared: self.spared,
         }
     }
 
@@ -430,11 +430,9 @@ impl Awake {
         Self { stirred: now, compared: None, analysed: None, shown: None, sight: Sight::Stirring }
     }
 
-    /// Whether the detector is to see a frame. It sees all of them while it has something to decide, and while much
-    /// moves; where nothing does, it knows already what is there.
-    fn wants_analysis(&mut self, now: Instant, change: Option<Change>) -> bool {
-        let much = change.is_none_or(|change| change.is_motion() && !change.is_slight());
-        let rest = if much || self.sight != Sight::Calm { Duration::ZERO } else { SPARE };
+    /// Whether the detector is to see a frame. It sees all of them while it is unsure or a rule has something to decide.
+    fn wants_analysis(&mut self, now: Instant) -> bool {
+        let rest = if self.sight == Sight::Calm { SPARE } else { Duration::ZERO };
         let wanted = self.shown.is_none_or(|shown| now.saturating_duration_since(shown) >= rest);
         if wanted {
             self.shown = Some(now);
