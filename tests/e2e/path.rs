@@ -1,7 +1,7 @@
 //! The path of a frame, from RTSP to an alert with a picture on the console, and over restarts.
 
 use anyhow::{Context, Result, ensure};
-use sharp_eyes_protocol::alert::ALERT_MAX_BYTES;
+use sharp_eyes_protocol::alert::{ALERT_MAX_BYTES, AlertKind};
 use sharp_eyes_protocol::level::Severity;
 use sharp_eyes_protocol::report::{BoxState, DetectorState};
 use sharp_eyes_tests::agent::Agent;
@@ -55,6 +55,35 @@ fn an_alert_arrives_as_its_schema_says_and_its_picture_follows() {
         ensure!(models.is_some_and(|models| models.active.is_some()), "no active model");
         ensure!(agent.health()?.detector.state == DetectorState::Running);
         ensure!(agent.process().ended().is_none());
+        Ok(())
+    });
+}
+
+#[test]
+fn whoever_crosses_a_line_alarms_on_its_forbidden_side() {
+    play(|folder| {
+        let (broker, console) = township(folder, &BrokerOptions::default())?;
+        let gate = street(folder, "gate", &[])?;
+        // From the top down, so that left is the picture's right.
+        let ends = [(0.5, 0.1), (0.5, 1.0)];
+        let rules = VillageCamera::new("gate", gate.url("gate"))
+            .tripwire("eastward", ends, "to-left")
+            .tripwire("westward", ends, "to-right");
+        let _agent = Agent::start(&village(folder, &broker)?.with(rules))?;
+        let about = |name: &str| {
+            console.wait_for(name, wait::PATIENCE, |seen| {
+                let of = |received: &&Received| {
+                    received.alert.subject.zone.as_ref().is_some_and(|zone| zone.as_str() == name)
+                };
+                seen.alerts.iter().find(of).map(|received| received.alert.data.clone())
+            })
+        };
+        for (name, east) in [("eastward", true), ("westward", false)] {
+            let data = about(name)?;
+            ensure!(data.kind == AlertKind::Crossing, "{data:?}");
+            let [left, _, width, _] = data.bounds;
+            ensure!((left + width / 2.0 > 0.5) == east, "{name} ends at {:?}", data.bounds);
+        }
         Ok(())
     });
 }

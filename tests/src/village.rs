@@ -50,6 +50,8 @@ pub struct VillageCamera {
     pub zones: Vec<Zone>,
     /// What is forbidden there.
     pub rules: Vec<Rule>,
+    /// More tables, after these.
+    pub tables: String,
 }
 
 /// A place in the picture.
@@ -170,6 +172,7 @@ impl VillageCamera {
             lines: String::new(),
             zones: Vec::new(),
             rules: Vec::new(),
+            tables: String::new(),
         }
     }
 
@@ -206,6 +209,17 @@ impl VillageCamera {
         if let Some(rule) = self.rules.last_mut() {
             rule.min_score = Some(score);
         }
+        self
+    }
+
+    /// The same with a line that no person may cross in a direction, "to-left" say.
+    pub fn tripwire(mut self, name: &str, ends: [(f32, f32); 2], direction: &str) -> Self {
+        let [(x1, y1), (x2, y2)] = ends;
+        self.tables += &format!(
+            "\n[[camera.line]]\nname = {name:?}\npoints = [[{x1:?}, {y1:?}], [{x2:?}, {y2:?}]]\n\n[[camera.rule]]\n\
+             name = {name:?}\nkind = \"crossing\"\nline = {name:?}\ndirection = {direction:?}\n\
+             classes = [\"person\"]\ncooldown = \"1s\"\nseverity = \"minor\"\n"
+        );
         self
     }
 
@@ -246,6 +260,7 @@ impl VillageCamera {
                 let _ = writeln!(text, "min_score = {score:?}"); // a String takes everything
             }
         }
+        *text += &self.tables;
     }
 }
 

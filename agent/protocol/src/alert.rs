@@ -282,6 +282,8 @@ impl From<ModelName> for String {
 pub enum AlertKind {
     /// Something stayed in a zone where it should not be.
     Intrusion,
+    /// Something crossed a line that it should not, or not that way.
+    Crossing,
 }
 
 /// Whether somebody answered.

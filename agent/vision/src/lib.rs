@@ -17,7 +17,7 @@
 //! - [`detector`]: the hops up to here, joined;
 //! - [`track`]: detections of one object over time, within one camera and one visit;
 //! - [`schedule`]: when a rule is awake;
-//! - [`rules`]: tracks to incidents;
+//! - [`rules`]: tracks to incidents, one file per kind of rule;
 //! - [`scene`]: tracker and rules of one camera;
 //! - [`evidence`]: the one picture of an incident that may leave the box, redacted.
 //!
@@ -62,7 +62,7 @@ pub use geometry::{Point, Polygon, Rect};
 pub use model::{Inspection, ModelError, ModelInfo};
 pub use motion::{Background, Change, Miniature};
 pub use onnx::{OnnxError, Runtime};
-pub use rules::{Incident, IntrusionRule};
+pub use rules::{Incident, Rule, RuleKind};
 pub use scene::{Scene, SceneOptions};
 pub use schedule::Schedule;
 

@@ -2,7 +2,7 @@
 
 use crate::Moment;
 use crate::detection::{Detection, Thresholds};
-use crate::rules::{Incident, Intrusion, IntrusionRule};
+use crate::rules::{Incident, Rule, Watch};
 use crate::track::{Track, Tracker};
 
 /// What one camera watches for.
@@ -11,7 +11,7 @@ pub struct SceneOptions {
     /// The scores that count, per class: the model's.
     pub thresholds: Thresholds,
     /// The rules; an incident names one by its index.
-    pub rules: Vec<IntrusionRule>,
+    pub rules: Vec<Rule>,
     /// The site's time zone.
     pub time_zone: jiff::tz::TimeZone,
 }
@@ -23,14 +23,14 @@ const SURE: f32 = 1.5;
 #[derive(Clone, Debug)]
 pub struct Scene {
     tracker: Tracker,
-    rules: Vec<Intrusion>,
+    rules: Vec<Watch>,
     time_zone: jiff::tz::TimeZone,
 }
 
 impl Scene {
     /// An empty scene.
     pub fn new(options: SceneOptions) -> Self {
-        let rules = options.rules.into_iter().enumerate().map(|(index, rule)| Intrusion::new(index, rule));
+        let rules = options.rules.into_iter().enumerate().map(|(index, rule)| Watch::new(index, rule));
         Self {
             tracker: Tracker::new(options.thresholds),
             rules: rules.collect(),
@@ -105,11 +105,13 @@ mod tests {
 
     use super::*;
     use crate::geometry::{Point, Polygon, Rect};
+    use crate::rules::{Direction, RuleKind, Tripwire};
 
     /// Plays a scene of 5 frames per second, and compares its incidents.
     ///
-    /// `rules` has a line per rule: `key=value` of dwell, cooldown (seconds), min, classes (`a+b`), schedule (`_`
-    /// for space). All zones are the square 0.4 to 0.6 of the picture.
+    /// `rules` has a line per rule: `key=value` of dwell, cooldown (seconds), min, height, classes (`a+b`), schedule
+    /// (`_` for space). All zones are the square 0.4 to 0.6 of the picture. With `line=X,Y>X,Y` it is a crossing,
+    /// whose `way` is left, right or both.
     ///
     /// `frames` has lines of `FROM-TO class X,Y SCORE [| class X,Y SCORE]`: from one second up to another an object
     /// with its foot there; `A>B` for X walks. A stretch without objects is just `FROM-TO`; one without frames is
@@ -171,29 +173,51 @@ mod tests {
         })
     }
 
-    fn rule(text: &str) -> IntrusionRule {
+    fn rule(text: &str) -> Rule {
         let square = [(0.4, 0.4), (0.6, 0.4), (0.6, 0.6), (0.4, 0.6)].map(|(x, y)| Point { x, y });
-        let mut rule = IntrusionRule {
+        let mut rule = Rule {
             name: Name::new("rule").unwrap(),
             zone: Name::new("yard").unwrap(),
-            polygon: Polygon::new(square.to_vec()).unwrap(),
+            kind: RuleKind::Intrusion {
+                polygon: Polygon::new(square.to_vec()).unwrap(),
+                dwell: Duration::from_secs(2),
+            },
             classes: vec![ObjectClass::Person],
-            dwell: Duration::from_secs(2),
             cooldown: Duration::ZERO,
             severity: Severity::Major,
             schedule: "always".parse().unwrap(),
             min_score: None,
+            min_height: 0.0,
             evidence: true,
+        };
+        let point = |text: &str| {
+            let (x, y) = text.split_once(',').unwrap();
+            Point { x: x.parse().unwrap(), y: y.parse().unwrap() }
         };
         for (key, value) in text.split_whitespace().filter_map(|setting| setting.split_once('=')) {
             let seconds = || Duration::from_secs_f64(value.parse().unwrap());
-            match key {
-                "dwell" => rule.dwell = seconds(),
-                "cooldown" => rule.cooldown = seconds(),
-                "min" => rule.min_score = Some(value.parse().unwrap()),
-                "classes" => rule.classes = value.split('+').map(|class| class.parse().unwrap()).collect(),
-                "schedule" => rule.schedule = value.replace('_', " ").parse().unwrap(),
-                other => panic!("no setting {other:?}"),
+            match (key, &mut rule.kind) {
+                ("dwell", RuleKind::Intrusion { dwell, .. }) => *dwell = seconds(),
+                ("line", kind) => {
+                    let (from, to) = value.split_once('>').unwrap();
+                    let line = Tripwire::new(point(from), point(to)).unwrap();
+                    *kind = RuleKind::Crossing { line, direction: Direction::Both };
+                }
+                ("way", RuleKind::Crossing { direction, .. }) => {
+                    *direction = match value {
+                        "left" => Direction::ToLeft,
+                        "right" => Direction::ToRight,
+                        _ => Direction::Both,
+                    }
+                }
+                ("cooldown", _) => rule.cooldown = seconds(),
+                ("min", _) => rule.min_score = Some(value.parse().unwrap()),
+                ("height", _) => rule.min_height = value.parse().unwrap(),
+                ("classes", _) => {
+                    rule.classes = value.split('+').map(|class| class.parse().unwrap()).collect();
+                }
+                ("schedule", _) => rule.schedule = value.replace('_', " ").parse().unwrap(),
+                _ => panic!("no setting {key:?}"),
             }
         }
         rule
@@ -295,6 +319,57 @@ mod tests {
             &["2 0#1 person", "2 0#2 dog"],
         );
         check("dwell=2 classes=person", "0-5 person .5,.5 .9 | bicycle .5,.5 .8", &["2 0#1 person"]);
+    }
+
+    #[test]
+    fn what_is_too_low_does_not_count() {
+        check("dwell=2 height=.15", "0-9 person .5,.5 .9", &["2 0#1 person"]);
+        check("dwell=2 height=.17", "0-9 person .5,.5 .9", &[]);
+    }
+
+    #[test]
+    fn who_crosses_a_line_the_forbidden_way_alarms_once_clear_of_it() {
+        // Upwards, so that its right is the picture's. Three frames for a box width; clear is 0.15 of it.
+        let line = "line=.5,.7>.5,.3";
+        check(line, "0-10 person .3>.7,.5 .9", &["5.4 0#1 person"]);
+        check(&format!("{line} way=right"), "0-10 person .3>.7,.5 .9", &["5.4 0#1 person"]);
+        check(&format!("{line} way=left"), "0-10 person .3>.7,.5 .9", &[]);
+        check(&format!("{line} way=left"), "0-10 person .7>.3,.5 .9", &["5.4 0#1 person"]);
+        check("line=.5,.3>.5,.7 way=right", "0-10 person .7>.3,.5 .9", &["5.4 0#1 person"]);
+        check(&format!("{line} classes=dog"), "0-10 person .3>.7,.5 .9", &[]);
+        check(&format!("{line} min=.95"), "0-10 person .3>.7,.5 .9", &[]);
+    }
+
+    #[test]
+    fn who_touches_a_line_or_stands_astride_has_not_crossed_it() {
+        let line = "line=.5,.7>.5,.3";
+        check(line, "0-5 person .3>.5,.5 .9\n5-10 person .5>.3,.5 .9", &[]);
+        check(line, "0-5 person .3>.505,.5 .9\n5-10 person .505>.3,.5 .9", &[]);
+        check(line, "0-5 person .3>.5,.5 .9\n5-60 person .5,.5 .9", &[]);
+        // Over and back again, and over for good.
+        check(
+            line,
+            "0-5 person .3>.505,.5 .9\n5-6 person .505>.4,.5 .9\n6-9 person .4>.6,.5 .9",
+            &["7.8 0#1 person"],
+        );
+    }
+
+    #[test]
+    fn who_passes_the_end_of_a_line_has_not_crossed_it() {
+        check("line=.5,.7>.5,.55", "0-10 person .3>.7,.5 .9", &[]);
+        check("line=.5,.45>.5,.3", "0-10 person .3>.7,.5 .9", &[]);
+    }
+
+    #[test]
+    fn who_is_hidden_while_crossing_has_crossed_and_who_crosses_while_the_rule_sleeps_has_not() {
+        let line = "line=.5,.7>.5,.3";
+        check(line, "0-4.6 person .3>.484,.5 .9\n4.6-5.8\n5.8-9 person .532>.66,.5 .9", &["5.8 0#1 person"]);
+        check(
+            &format!("{line} schedule=daily_12:01-13:00"),
+            "56-66 person .3>.7,.5 .9",
+            &["61.4 0#1 person"],
+        );
+        check(&format!("{line} schedule=daily_12:01-13:00"), "54-64 person .3>.7,.5 .9", &[]);
     }
 
     #[test]

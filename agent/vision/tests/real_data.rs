@@ -200,16 +200,19 @@ fn people_on_the_pavement(detector: &mut Detector) -> Option<usize> {
 
     let everywhere =
         [(0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0)].map(|(x, y)| sharp_eyes_vision::Point { x, y });
-    let rule = sharp_eyes_vision::IntrusionRule {
+    let rule = sharp_eyes_vision::Rule {
         name: "street".to_owned().try_into().unwrap(),
         zone: "street".to_owned().try_into().unwrap(),
-        polygon: sharp_eyes_vision::Polygon::new(everywhere.to_vec()).unwrap(),
+        kind: sharp_eyes_vision::RuleKind::Intrusion {
+            polygon: sharp_eyes_vision::Polygon::new(everywhere.to_vec()).unwrap(),
+            dwell: std::time::Duration::ZERO,
+        },
         classes: vec![ObjectClass::Person],
-        dwell: std::time::Duration::ZERO,
         cooldown: std::time::Duration::ZERO,
         severity: sharp_eyes_protocol::level::Severity::Minor,
         schedule: "always".parse().unwrap(),
         min_score: None,
+        min_height: 0.0,
         evidence: true,
     };
     let options = SceneOptions { thresholds, rules: vec![rule], time_zone: jiff::tz::TimeZone::UTC };

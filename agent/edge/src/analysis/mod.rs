@@ -11,8 +11,8 @@ use jiff::tz::TimeZone;
 use sharp_eyes_protocol::alert::{AlertData, AlertState, ModelName, Subject, grid_cell, seconds};
 use sharp_eyes_protocol::report::{ActiveModel, Models};
 use sharp_eyes_vision::{
-    DetectError, Detection, Detector, DetectorOptions, FrameView, Incident, IntrusionRule, Moment, Polygon,
-    Redacted, Runtime, Scene, SceneOptions, Thresholds,
+    DetectError, Detection, Detector, DetectorOptions, FrameView, Incident, Moment, Polygon, Redacted, Rule,
+    Runtime, Scene, SceneOptions, Thresholds,
 };
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -38,7 +38,7 @@ pub struct View {
     /// What nobody may look at.
     pub masks: Vec<Polygon>,
     /// What is an incident.
-    pub rules: Vec<IntrusionRule>,
+    pub rules: Vec<Rule>,
 }
 
 /// Everything that the analysis thread needs.

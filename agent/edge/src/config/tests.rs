@@ -1,3 +1,5 @@
+use sharp_eyes_vision::rules::RuleKind;
+
 use super::*;
 
 const MINIMAL: &str = r#"
@@ -60,7 +62,8 @@ fn the_minimal_file_is_enough_and_its_defaults_are_the_documented_ones() {
     assert_eq!(config.detector.threads, 1);
     let camera = &config.cameras[0];
     assert_eq!(camera.stream.analysed_fps, 5.0);
-    assert_eq!(camera.rules[0].dwell, Duration::from_secs(2));
+    let RuleKind::Intrusion { dwell, .. } = camera.rules[0].kind else { panic!("{:?}", camera.rules[0]) };
+    assert_eq!(dwell, Duration::from_secs(2));
     assert!(camera.rules[0].evidence);
 }
 
@@ -97,6 +100,48 @@ fn each_mistake_is_named_with_its_place_and_what_would_be_right() {
     check(
         &[("[detector]", "[metrics]\nlisten = \"0.0.0.0:1\"\n[detector]")],
         &["16 metrics.listen: loopback"],
+    );
+}
+
+/// Makes the minimal file's rule a crossing, and compares as [`check`] does.
+fn check_crossing(change: &[(&str, &str)], expected: &[&str]) {
+    let line = "[[camera.line]]\nname = \"kerb\"\npoints = [[0.2, 0.6], [0.8, 0.6]]\n\n[[camera.rule]]";
+    let mut all = vec![
+        ("[[camera.rule]]", line),
+        (
+            "kind = \"intrusion\"\nzone = \"yard\"",
+            "kind = \"crossing\"\nline = \"kerb\"\ndirection = \"to-left\"",
+        ),
+    ];
+    all.extend_from_slice(change);
+    check(&all, expected);
+}
+
+#[test]
+fn a_crossing_has_a_line_and_a_direction() {
+    check_crossing(&[], &[]);
+    check_crossing(
+        &[("line = \"kerb\"", "line = \"curb\"")],
+        &["33 camera[0].rule[0].line: its lines: kerb"],
+    );
+    check_crossing(
+        &[("line = \"kerb\"", "zone = \"yard\"")],
+        &["30 camera[0].rule[0].line: missing", "33 camera[0].rule[0].zone: unknown key"],
+    );
+    check_crossing(
+        &[("\"to-left\"", "\"left\"")],
+        &["34 camera[0].rule[0].direction: \"to-left\", \"to-right\""],
+    );
+    check_crossing(&[(", [0.8, 0.6]]", "]")], &["28 camera[0].line[0].points: found 1 points"]);
+    check_crossing(&[("[0.8, 0.6]", "[0.8, 6]")], &["28 camera[0].line[0].points: point 2 of the line"]);
+    check_crossing(&[("[0.8, 0.6]", "[0.2, 0.6]")], &["28 camera[0].line[0].points: begins where it ends"]);
+    check_crossing(
+        &[("name = \"kerb\"", "name = \"yard\""), ("line = \"kerb\"", "line = \"yard\"")],
+        &["27 camera[0].line[0].name: another zone or line"],
+    );
+    check_crossing(
+        &[("severity", "min_height = 5\nseverity")],
+        &["36 camera[0].rule[0].min_height: part of"],
     );
 }
 

@@ -8,6 +8,7 @@ use sharp_eyes_protocol::report::CameraState;
 pub(crate) fn kind(kind: AlertKind) -> &'static str {
     match kind {
         AlertKind::Intrusion => "入侵 intrusion",
+        AlertKind::Crossing => "越线 crossing",
     }
 }
 

@@ -1,0 +1,66 @@
+//! Something stays in a zone.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::Scores;
+use crate::geometry::Polygon;
+use crate::track::Track;
+
+/// How long an object may be seen outside of the zone without having left: boxes flicker at the edge.
+pub const FLICKER: Duration = Duration::from_secs(1);
+
+/// The zone, and who is in it.
+#[derive(Clone, Debug)]
+pub(super) struct Intrusion {
+    polygon: Polygon,
+    dwell: Duration,
+    /// By track.
+    stays: HashMap<u64, Stay>,
+}
+
+/// One uninterrupted time inside.
+#[derive(Clone, Copy, Debug)]
+struct Stay {
+    since: Duration,
+    /// Since when it has been seen outside, if it was outside when last seen.
+    outside: Option<Duration>,
+    scores: Scores,
+}
+
+impl Intrusion {
+    pub(super) fn new(polygon: Polygon, dwell: Duration) -> Self {
+        Self { polygon, dwell, stays: HashMap::new() }
+    }
+
+    pub(super) fn retain(&mut self, alive: impl Fn(&u64) -> bool) {
+        self.stays.retain(|id, _| alive(id));
+    }
+
+    /// The tracks inside, and when each has stayed for long enough.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = (u64, Duration)> {
+        let inside = self.stays.iter().filter(|(_, stay)| stay.outside.is_none());
+        inside.map(|(id, stay)| (*id, stay.since + self.dwell))
+    }
+
+    /// The mean score of the stay, where the object is inside and has been for long enough.
+    pub(super) fn see(&mut self, now: Duration, track: &Track, counts: bool) -> Option<f32> {
+        let inside = counts && self.polygon.contains(track.bounds().foot());
+        let stay = next_stay(self.stays.remove(&track.id()), inside, now, track.score())?;
+        self.stays.insert(track.id(), stay);
+        (inside && now.saturating_sub(stay.since) >= self.dwell).then(|| stay.scores.mean())
+    }
+}
+
+/// The stay after a frame in which the object was seen inside or outside.
+fn next_stay(stay: Option<Stay>, inside: bool, now: Duration, score: f32) -> Option<Stay> {
+    let left = |stay: &Stay| stay.outside.is_some_and(|since| now.saturating_sub(since) >= FLICKER);
+    let lasting = stay.filter(|stay| !left(stay));
+    if !inside {
+        return lasting.map(|stay| Stay { outside: stay.outside.or(Some(now)), ..stay });
+    }
+    let mut stay = lasting.unwrap_or(Stay { since: now, outside: None, scores: Scores::default() });
+    stay.outside = None;
+    stay.scores.add(score);
+    Some(stay)
+}
