@@ -280,6 +280,7 @@ impl Uplink {
                 Some(message) if self.suspects.contains(&message) => {
                     self.suspects.retain(|suspect| *suspect != message);
                     self.refused(message, why);
+                    self.backoff.reset(); // it was this message, and not the link
                 }
                 _ => self.suspects = session.in_flight.iter().map(|sent| sent.what).collect(),
             }
