@@ -21,14 +21,22 @@ fn is_asleep(camera: &CameraHealth) -> bool {
     gate(camera).is_some_and(|gate| gate.state == GateState::Asleep)
 }
 
-/// Waits for three seconds of sleep, and tells what was received and decoded in the meantime.
+/// Waits for three seconds of one sleep, and tells what was received and decoded in the meantime. A gate that has just
+/// begun looks up now and then, until it knows its stream.
 fn watch_sleep(agent: &mut Agent, name: &str) -> Result<(u64, u64)> {
-    let asleep = agent.camera_when(name, "it to sleep", is_asleep)?;
-    let slept = |camera: &CameraHealth| gate(camera).map_or(0, |gate| gate.asleep_s);
-    let target = slept(&asleep) + 3;
-    let later = agent.camera_when(name, "three seconds of sleep", |camera| slept(camera) >= target)?;
-    ensure!(later.state == CameraState::Streaming && later.failures == asleep.failures, "{later:?}");
-    Ok((later.received - asleep.received, later.decoded - asleep.decoded))
+    let number = |camera: &CameraHealth, of: fn(&GateHealth) -> u64| gate(camera).map_or(0, of);
+    loop {
+        let asleep = agent.camera_when(name, "it to sleep", is_asleep)?;
+        let slept = number(&asleep, |gate| gate.asleep_s);
+        let looks = |camera: &CameraHealth| number(camera, |gate| gate.wakes + gate.checks);
+        let later = agent.camera_when(name, "three seconds of sleep", |camera| {
+            number(camera, |gate| gate.asleep_s) >= slept + 3 || looks(camera) > looks(&asleep)
+        })?;
+        ensure!(later.state == CameraState::Streaming && later.failures == asleep.failures, "{later:?}");
+        if is_asleep(&later) && looks(&later) == looks(&asleep) {
+            return Ok((later.received - asleep.received, later.decoded - asleep.decoded));
+        }
+    }
 }
 
 #[test]

@@ -103,9 +103,8 @@ fn every_packet_of_a_running_agent_is_what_the_document_says() {
         let mut village =
             Village::new(folder, between.port())?.with(VillageCamera::guarded("gate", gate.url("gate")));
         village.escalation_lines = "major = \"5s\"\nrepeat = \"10min\"".into();
-        let toml =
-            village.toml().replace("[escalation]", "[delivery]\npictures = \"on-request\"\n[escalation]");
-        let agent = Agent::start_with_configuration(&village, &toml)?;
+        village.delivery_lines = "pictures = \"on-request\"".into();
+        let agent = Agent::start(&village)?;
         converse(&console)?;
         agent.kill()?;
         console.wait_for("the last will", wait::PATIENCE, |seen| {
