@@ -23,7 +23,8 @@ use crate::board::CameraCard;
 pub(super) struct DecodeOptions {
     /// GStreamer's name of the decoder; the best by rank otherwise.
     pub(super) decoder: Option<String>,
-    /// Frames per second that somebody looks at; the others leave the decoder and are dropped unmapped.
+    /// Frames per second that somebody looks at; the others are not decoded where no other frame needs them, and leave the
+    /// decoder to be dropped unmapped where one does.
     pub(super) analysed_fps: f32,
 }
 
@@ -42,6 +43,7 @@ pub(super) struct Decoder {
     source: gst_app::AppSrc,
     name: String,
     caps: gst::Caps,
+    sampler: Sampler,
     arrivals: Arc<Mutex<Arrivals>>,
 }
 
@@ -76,12 +78,13 @@ impl Decoder {
         let convert = gst::ElementFactory::make("videoconvert").build()?;
         let sink = planes();
         let arrivals = Arc::new(Mutex::new(Arrivals::default()));
-        sink.set_callbacks(take_frames(options, &caps, &name, arrivals.clone(), frames, card));
+        sink.set_callbacks(take_frames(&caps, &name, arrivals.clone(), frames, card));
 
         let chain = [source.upcast_ref::<gst::Element>(), &decoder, &convert, sink.upcast_ref()];
         pipeline.add_many(chain)?;
         gst::Element::link_many(chain)?;
-        let decoder = Self { pipeline, source, name, caps, arrivals };
+        let sampler = Sampler::new(options.analysed_fps);
+        let decoder = Self { pipeline, source, name, caps, sampler, arrivals };
         decoder
             .pipeline
             .set_state(gst::State::Playing)
@@ -99,8 +102,13 @@ impl Decoder {
         self.source.current_level_buffers()
     }
 
-    /// Hands an access unit to the decoder.
-    pub(super) fn push(&mut self, unit: AccessUnit, want: Want) -> Result<(), CameraError> {
+    /// Hands an access unit to the decoder, unless nobody wants to look at it and no other refers to it. Whether it did.
+    pub(super) fn push(
+        &mut self,
+        unit: AccessUnit,
+        want: Want,
+        reference: bool,
+    ) -> Result<bool, CameraError> {
         if unit.caps() != self.caps.as_ref() {
             // The resolution changed in mid-stream: the decoder adapts at this keyframe.
             self.caps = unit.caps().to_owned();
@@ -108,14 +116,28 @@ impl Decoder {
         }
         let arrived = unit.arrived();
         let sample = unit.into_sample();
-        let Some(buffer) = sample.buffer_owned() else { return Ok(()) };
+        let Some(buffer) = sample.buffer_owned() else { return Ok(false) };
+        let want = match want {
+            Want::Look { .. } if !self.sampler.takes(buffer.pts()) => Want::Reference,
+            want => want,
+        };
+        if want == Want::Reference && !reference {
+            return Ok(false);
+        }
         self.arrivals.lock().unwrap_or_else(PoisonError::into_inner).note(buffer.pts(), arrived, want);
-        self.source.push_buffer(buffer).map(drop).map_err(|error| CameraError::Decode(error.to_string()))
+        match self.source.push_buffer(buffer) {
+            Ok(_) => Ok(true),
+            Err(error) => Err(CameraError::Decode(error.to_string())),
+        }
+    }
+
+    /// Nothing more comes: [`CameraError::Ended`] says when the last frame is out.
+    pub(super) fn finish(&self) -> Result<(), CameraError> {
+        self.source.end_of_stream().map(drop).map_err(|error| CameraError::Decode(error.to_string()))
     }
 }
 
 fn take_frames(
-    options: &DecodeOptions,
     caps: &gst::Caps,
     decoder: &str,
     arrivals: Arc<Mutex<Arrivals>>,
@@ -127,7 +149,6 @@ fn take_frames(
         _ => "H.264",
     };
     let decoder = decoder.to_owned();
-    let mut sampler = Sampler::new(options.analysed_fps);
     let mut format: Option<(gst::Caps, gst_video::VideoInfo)> = None;
     gst_app::AppSinkCallbacks::builder()
         .new_sample(move |sink| {
@@ -138,9 +159,6 @@ fn take_frames(
             };
             let (arrived, want) = arrivals.lock().unwrap_or_else(PoisonError::into_inner).of(buffer.pts());
             let Want::Look { late } = want else { return Ok(gst::FlowSuccess::Ok) };
-            if !sampler.takes(buffer.pts()) {
-                return Ok(gst::FlowSuccess::Ok);
-            }
             let info = match &format {
                 Some((known, info)) if known.as_ref() == caps => info.clone(),
                 _ => {
@@ -314,33 +332,32 @@ impl Arrivals {
     }
 }
 
-/// Takes frames at the analysed rate by their time stamps, evenly, whatever the camera's rate is.
+/// Takes access units at the analysed rate by their presentation time stamps, evenly, whatever the camera's rate is and in
+/// whatever order they are decoded: one of each interval.
 #[derive(Clone, Debug)]
 struct Sampler {
     interval: u64,
-    due: Option<u64>,
+    /// Numbers of the intervals that had theirs: the newest, as many as reordering may reach back.
+    taken: VecDeque<u64>,
 }
 
 impl Sampler {
     fn new(fps: f32) -> Self {
-        Self { interval: (1e9 / f64::from(fps)) as u64, due: None }
+        Self { interval: (1e9 / f64::from(fps)) as u64, taken: VecDeque::new() }
     }
 
     fn takes(&mut self, pts: Option<gst::ClockTime>) -> bool {
         let Some(pts) = pts.map(gst::ClockTime::nseconds) else { return true };
-        let tolerance = self.interval / 10;
-        match self.due {
-            // Time stamps that go back by more than two intervals start a new count: a camera's clock was set.
-            Some(due) if pts + tolerance < due && pts + 2 * self.interval >= due => false,
-            Some(due) if pts < due + self.interval => {
-                self.due = Some(due.min(pts + tolerance) + self.interval);
-                true
-            }
-            _ => {
-                self.due = Some(pts + self.interval);
-                true
-            }
+        // A camera's time stamps waver a little.
+        let number = (pts + self.interval / 10) / self.interval;
+        if self.taken.contains(&number) {
+            return false;
         }
+        if self.taken.len() == REORDERED_MAX {
+            self.taken.pop_front();
+        }
+        self.taken.push_back(number);
+        true
     }
 }
 
@@ -366,6 +383,20 @@ mod tests {
                 .count();
             assert!(expected.contains(&taken), "{camera_fps} -> {analysed_fps}: {taken} frames in 10 s");
         }
+    }
+
+    #[test]
+    fn the_sampler_takes_one_of_each_interval_in_any_order() {
+        // I4 B1 B2 B3 at 15 fps: 0 4 1 2 3 8 5 6 7 ...
+        let order = (0..40).flat_map(|group| [4, 1, 2, 3].map(|place| 4 * group + place));
+        let mut sampler = Sampler::new(5.0);
+        let mut taken: Vec<_> = std::iter::once(0)
+            .chain(order)
+            .filter(|frame| sampler.takes(Some(gst::ClockTime::from_nseconds(frame * 1_000_000_000 / 15))))
+            .collect();
+        taken.sort_unstable();
+        assert_eq!(taken.len(), 54, "{taken:?}"); // 161 frames
+        assert!(taken.windows(2).all(|pair| (1..=5).contains(&(pair[1] - pair[0]))), "{taken:?}");
     }
 
     #[test]

@@ -38,13 +38,13 @@ impl AccessUnit {
         self.sample.caps().expect("an appsink's sample has caps")
     }
 
-    /// What it says of itself. Without a bitstream only whether it is a keyframe, which the parser knows best.
-    pub(super) fn facts(&self, bitstream: Option<&mut Bitstream>) -> UnitFacts {
-        let Some(buffer) = self.sample.buffer() else { return UnitFacts::default() };
-        let facts = bitstream
-            .zip(buffer.map_readable().ok())
-            .map_or_else(UnitFacts::default, |(bitstream, bytes)| bitstream.access_unit(&bytes));
-        UnitFacts { keyframe: !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT), ..facts }
+    /// What it says of itself. Whether it is a keyframe, the parser knows best; what cannot be read is referred to.
+    pub(super) fn facts(&self, bitstream: &mut Bitstream) -> UnitFacts {
+        let unread = UnitFacts { reference: true, ..UnitFacts::default() };
+        let Some(buffer) = self.sample.buffer() else { return unread };
+        let facts = buffer.map_readable().map_or(unread, |bytes| bitstream.access_unit(&bytes));
+        let keyframe = !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
+        UnitFacts { keyframe, reference: facts.reference || facts.slices == 0, ..facts }
     }
 
     /// How it is compressed.

@@ -218,6 +218,9 @@ fn look(options: &CameraOptions, frames: FrameSink, card: Arc<CameraCard>) -> Sh
     })
 }
 
+/// An access unit, and whether other pictures may refer to it.
+type Referred = (AccessUnit, bool);
+
 /// What happens to the access units of one connection, on its receiving thread.
 struct Decoding {
     options: DecodeOptions,
@@ -226,7 +229,7 @@ struct Decoding {
     failed: mpsc::Sender<CameraError>,
     name: Arc<std::sync::OnceLock<String>>,
     bitstream: Option<Bitstream>,
-    ring: Ring<AccessUnit>,
+    ring: Ring<Referred>,
     decoder: Option<Decoder>,
     _glance: Option<Glance>,
 }
@@ -239,26 +242,27 @@ impl Decoding {
     fn unit(&mut self, unit: AccessUnit) -> Result<(), CameraError> {
         self.card.received.increment();
         let waiting = self.decoder.as_ref().map_or(0, Decoder::backlog);
+        let bitstream = self.bitstream.get_or_insert_with(|| Bitstream::new(unit.codec()));
+        let facts = unit.facts(bitstream);
+        let unit = (unit, facts.reference);
         let verdict = if self.card.gate().is_watching() {
-            let bitstream = self.bitstream.get_or_insert_with(|| Bitstream::new(unit.codec()));
-            let facts = unit.facts(Some(bitstream));
-            self.ring.push(unit.clone(), facts.keyframe, unit.size());
-            self.card.gate().unit(unit.arrived(), &facts, waiting, self.ring.units().len() as u64)
+            self.ring.push(unit.clone(), facts.keyframe, unit.0.size());
+            self.card.gate().unit(unit.0.arrived(), &facts, waiting, self.ring.units().len() as u64)
         } else {
-            self.card.gate().unit(unit.arrived(), &unit.facts(None), waiting, 0)
+            self.card.gate().unit(unit.0.arrived(), &facts, waiting, 0)
         };
         match verdict {
             Verdict::Decode => return self.decode(unit, Want::Look { late: false }),
-            Verdict::Wake => return self.wake(unit.arrived()),
+            Verdict::Wake => return self.wake(unit.0.arrived()),
             Verdict::Skip => {}
             Verdict::Sleep => self.decoder = None,
-            Verdict::Glance { audit } => self.glance(unit, audit)?,
+            Verdict::Glance { audit } => self.glance(unit.0, audit)?,
         }
         self.card.skipped.increment();
         Ok(())
     }
 
-    fn decode(&mut self, unit: AccessUnit, want: Want) -> Result<(), CameraError> {
+    fn decode(&mut self, (unit, reference): Referred, want: Want) -> Result<(), CameraError> {
         let decoder = match &mut self.decoder {
             Some(decoder) => decoder,
             None => {
@@ -270,14 +274,16 @@ impl Decoding {
                 self.decoder.insert(started)
             }
         };
-        self.card.admitted.increment();
-        decoder.push(unit, want)
+        let admitted = decoder.push(unit, want, reference)?;
+        let counter = if admitted { &self.card.admitted } else { &self.card.skipped };
+        counter.increment();
+        Ok(())
     }
 
     /// Decodes the group of pictures from its keyframe on, and looks at the end of it.
     fn wake(&mut self, now: Instant) -> Result<(), CameraError> {
         for unit in self.ring.units().to_vec() {
-            let want = match now.saturating_duration_since(unit.arrived()) {
+            let want = match now.saturating_duration_since(unit.0.arrived()) {
                 Duration::ZERO => Want::Look { late: false },
                 before if before <= LOOK_BACK => Want::Look { late: true },
                 _ => Want::Reference,

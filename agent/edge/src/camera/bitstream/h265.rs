@@ -18,6 +18,8 @@ pub(super) struct ParameterSets {
 /// Of a sequence parameter set, what a slice header depends on.
 #[derive(Clone, Debug)]
 struct Sequence {
+    /// TemporalId of the finest sub-layer.
+    finest: u32,
     separate_colour_planes: bool,
     monochrome: bool,
     address_bits: u32,
@@ -62,8 +64,10 @@ impl ParameterSets {
         match kind {
             0..=9 | 16..=21 => {
                 sum.facts.keyframe |= kind >= 16;
-                // Even numbers below 16 are pictures that no other of their sub-layer refers to.
-                sum.facts.reference |= kind >= 16 || kind % 2 == 1;
+                // Even numbers below 16 are pictures that no other of their sub-layer refers to; finer sub-layers may.
+                let finest = self.sequence.values().map(|set| set.finest).max();
+                let temporal_id = u32::from(second & 7).saturating_sub(1);
+                sum.facts.reference |= kind >= 16 || kind % 2 == 1 || finest != Some(temporal_id);
                 sum.slice(unit.len(), self.slice(&mut Bits::new(payload), kind, sum.last));
             }
             33 => self.learn_sequence(&mut Bits::new(payload)),
@@ -324,6 +328,7 @@ fn sequence(bits: &mut Bits<'_>, sub_layers: u32) -> Option<Sequence> {
     let address_bits =
         bits_for(u32::try_from(blocks(width) * blocks(height)).ok().filter(|n| *n <= 1 << 24)?);
     Some(Sequence {
+        finest: sub_layers,
         separate_colour_planes,
         monochrome: chroma == 0,
         address_bits,

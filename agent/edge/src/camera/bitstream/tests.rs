@@ -434,6 +434,8 @@ fn h265_headers_with_everything_in_them() {
     let predicted = predicted.bits("1").ue(&[0]).bits("1").ue(&[0]).bits("01 1").ue(&[0, 0]).bits("0");
     let predicted = predicted.bits("11").bits("0").bits("1");
     let predicted = predicted.ue(&[0]).se(&[0]).bits("00 00").ue(&[0]).se(&[3]).unit(&[0, 1]);
+    let mut finest = predicted.clone();
+    finest[5] = 3; // TemporalId 2
     let dependent = write().bits("0").ue(&[5]).bits("1 100101101").bits(&"10".repeat(400)).unit(&[2, 1]);
 
     let mut bitstream = Bitstream::new(Codec::H265);
@@ -442,7 +444,8 @@ fn h265_headers_with_everything_in_them() {
         (vec![&intra], true, Kind::Intra, true, 23.0, 1),
         (vec![&both], false, Kind::Bidirectional, true, 42.0, 1),
         (vec![&both, &dependent], false, Kind::Bidirectional, true, 42.0, 2),
-        (vec![&predicted], false, Kind::Predicted, false, 33.0, 1),
+        (vec![&predicted], false, Kind::Predicted, true, 33.0, 1), // a finer sub-layer may refer to it
+        (vec![&finest], false, Kind::Predicted, false, 33.0, 1),
     ] {
         let expected = UnitFacts {
             keyframe,
