@@ -36,6 +36,39 @@ fn systemd_is_told_of_start_life_and_end() {
     });
 }
 
+#[test]
+fn a_box_says_how_many_cameras_it_carries() {
+    play(|folder| {
+        let camera = street(folder, "street", &[])?;
+        let (broker, _console) = township(folder, &BrokerOptions::default())?;
+        let village = village(folder, &broker)?
+            .with(VillageCamera::new("gate", camera.url("street")))
+            .with(VillageCamera::new("away", "rtsp://127.0.0.1:1/away"));
+        std::fs::create_dir_all(&village.state)?;
+        let mut command = Command::new(places::binary("sharp-eyes-agent")?);
+        command.args(["bench", "box", "--json", "--config"]).arg(village.write()?);
+        let output = command.stdin(Stdio::null()).output()?;
+        ensure!(output.status.code() == Some(1), "a camera that is away, and {}", output.status);
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).context("its report")?;
+
+        let [gate, away] = [&report["cameras"][0], &report["cameras"][1]];
+        ensure!(gate["stream"] == "H.264 768x576" && gate["failure"].is_null(), "{gate}");
+        let fps = gate["fps"].as_f64().context("fps")?;
+        ensure!((5.0..15.0).contains(&fps), "{fps} fps instead of about 10");
+        says(&away["failure"].to_string(), &["cannot be reached"])?;
+        let costs = ["received_cores", "decoded_cores", "inference_cores", "inference_ms", "write_ms"];
+        for cost in costs {
+            ensure!(report[cost].as_f64().is_some_and(|cost| cost > 0.0), "{cost} is {}", report[cost]);
+        }
+        let carries = report["carries"].as_array().context("carries")?;
+        let cameras: Vec<_> = carries.iter().filter_map(|load| load["cameras"].as_u64()).collect();
+        ensure!(cameras.len() == 3 && cameras.is_sorted_by(|a, b| a >= b), "{cameras:?}");
+        ensure!(cameras[0] > 0, "not even one that sleeps");
+        ensure!(std::fs::read_dir(&village.state)?.count() == 0, "it left something in the state folder");
+        Ok(())
+    });
+}
+
 /// Stands in for systemd's end of `$NOTIFY_SOCKET`.
 struct ServiceManager(UnixDatagram);
 

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use sharp_eyes_agent::config::Config;
-use sharp_eyes_agent::print::{InspectOptions, audit, inspect};
+use sharp_eyes_agent::print::{InspectOptions, audit, bench_box, inspect};
 use sharp_eyes_agent::{daemon, log};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -46,10 +46,29 @@ enum Command {
         #[arg(default_value = DEFAULT_CONFIGURATION)]
         file: PathBuf,
     },
+    /// Measure this box.
+    Bench {
+        #[command(subcommand)]
+        command: BenchCommand,
+    },
     /// Look at detection models.
     Model {
         #[command(subcommand)]
         command: ModelCommand,
+    },
+}
+
+#[derive(Subcommand)]
+enum BenchCommand {
+    /// Say how many cameras like the configured ones this box carries with its model, and what limits it. Takes half a
+    /// minute. Fails if a camera cannot be measured.
+    Box {
+        /// The configuration file: its cameras, its model, its state folder.
+        #[arg(long, default_value = DEFAULT_CONFIGURATION)]
+        config: PathBuf,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -77,6 +96,9 @@ fn main() -> ExitCode {
             println!("{}: no problems; {} for {cameras} cameras", file.display(), config.site);
             ExitCode::SUCCESS
         }),
+        Command::Bench { command: BenchCommand::Box { config, json } } => {
+            with_config(&config, |config| exit(bench_box(&config, json)))
+        }
         Command::Model { command: ModelCommand::Inspect(options) } => exit(inspect(&options)),
     }
 }

@@ -7,6 +7,7 @@
 //! - [`gate`]: whether the camera sleeps, a plain value;
 //! - [`decode`]: access units to frames in the decoder's own planes;
 //! - [`frame`]: one decoded picture, mapped only while somebody looks at it;
+//! - [`probe`]: what a camera sends and costs, measured for an installer;
 //! - [`watchdog`]: how long a camera may be silent, a plain value.
 //!
 //! [`run`] loops over [`run_once`]: the one waits, the other connects and fails freely.
@@ -17,6 +18,7 @@ mod decode;
 mod frame;
 mod gate;
 mod ingest;
+mod probe;
 mod watchdog;
 
 use std::path::PathBuf;
@@ -32,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 pub use frame::{Frame, FrameError};
 pub use gate::{Gate, GateMode, GateOptions, Sight};
 pub use ingest::Transport;
+pub use probe::{Decoded, Listening, Recording};
 
 use crate::backoff::Backoff;
 use crate::board::CameraCard;

@@ -16,7 +16,7 @@ use super::reader::{Section, Value};
 use crate::camera::{CameraOptions, GateMode, GateOptions, Transport};
 
 /// Most cameras of one box. Each has buffers of its own; see README for what a box carries.
-const CAMERAS_MAX: usize = 64;
+pub(crate) const CAMERAS_MAX: usize = 64;
 
 /// One `[[camera]]`.
 #[derive(Clone, Debug)]

@@ -16,6 +16,7 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 use sharp_eyes_protocol::topic::{Name, Site};
 
+pub(crate) use camera::CAMERAS_MAX;
 pub use camera::CameraConfig;
 pub use reader::Problem;
 use reader::{Bytes, Document, Section, WithinOrNever};
