@@ -74,7 +74,12 @@ impl Agent {
 
     /// Asks it to end and returns its exit code; -1 when a signal ended it.
     pub fn stop(self) -> Result<i32> {
-        Ok(self.process.stop(wait::PATIENCE)?.code().unwrap_or(-1))
+        self.stop_within(wait::PATIENCE)
+    }
+
+    /// The same with another patience.
+    pub fn stop_within(self, patience: Duration) -> Result<i32> {
+        Ok(self.process.stop(patience)?.code().unwrap_or(-1))
     }
 
     /// Pulls the plug.

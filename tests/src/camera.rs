@@ -1,6 +1,6 @@
 //! A camera simulator as a process.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,7 +29,7 @@ pub struct Camera {
 struct Running {
     process: Process,
     // The simulator ends when this closes: by dropping it, or because this process died.
-    _leash: Option<ChildStdin>,
+    leash: Option<ChildStdin>,
 }
 
 impl Camera {
@@ -45,6 +45,18 @@ impl Camera {
     /// Where a mount is.
     pub fn url(&self, mount: &str) -> String {
         format!("rtsp://127.0.0.1:{}/{mount}", self.port)
+    }
+
+    /// Its port, on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Tells it something (see `camera-simulator --help`) while it runs.
+    pub fn tell(&mut self, order: &str) -> Result<()> {
+        let running = self.running.as_mut().context("the camera was killed")?;
+        let leash = running.leash.as_mut().context("the camera does not listen")?;
+        writeln!(leash, "{order}").context("telling the camera")
     }
 
     /// How many connections it ever accepted, over all restarts.
@@ -98,7 +110,7 @@ impl Camera {
                 }
             }
         };
-        self.running = Some(Running { process, _leash: leash });
+        self.running = Some(Running { process, leash });
         Ok(())
     }
 }

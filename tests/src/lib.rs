@@ -10,11 +10,11 @@
 //! - [`authority`]: certificates for them, good, expired and revoked ones;
 //! - [`village`]: the configuration file that joins them;
 //! - [`console`]: what a township sees: everything that the agent publishes;
-//! - [`usage`]: what a process costs;
+//! - [`usage`]: what a process costs; [`shim`]: libraries that are preloaded into it;
 //! - [`assignment`]: which track is which object's, so that all together fit best;
 //! - [`tracking`]: how well tracks follow the objects;
-//! - [`link`]: a weak link, [`faulty_broker`]: a man in the middle who knows MQTT, [`disk`]: storage that fails, and what a
-//!   power cut leaves of it.
+//! - [`link`]: a weak link, [`faulty_broker`]: a man in the middle who knows MQTT, [`faulty_camera`]: one who knows RTSP and
+//!   RTP, [`disk`]: storage that fails, and what a power cut leaves of it.
 //!
 //! Invariants: every port is a free one, every file lies below a folder that the caller names, whatever was started
 //! is gone when its value is dropped.
@@ -28,9 +28,11 @@ pub mod camera;
 pub mod console;
 pub mod disk;
 pub mod faulty_broker;
+pub mod faulty_camera;
 pub mod link;
 pub mod places;
 pub mod process;
+pub mod shim;
 pub mod tracking;
 pub mod usage;
 pub mod village;

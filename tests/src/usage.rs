@@ -36,6 +36,32 @@ impl Usage {
     }
 }
 
+/// What a process holds now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Open files, sockets among them.
+    pub descriptors: usize,
+    /// Threads.
+    pub threads: usize,
+    /// Memory that is its own alone and in no file, in bytes (`RssAnon`): what a leak grows.
+    pub memory: u64,
+}
+
+impl Held {
+    /// By a process that runs.
+    pub fn by(pid: u32) -> Result<Self> {
+        let folder = PathBuf::from(format!("/proc/{pid}"));
+        let count = |name: &str| -> Result<usize> {
+            let path = folder.join(name);
+            Ok(std::fs::read_dir(&path).with_context(|| format!("reading {}", path.display()))?.count())
+        };
+        let status = std::fs::read_to_string(folder.join("status")).context("reading a process's status")?;
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+        let kilobytes: u64 = line.context("no RssAnon in status")?.trim().trim_end_matches(" kB").parse()?;
+        Ok(Self { descriptors: count("fd")?, threads: count("task")?, memory: kilobytes * 1024 })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -44,5 +70,11 @@ mod tests {
     fn this_process_uses_something() {
         let usage = Usage::of(std::process::id()).unwrap();
         assert!(usage.memory > 100_000);
+    }
+
+    #[test]
+    fn this_process_holds_something() {
+        let before = Held::by(std::process::id()).unwrap();
+        assert!(before.descriptors >= 3 && before.threads >= 1 && before.memory > 100_000, "{before:?}");
     }
 }

@@ -53,7 +53,7 @@ impl Board {
 pub struct CameraCard {
     pub name: Name,
     pub received: Counter,
-    /// Access units that the decoder was given; not in health.
+    /// Access units that the decoder was given, or would have been were it not behind; not in health.
     pub admitted: Counter,
     pub skipped: Counter,
     pub decoded: Counter,

@@ -16,7 +16,6 @@ pub mod tree;
 pub mod volume;
 
 use std::fs;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
@@ -24,6 +23,7 @@ use std::process::{Command, ExitStatus};
 use anyhow::{Context, Result, ensure};
 use rustix::io::Errno;
 
+use crate::shim;
 use journal::Operation;
 
 const SOURCE: &str = include_str!("../../faults/disk/shim.c");
@@ -97,7 +97,7 @@ impl Disk {
         fs::create_dir_all(notes).with_context(|| format!("making {}", notes.display()))?;
         let (folder, notes) = (folder.canonicalize()?, notes.canonicalize()?);
         ensure!(!notes.starts_with(&folder), "{} is below the folder that is watched", notes.display());
-        let disk = Self { shim: shim()?, folder, notes, keeps_journal };
+        let disk = Self { shim: shim::build("disk", SOURCE)?, folder, notes, keeps_journal };
         disk.reset()?;
         Ok(disk)
     }
@@ -189,28 +189,4 @@ pub fn count(folder: &Path, command: Command) -> Result<(ExitStatus, Counts)> {
     let disk = Disk::counted(folder, notes.path())?;
     let status = disk.run(command, &Fault::None)?;
     Ok((status, disk.counts()?))
-}
-
-/// The shim's library, built if it is not there yet: in cargo's folder for temporary files, under a name that changes
-/// with the source, put there in one step, because several test processes may want it at once.
-fn shim() -> Result<PathBuf> {
-    let own = std::env::current_exe().context("finding the running binary")?;
-    let target = own.ancestors().find(|folder| folder.join("CACHEDIR.TAG").exists());
-    let folder = target.context("finding cargo's target folder")?.join("tmp");
-    let mut hasher = DefaultHasher::new();
-    SOURCE.hash(&mut hasher);
-    let library = folder.join(format!("disk-shim-{:016x}.so", hasher.finish()));
-    if library.exists() {
-        return Ok(library);
-    }
-    fs::create_dir_all(&folder)?;
-    let workshop = tempfile::tempdir_in(&folder).context("a folder to build the disk shim in")?;
-    let (source, built) = (workshop.path().join("shim.c"), workshop.path().join("shim.so"));
-    fs::write(&source, SOURCE)?;
-    let mut compile = Command::new("cc");
-    compile.args(["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-pthread", "-o"]);
-    let output = compile.arg(&built).arg(&source).output().context("running cc (Debian: gcc, libc6-dev)")?;
-    ensure!(output.status.success(), "cc: {}", String::from_utf8_lossy(&output.stderr));
-    fs::rename(&built, &library)?;
-    Ok(library)
 }

@@ -6,22 +6,45 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::CameraError;
 
+/// An error of one of a pipeline's elements.
+pub(super) struct Failure<'a>(&'a gst::message::Error);
+
+impl Failure<'_> {
+    /// The message, or the detail where that says more.
+    pub(super) fn text(&self) -> String {
+        let debug = self.0.debug().map(|text| text.to_string()).unwrap_or_default();
+        // The last line of the debug text is the specific one; the ones before are places in C files.
+        let detail = debug.lines().last().unwrap_or_default().trim();
+        if detail.is_empty() || detail.starts_with("../") {
+            self.0.error().message().to_owned()
+        } else {
+            detail.to_owned()
+        }
+    }
+
+    /// What kind of error, if it is of that domain.
+    pub(super) fn kind<E: gst::glib::error::ErrorDomain>(&self) -> Option<E> {
+        self.0.error().kind()
+    }
+
+    /// The status of the answer that `rtspsrc` gave up at. That of a SETUP is told in words only.
+    pub(super) fn rtsp_status(&self) -> Option<u32> {
+        let told = self.0.details().and_then(|details| details.get("rtsp-status-code").ok());
+        told.or_else(|| self.text().strip_prefix("Error (")?.split_once(')')?.0.parse().ok())
+    }
+}
+
 /// Forwards what ends a connection to `failed`. Everything else on the bus is of no use to us.
 pub(super) fn forward(
     pipeline: &gst::Pipeline,
     failed: mpsc::Sender<CameraError>,
-    describe: fn(&gst::glib::Error, &str) -> CameraError,
+    describe: fn(&Failure<'_>) -> CameraError,
 ) {
     let Some(bus) = pipeline.bus() else { return };
     bus.set_sync_handler(move |_, message| {
         let event = match message.view() {
             gst::MessageView::Eos(_) => Some(CameraError::Ended),
-            gst::MessageView::Error(error) => {
-                let debug = error.debug().map(|text| text.to_string()).unwrap_or_default();
-                // The last line of the debug text is the specific one; the ones before are places in C files.
-                let detail = debug.lines().last().unwrap_or_default().trim();
-                Some(describe(&error.error(), detail))
-            }
+            gst::MessageView::Error(error) => Some(describe(&Failure(error))),
             _ => None,
         };
         if let Some(event) = event {
@@ -43,15 +66,6 @@ pub(super) fn ended(pipeline: &gst::Pipeline, then: impl FnOnce() + Send + 'stat
         }
         gst::BusSyncReply::Drop
     });
-}
-
-/// The message, with the detail where that says more.
-pub(super) fn text(error: &gst::glib::Error, detail: &str) -> String {
-    if detail.is_empty() || detail.starts_with("../") {
-        error.message().to_owned()
-    } else {
-        detail.to_owned()
-    }
 }
 
 /// Stops a pipeline on a thread of its own, because a hung camera can hold `set_state` for seconds. The receiver

@@ -66,7 +66,7 @@ impl Decoder {
         let name = decoder.factory().map(|factory| factory.name().to_string()).unwrap_or_default();
         one_thread(&decoder);
         let pipeline = gst::Pipeline::builder().name(format!("decode-{}", card.name)).build();
-        bus::forward(&pipeline, failed, |error, detail| CameraError::Decode(bus::text(error, detail)));
+        bus::forward(&pipeline, failed, |error| CameraError::Decode(error.text()));
         // Bounded by the gate, which admits nothing while `backlog` is at its limit; never blocks the receiving thread.
         let source = gst_app::AppSrc::builder()
             .caps(&caps)

@@ -1,12 +1,13 @@
 //! RTSP to access units: receives, depayloads and parses, and never decodes.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
+use gstreamer_rtsp as gst_rtsp;
 use tokio::sync::mpsc;
 
 use super::bitstream::{Bitstream, Codec, UnitFacts};
@@ -69,6 +70,9 @@ impl AccessUnit {
     }
 }
 
+/// Of the time stamps of H.264 and H.265 in RTP (RFC 6184, 8.2.1; RFC 7798, 7.1), a second.
+const CLOCK_RATE: i32 = 90_000;
+
 /// How long a camera may take to end a session. A hung one never does.
 const STOP_GRACE: Duration = Duration::from_secs(2);
 
@@ -123,6 +127,7 @@ impl Ingest {
         pipeline.add(&source)?;
         bus::forward(&pipeline, failed.clone(), describe);
         take_one_video(&source);
+        ask_twice_at_most(&source);
 
         // Handed to the first video pad; further pads find it taken.
         let on_unit: Arc<Mutex<Option<OnUnit>>> = Arc::new(Mutex::new(Some(Box::new(on_unit))));
@@ -157,6 +162,22 @@ fn take_one_video(source: &gst::Element) {
     });
 }
 
+/// Left alone, `rtspsrc` shows a refused password eight times at each attempt, which is enough to lock an account. Once
+/// more is right: the number that the camera gave for the digest may have been used up.
+fn ask_twice_at_most(source: &gst::Element) {
+    let repeated = AtomicU32::new(0);
+    source.connect("before-send", false, move |arguments| {
+        let request =
+            arguments.get(1).and_then(|value| value.get::<gst_rtsp::rtsp_message::RTSPMessage>().ok());
+        // Passwords are added after this: a request that holds one was sent with it, and was refused.
+        let again = request.is_some_and(|request| !request.parse_auth_credentials().is_empty());
+        if !again {
+            repeated.store(0, Ordering::Relaxed);
+        }
+        Some((!again || repeated.fetch_add(1, Ordering::Relaxed) == 0).to_value())
+    });
+}
+
 /// Puts depayloader, parser and sink behind the pad that carries the video.
 fn attach(
     pipeline: &gst::Pipeline,
@@ -171,6 +192,10 @@ fn attach(
         Some("H265") => ("rtph265depay", "h265parse", "video/x-h265"),
         other => return Err(CameraError::Encoding(other.unwrap_or("an unknown encoding").to_owned())),
     };
+    let clock_rate = caps.structure(0).and_then(|structure| structure.get::<i32>("clock-rate").ok());
+    if let Some(rate) = clock_rate.filter(|rate| *rate != CLOCK_RATE) {
+        return Err(CameraError::ClockRate(rate));
+    }
     let depayloader = gst::ElementFactory::make(depayloader).build()?;
     // Parameter sets before every keyframe: whoever starts there needs nothing from before.
     let parser = gst::ElementFactory::make(parser).property("config-interval", -1).build()?;
@@ -206,11 +231,13 @@ fn attach(
     Ok(())
 }
 
-fn describe(error: &gst::glib::Error, detail: &str) -> CameraError {
-    let text = bus::text(error, detail);
-    match error.kind::<gst::ResourceError>() {
-        Some(gst::ResourceError::NotAuthorized) => CameraError::Refused(text),
-        Some(_) => CameraError::Unreachable(text),
-        None => CameraError::GStreamer(text),
+fn describe(error: &bus::Failure<'_>) -> CameraError {
+    let text = error.text();
+    match (error.rtsp_status(), error.kind::<gst::ResourceError>()) {
+        // Some say 403 of an account that they have locked.
+        (Some(401 | 403), _) | (_, Some(gst::ResourceError::NotAuthorized)) => CameraError::Refused(text),
+        (Some(453 | 503), _) => CameraError::Busy(text),
+        (_, Some(_)) => CameraError::Unreachable(text),
+        (_, None) => CameraError::GStreamer(text),
     }
 }

@@ -49,8 +49,12 @@ use watchdog::Watchdog;
 const AWAY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
 /// Waits between attempts on a camera that refuses the password. Cameras lock an account, or the box's address,
-/// for half an hour after five to seven wrong attempts.
-const REFUSED: (Duration, Duration) = (Duration::from_secs(5 * 60), Duration::from_secs(30 * 60));
+/// for half an hour after five to seven wrong attempts, and there are two in each of ours.
+const REFUSED: (Duration, Duration) = (Duration::from_secs(15 * 60), Duration::from_secs(60 * 60));
+
+/// The same where the camera took this password before: many say so when they have no connection left, and keep a lost
+/// one for about a minute.
+const REFUSED_AGAIN: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(60 * 60));
 
 /// How one camera's stream is fetched and decoded.
 #[derive(Clone, Debug, PartialEq)]
@@ -79,8 +83,14 @@ pub struct CameraOptions {
 pub enum CameraError {
     #[error(transparent)]
     Secret(#[from] SecretError),
-    #[error("the camera refuses the user or password (or has no connection left): {0}")]
+    #[error("the camera refuses the user or password: {0}")]
     Refused(String),
+    #[error(
+        "the camera refuses the user and password that it took before: it has no connection left, has locked the account, or the password was changed: {0}"
+    )]
+    RefusedAgain(String),
+    #[error("the camera has no connection left, or is still starting: {0}")]
+    Busy(String),
     #[error("the camera cannot be reached: {0}")]
     Unreachable(String),
     #[error("no RTP within {0:?} of connecting")]
@@ -91,10 +101,18 @@ pub enum CameraError {
         "access units arrive, but no picture came out of {decoder} for {after:?}: the stream is damaged or of a kind that it cannot decode"
     )]
     NoPicture { decoder: String, after: Duration },
+    #[error(
+        "access units arrive, but no keyframe among them for {0:?}: the stream is not of the kind that the camera says"
+    )]
+    NoKeyframe(Duration),
     #[error("the camera ended the stream")]
     Ended,
     #[error("the camera sends {0}; expected H.264 or H.265")]
     Encoding(String),
+    #[error(
+        "the camera describes its stream with a clock rate of {0}; expected 90000: renew its firmware, or take another of its streams"
+    )]
+    ClockRate(i32),
     #[error("no decoder for {0}: install gstreamer1.0-libav or the board's GStreamer plugins")]
     NoDecoder(String),
     #[error(
@@ -140,12 +158,16 @@ pub async fn run(
         let Some(ended) = run_once(&options, &frames, &card, &shutdown).await else { break };
         if card.decoded.get() > decoded_before {
             away.reset();
-            refused.reset();
+            refused = backoff(REFUSED_AGAIN);
         }
-        let (state, wait) = match &ended {
-            CameraError::Refused(_) => (CameraState::Refused, refused.next(fastrand::f64())),
-            _ => (CameraState::Failed, away.next(fastrand::f64())),
+        let (state, backoff, ended) = match ended {
+            CameraError::Refused(text) if card.decoded.get() > 0 => {
+                (CameraState::Refused, &mut refused, CameraError::RefusedAgain(text))
+            }
+            CameraError::Refused(_) => (CameraState::Refused, &mut refused, ended),
+            _ => (CameraState::Failed, &mut away, ended),
         };
+        let wait = backoff.next(fastrand::f64());
         card.failed(state, &ended.to_string());
         tracing::warn!(camera = %options.name, retry_in_ms = wait.as_millis() as u64, "{ended}");
         tokio::select! {
@@ -257,6 +279,8 @@ impl Decoding {
         match verdict {
             Verdict::Decode => return self.decode(unit, Want::Look { late: false }),
             Verdict::Wake => return self.wake(unit.0.arrived()),
+            // A decoder that hangs is behind for ever, and owes a picture all the while.
+            Verdict::Skip if waiting > 0 => self.card.admitted.increment(),
             Verdict::Skip => {}
             Verdict::Sleep => self.decoder = None,
             Verdict::Glance { audit } => self.glance(unit.0, audit)?,
@@ -337,6 +361,7 @@ impl Connection {
                         return match silence {
                             watchdog::Silence::NoStream => CameraError::NoStream(watchdog::CONNECT),
                             watchdog::Silence::Silent => CameraError::Silent(watchdog::SILENT),
+                            watchdog::Silence::NoKeyframe => CameraError::NoKeyframe(watchdog::NO_KEYFRAME),
                             watchdog::Silence::NoPicture => CameraError::NoPicture {
                                 decoder: self.decoder_name.get().cloned().unwrap_or_else(|| "the decoder".into()),
                                 after: watchdog::NO_PICTURE,

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 pub(super) const CONNECT: Duration = Duration::from_secs(10);
 /// Between access units. With [`TICK`] a hung camera is seen within 5 s.
 pub(super) const SILENT: Duration = Duration::from_millis(4500);
+/// From the first access unit to one that the decoder can begin with.
+pub(super) const NO_KEYFRAME: Duration = Duration::from_secs(30);
 /// From an access unit that the decoder was given and that was not followed by a picture. Longer than the longest usual
 /// group of pictures.
 pub(super) const NO_PICTURE: Duration = Duration::from_secs(12);
@@ -17,6 +19,7 @@ pub(super) const TICK: Duration = Duration::from_millis(250);
 pub(super) enum Silence {
     NoStream,
     Silent,
+    NoKeyframe,
     NoPicture,
 }
 
@@ -27,6 +30,7 @@ pub(super) struct Watchdog {
     received: u64,
     admitted: u64,
     decoded: u64,
+    first_at: Option<Instant>,
     received_at: Option<Instant>,
     admitted_at: Option<Instant>,
     /// Since when the decoder owes a picture.
@@ -41,6 +45,7 @@ impl Watchdog {
             received,
             admitted,
             decoded,
+            first_at: None,
             received_at: None,
             admitted_at: None,
             owed_since: None,
@@ -63,6 +68,7 @@ impl Watchdog {
         if received > self.received {
             self.received = received;
             self.received_at = Some(now);
+            self.first_at.get_or_insert(now);
         }
         let is_fed = |at: Option<Instant>| at.is_some_and(|at| now - at < SILENT);
         if admitted > self.admitted {
@@ -76,9 +82,14 @@ impl Watchdog {
             self.owed_since = None;
         }
         let owed_since = self.owed_since.filter(|_| is_fed(self.admitted_at));
+        // Every connection begins awake: only the want of a keyframe keeps units from its decoder.
+        let waits_since = self.first_at.filter(|_| self.admitted_at.is_none());
         match self.received_at {
             None if now - self.started >= CONNECT => Some(Silence::NoStream),
             Some(at) if now - at >= SILENT => Some(Silence::Silent),
+            Some(_) if waits_since.is_some_and(|since| now - since >= NO_KEYFRAME) => {
+                Some(Silence::NoKeyframe)
+            }
             Some(_) if owed_since.is_some_and(|since| now - since >= NO_PICTURE) => Some(Silence::NoPicture),
             _ => None,
         }
@@ -119,6 +130,7 @@ mod tests {
         };
         check(&rows(99, |i| i, |_| 0), Some((13.0, Silence::NoPicture)));
         check(&rows(100, |i| i, |i| i), None);
+        check(&rows(99, |_| 0, |_| 0), Some((31.0, Silence::NoKeyframe)));
         let asleep = |i: u64| i.min(10);
         check(&rows(100, asleep, asleep), None);
         check(&rows(100, |i| i.min(11), asleep), None);

@@ -1,11 +1,12 @@
 //! What a broken camera does to its access units.
 
-/// After how many access units of a session each fault begins.
+/// After how many access units of a session each fault begins, or that it begins when somebody says so.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Faults {
     pub(crate) silent_after: Option<u64>,
     pub(crate) garbage_after: Option<u64>,
     pub(crate) switch_size_after: Option<u64>,
+    pub(crate) switch_size_when_told: bool,
 }
 
 /// Whether a fault that begins after `limit` access units has begun at the `sent`-th.

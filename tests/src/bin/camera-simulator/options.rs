@@ -13,7 +13,7 @@ camera-simulator --mount NAME=FILE[@SECONDS] [--mount ...] [options]
 
   --mount NAME=FILE[@SECONDS]  play FILE at rtsp://127.0.0.1:PORT/NAME, from SECONDS on
   --port N                     0 (the default) takes a free one
-  --codec h264|h265            h264 unless given
+  --codec h264|h264b|h265      h264 unless given; h264b has B frames
   --fps N                      frames a second; the file's own unless given
   --size WIDTHxHEIGHT          the file's own unless given
   --bitrate KBPS               1500 unless given
@@ -26,6 +26,7 @@ camera-simulator --mount NAME=FILE[@SECONDS] [--mount ...] [options]
   --silent-after N             send nothing after N access units, but keep the session
   --garbage-after N            send random bytes after N access units
   --switch-size-after N        half the width and height after N access units
+  --switch-size-when-told      half the width and height after a line \"half\" on standard input, until one \"full\"
   --until-stdin-closes         end when standard input does, so that no camera outlives its test";
 
 /// Everything that the command line says.
@@ -97,6 +98,7 @@ fn parse(mut arguments: lexopt::Parser) -> Result<Option<Options>> {
             Long("silent-after") => options.faults.silent_after = Some(arguments.value()?.parse()?),
             Long("garbage-after") => options.faults.garbage_after = Some(arguments.value()?.parse()?),
             Long("switch-size-after") => options.faults.switch_size_after = Some(arguments.value()?.parse()?),
+            Long("switch-size-when-told") => options.faults.switch_size_when_told = true,
             Long("until-stdin-closes") => options.until_stdin_closes = true,
             other => return Err(other.unexpected().into()),
         }
@@ -126,8 +128,9 @@ fn mount(text: OsString) -> Result<Mount> {
 fn codec(text: &str) -> Result<Codec> {
     match text {
         "h264" => Ok(Codec::H264),
+        "h264b" => Ok(Codec::H264Reordered),
         "h265" => Ok(Codec::H265),
-        _ => bail!("{text:?} is no codec: h264 or h265"),
+        _ => bail!("{text:?} is no codec: h264, h264b or h265"),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The RTSP server that plays footage, paced by the wall clock, for ever.
 
-use std::io::{Read, Write};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::io::Write;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -28,18 +28,19 @@ pub(crate) fn serve(options: &Options) -> Result<()> {
     server.set_address("127.0.0.1");
     server.set_service(&options.port.to_string());
     let paths = server.mount_points().context("a server without mount points")?;
+    let told_half = Arc::new(AtomicBool::new(false));
     for mount in &options.mounts {
         let open = |encoding| Footage::open(&mount.file, &options.reel, encoding, &options.cache);
         let main = open(&options.encoding)?;
-        let smaller = match options.faults.switch_size_after {
-            Some(_) => {
-                let size = Some((main.size.0 / 2, main.size.1 / 2));
-                Some(open(&Encoding { size, ..options.encoding.clone() })?)
-            }
-            None => None,
+        let faults = options.faults;
+        let smaller = if faults.switch_size_after.is_some() || faults.switch_size_when_told {
+            let size = Some((main.size.0 / 2, main.size.1 / 2));
+            Some(open(&Encoding { size, ..options.encoding.clone() })?)
+        } else {
+            None
         };
         let start = main.keyframe_at(mount.start_at_s);
-        let play = Play { main, smaller, start, faults: options.faults };
+        let play = Play { main, smaller, start, faults, told_half: told_half.clone() };
         let factory = factory(play, options.transport);
         if options.login.is_some() {
             let role = gst::Structure::builder(ROLE)
@@ -67,7 +68,9 @@ pub(crate) fn serve(options: &Options) -> Result<()> {
     if options.until_stdin_closes {
         let main_loop = main_loop.clone();
         std::thread::spawn(move || {
-            let _ = std::io::stdin().read_to_end(&mut Vec::new());
+            for line in std::io::stdin().lines().map_while(Result::ok) {
+                told_half.store(line == "half", Ordering::Relaxed);
+            }
             main_loop.quit();
         });
     }
@@ -84,7 +87,7 @@ fn report(event: &serde_json::Value) {
 /// One camera's stream. All its clients share one, as with a real camera.
 fn factory(play: Play, transport: Transport) -> rtsp::RTSPMediaFactory {
     let payloader = match play.main.codec {
-        Codec::H264 => "rtph264pay",
+        Codec::H264 | Codec::H264Reordered => "rtph264pay",
         Codec::H265 => "rtph265pay",
     };
     let factory = rtsp::RTSPMediaFactory::new();
@@ -117,13 +120,15 @@ struct Play {
     smaller: Option<Footage>,
     start: usize,
     faults: Faults,
+    /// Somebody wants the smaller one.
+    told_half: Arc<AtomicBool>,
 }
 
 impl Play {
     /// Feeds `source` from a thread of its own until it, or whoever holds the other end of `stopped`, goes away.
     fn start(self: Arc<Self>, source: app::AppSrc, stopped: Receiver<()>) {
         let format = match self.main.codec {
-            Codec::H264 => "video/x-h264",
+            Codec::H264 | Codec::H264Reordered => "video/x-h264",
             Codec::H265 => "video/x-h265",
         };
         // No size here: it may change in mid-stream.
@@ -146,6 +151,7 @@ impl Play {
         let began = Instant::now();
         let base = source.current_running_time().unwrap_or(gst::ClockTime::ZERO);
         let frame_time = self.main.frame_time;
+        let (mut playing, mut at) = (&self.main, self.start);
         for sent in 0_u32.. {
             let time = frame_time * sent;
             let wait = time.saturating_sub(began.elapsed()).max(Duration::from_micros(1));
@@ -153,12 +159,22 @@ impl Play {
                 return;
             }
             let sent = u64::from(sent);
+            let wanted = self.wanted(sent);
+            if !std::ptr::eq(wanted, playing) {
+                // From its own beginning: a camera begins another size with a keyframe.
+                (playing, at) = (wanted, 0);
+            }
+            let unit = &playing.access_units[at % playing.access_units.len()];
+            at += 1;
             if begun(self.faults.silent_after, sent) {
                 continue;
             }
-            let mut buffer = gst::Buffer::from_slice(self.access_unit(sent));
+            let garbled = begun(self.faults.garbage_after, sent);
+            let bytes = if garbled { garble(&unit.bytes, sent) } else { unit.bytes.clone() };
+            let shown = time + frame_time * u32::from(unit.delay);
+            let mut buffer = gst::Buffer::from_slice(bytes);
             if let Some(buffer) = buffer.get_mut() {
-                buffer.set_pts(base + gst::ClockTime::from_nseconds(time.as_nanos() as u64));
+                buffer.set_pts(base + gst::ClockTime::from_nseconds(shown.as_nanos() as u64));
                 buffer.set_duration(gst::ClockTime::from_nseconds(frame_time.as_nanos() as u64));
             }
             if source.push_buffer(buffer).is_err() {
@@ -167,15 +183,9 @@ impl Play {
         }
     }
 
-    /// The `sent`-th access unit of a session, counted from 0, with what the faults do to it.
-    fn access_unit(&self, sent: u64) -> Vec<u8> {
-        let (footage, at) = match (&self.smaller, self.faults.switch_size_after) {
-            // From its own beginning: a camera begins another size with a keyframe.
-            (Some(smaller), Some(limit)) if sent >= limit => (smaller, sent - limit),
-            _ => (&self.main, self.start as u64 + sent),
-        };
-        let at = at % footage.access_units.len() as u64;
-        let bytes = &footage.access_units[at as usize].bytes;
-        if begun(self.faults.garbage_after, sent) { garble(bytes, sent) } else { bytes.clone() }
+    /// What the `sent`-th access unit of a session, counted from 0, is taken from.
+    fn wanted(&self, sent: u64) -> &Footage {
+        let is_half = begun(self.faults.switch_size_after, sent) || self.told_half.load(Ordering::Relaxed);
+        self.smaller.as_ref().filter(|_| is_half).unwrap_or(&self.main)
     }
 }

@@ -254,10 +254,11 @@ impl Gate {
                 Verdict::Sleep
             }
             State::Asleep(asleep) => {
-                let woken = asleep.alarmed || mode == GateMode::Always;
                 if asleep.glancing.is_some_and(|since| now.saturating_duration_since(since) > GLANCE_TAKES) {
-                    asleep.glancing = None;
+                    // Its decoder hangs: the camera wakes up, so that this is seen.
+                    (asleep.glancing, asleep.alarmed) = (None, true);
                 }
+                let woken = asleep.alarmed || mode == GateMode::Always;
                 if group > 0 && woken {
                     self.wake(now, State::Awake(Awake::new(now)), group);
                     Verdict::Wake

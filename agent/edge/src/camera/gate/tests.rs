@@ -23,6 +23,8 @@ struct Stage {
     /// What the detector finds in what it is given.
     stirring: bool,
     shown: u64,
+    /// Keyframes go into their decoder and never come back.
+    glances_hang: bool,
 }
 
 impl Stage {
@@ -46,6 +48,7 @@ impl Stage {
             all_intra: false,
             stirring: false,
             shown: 0,
+            glances_hang: false,
         }
     }
 
@@ -86,7 +89,7 @@ impl Stage {
         self.group = if keyframe { 1 } else { self.group + 1 };
         match self.gate.unit(self.now, &unit, 0, self.group) {
             Verdict::Decode | Verdict::Wake if self.units.is_multiple_of(3) => self.show(Look::Live),
-            Verdict::Glance { audit } => self.show(Look::Glance { audit }),
+            Verdict::Glance { audit } if !self.glances_hang => self.show(Look::Glance { audit }),
             _ => {}
         }
         self.units += 1;
@@ -159,6 +162,15 @@ fn a_keyframe_shows_what_sizes_do_not() {
     let states = stage.play(&format!("p{}", ".".repeat(20)));
     assert!(states.starts_with("....") && states.contains('W'), "{states}");
     check(GateMode::Keyframes, "p.........", "WWWWWWW...");
+}
+
+#[test]
+fn a_keyframe_whose_decoder_hangs_wakes_it() {
+    let mut stage = Stage::new(GateMode::Keyframes);
+    stage.play(&".".repeat(20));
+    stage.glances_hang = true;
+    let states = stage.play("..........");
+    assert!(states.starts_with("....") && states.ends_with("WWW"), "{states}");
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! The file that keeps an encoded clip: one line of JSON, then for each access unit its length (4 bytes, little endian),
-//! whether it is a keyframe (1 byte), and its bytes.
+//! whether it is a keyframe and, times two, its delay (1 byte), and its bytes.
 
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -35,7 +35,7 @@ pub(super) fn write(footage: &Footage, file: &Path) -> Result<()> {
     writeln!(out, "{head}")?;
     for unit in &footage.access_units {
         out.write_all(&(unit.bytes.len() as u32).to_le_bytes())?;
-        out.write_all(&[u8::from(unit.keyframe)])?;
+        out.write_all(&[u8::from(unit.keyframe) | unit.delay << 1])?;
         out.write_all(&unit.bytes)?;
     }
     // Several cameras may encode the same clip at once: the last one wins, and no reader sees half a file.
@@ -55,10 +55,10 @@ pub(super) fn read(file: &Path, codec: Codec) -> Result<Footage> {
     for _ in 0..number("access_units")? {
         let mut about = [0; 5];
         input.read_exact(&mut about)?;
-        let [a, b, c, d, keyframe] = about;
+        let [a, b, c, d, flags] = about;
         let mut bytes = vec![0; u32::from_le_bytes([a, b, c, d]) as usize];
         input.read_exact(&mut bytes)?;
-        access_units.push(AccessUnit { keyframe: keyframe == 1, bytes });
+        access_units.push(AccessUnit { keyframe: flags & 1 == 1, delay: flags >> 1, bytes });
     }
     let size = (number("width")? as u32, number("height")? as u32);
     Ok(Footage { codec, frame_time: Duration::from_nanos(number("frame_time_ns")?), size, access_units })
@@ -70,7 +70,11 @@ mod tests {
 
     #[test]
     fn the_cache_gives_back_what_it_got() {
-        let unit = |n: u8| AccessUnit { keyframe: n.is_multiple_of(4), bytes: vec![n; usize::from(n)] };
+        let unit = |n: u8| AccessUnit {
+            keyframe: n.is_multiple_of(4),
+            delay: n % 3,
+            bytes: vec![n; usize::from(n)],
+        };
         let access_units = (0..10).map(unit).collect();
         let footage = Footage {
             codec: Codec::H265,

@@ -91,7 +91,7 @@ pub(super) fn encode(clip: &Path, reel: &Reel, encoding: &Encoding) -> Result<Fo
     let sink = element::<app::AppSink>(&pipeline, "sink")?;
     pipeline.set_state(gst::State::Playing)?;
 
-    let mut access_units = Vec::new();
+    let (mut access_units, mut times) = (Vec::new(), Vec::new());
     std::thread::scope(|scope| -> Result<()> {
         let shown = scope.spawn(|| {
             let shown = show(clip, encoding.fps, reel, &source);
@@ -102,7 +102,8 @@ pub(super) fn encode(clip: &Path, reel: &Reel, encoding: &Encoding) -> Result<Fo
             let buffer = sample.buffer().context("a sample without data")?;
             let bytes = buffer.map_readable()?.as_slice().to_vec();
             let keyframe = !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
-            access_units.push(AccessUnit { keyframe, bytes });
+            access_units.push(AccessUnit { keyframe, delay: 0, bytes });
+            times.push(buffer.pts().context("an access unit without a time")?);
         }
         let failure = failure_of(&pipeline);
         pipeline.set_state(gst::State::Null)?; // wakes whoever waits to show more
@@ -113,7 +114,21 @@ pub(super) fn encode(clip: &Path, reel: &Reel, encoding: &Encoding) -> Result<Fo
     })?;
     ensure!(access_units.first().is_some_and(|unit| unit.keyframe), "no keyframe at the beginning");
     let frame_time = Duration::from_secs_f64(f64::from(fps.denom()) / f64::from(fps.numer()));
+    if encoding.codec == Codec::H264Reordered {
+        delay(&mut access_units, &times, frame_time);
+    }
     Ok(Footage { codec: encoding.codec, frame_time, size, access_units })
+}
+
+/// Notes how much later each access unit is shown than it is sent, so that none is shown before.
+fn delay(access_units: &mut [AccessUnit], times: &[gst::ClockTime], frame_time: Duration) {
+    let shown =
+        |time: &gst::ClockTime| (time.nseconds() as f64 / frame_time.as_nanos() as f64).round() as i64;
+    let ahead = || times.iter().zip(0..).map(|(time, sent)| shown(time) - sent);
+    let least = ahead().min().unwrap_or(0);
+    for (unit, ahead) in access_units.iter_mut().zip(ahead()) {
+        unit.delay = u8::try_from(ahead - least).unwrap_or(0);
+    }
 }
 
 /// Pushes a reel's frames, each with the time of its showing.
@@ -167,13 +182,17 @@ fn show(clip: &Path, fps: Option<i32>, reel: &Reel, source: &app::AppSrc) -> Res
 fn encoder(encoding: &Encoding, fps: gst::Fraction) -> String {
     let keyframes = SECONDS_BETWEEN_KEYFRAMES * fps.numer() / fps.denom();
     match encoding.codec {
-        Codec::H264 => {
+        Codec::H264 | Codec::H264Reordered => {
+            let frames = match encoding.codec {
+                Codec::H264Reordered => "bframes=2 b-adapt=false b-pyramid=false",
+                _ => "bframes=0",
+            };
             let rate = match encoding.rate {
                 Rate::Kilobits(kbps) => format!("bitrate={kbps}"),
                 Rate::Quality(factor) => format!("pass=qual quantizer={factor}"),
             };
             format!(
-                "x264enc name=encoder speed-preset=superfast {rate} key-int-max={keyframes} bframes=0 option-string=scenecut=0 \
+                "x264enc name=encoder speed-preset=superfast {rate} key-int-max={keyframes} {frames} option-string=scenecut=0 \
                  ! h264parse config-interval=-1 ! video/x-h264,stream-format=byte-stream,alignment=au"
             )
         }

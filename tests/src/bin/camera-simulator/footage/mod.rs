@@ -1,7 +1,8 @@
 //! A clip, encoded once into access units and kept in a cache file, so that the next start is instant.
 //!
 //! Cameras send streams that suit a network, files seldom do: so every clip is encoded anew, with a keyframe every
-//! two seconds and nowhere else (scene cut detection off), no B frames, parameter sets before each keyframe.
+//! two seconds and nowhere else (scene cut detection off), B frames only where they are asked for, parameter sets before
+//! each keyframe.
 //!
 //! # Layout
 //!
@@ -27,6 +28,8 @@ pub(crate) use reel::Reel;
 pub(crate) enum Codec {
     /// By x264.
     H264,
+    /// By x264, with up to two B frames in a row: shown in another order than they are sent.
+    H264Reordered,
     /// By x265.
     H265,
 }
@@ -66,6 +69,8 @@ impl Default for Encoding {
 pub(crate) struct AccessUnit {
     /// Whether the parser calls it one.
     pub(crate) keyframe: bool,
+    /// Frames from its sending to its showing, 0 to 127. Always 0 without B frames.
+    pub(crate) delay: u8,
     /// Byte stream format: each unit after a start code.
     pub(crate) bytes: Vec<u8>,
 }
@@ -79,7 +84,7 @@ pub(crate) struct Footage {
     pub(crate) frame_time: Duration,
     /// Width and height.
     pub(crate) size: (u32, u32),
-    /// In the order of their showing.
+    /// In the order of their sending.
     pub(crate) access_units: Vec<AccessUnit>,
 }
 
@@ -110,7 +115,7 @@ mod tests {
 
     #[test]
     fn play_begins_at_a_keyframe() {
-        let unit = |n: u8| AccessUnit { keyframe: n.is_multiple_of(4), bytes: vec![n] };
+        let unit = |n: u8| AccessUnit { keyframe: n.is_multiple_of(4), delay: 0, bytes: vec![n] };
         let footage = Footage {
             codec: Codec::H265,
             frame_time: Duration::from_millis(500),
