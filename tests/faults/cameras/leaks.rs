@@ -1,4 +1,4 @@
-//! What reconnections, looks at sleeping cameras and awakenings leave behind: nothing.
+//! What reconnections leave behind: nothing.
 //!
 //! Descriptors and threads are counted. Memory is judged coarsely, because the allocator gains and loses some anyway: see
 //! [`LEAK`].
@@ -16,8 +16,8 @@ use crate::stage::play;
 
 const CAMERAS: [&str; 10] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
 
-/// Bytes of memory that are a leak when they come on top. What was measured is 17 MB after a thousand reconnections and 21 MB
-/// after sixty awakenings, descriptors and threads as before: arenas of the allocator, which ten cameras share. A pipeline
+/// Bytes of memory that are a leak when they come on top. What was measured is 17 to 22 MB after a thousand reconnections,
+/// descriptors and threads as before; what it is made of is not known. A pipeline
 /// that is not let go shows in descriptors and threads, pictures show here: one has 166 kB (384x288, I420).
 const LEAK: u64 = 64 * 1024 * 1024;
 
@@ -83,34 +83,6 @@ fn a_thousand_reconnections_leave_nothing_behind() {
         let before = at_rest(&mut scene, 3)?;
         reconnect(&mut scene, &record, 1000)?;
         nothing_is_left(&mut scene, before, 1000, 3)?;
-        scene.well_is_well()
-    });
-}
-
-/// How often all cameras together woke up.
-fn wakes(scene: &Scene) -> Result<u64> {
-    let health = scene.agent.health()?;
-    Ok(health.cameras.iter().filter_map(|camera| camera.gate.as_ref()).map(|gate| gate.wakes).sum())
-}
-
-#[test]
-fn sleep_looks_and_awakenings_leave_nothing_behind() {
-    play(|folder| {
-        let mut cast = Cast::new(folder)?;
-        for name in CAMERAS {
-            cast.add(name, View::Restless, rule::pass)?;
-        }
-        let mut scene = cast.start()?;
-        scene.streams("well", 1)?;
-        let wake = |scene: &mut Scene, times| -> Result<()> {
-            let before = wakes(scene)?;
-            let enough = || wakes(scene).is_ok_and(|now| now >= before + times).then_some(());
-            wait::until("awakenings", 5 * wait::PATIENCE, enough)
-        };
-        wake(&mut scene, 20)?;
-        let before = at_rest(&mut scene, 12)?;
-        wake(&mut scene, 60)?;
-        nothing_is_left(&mut scene, before, 60, 12)?;
         scene.well_is_well()
     });
 }

@@ -32,8 +32,6 @@ pub(super) enum View {
     Still,
     /// The same in H.265.
     StillH265,
-    /// Stillness for eight seconds, pedestrians for three, and so on: a keyframe falls into each.
-    Restless,
 }
 
 impl View {
@@ -46,7 +44,6 @@ impl View {
             Self::StreetSlow => &["--size", "384x288", "--fps", "1"],
             Self::Still => &["--reel", "14~14x400", "--noise", "2"],
             Self::StillH265 => &["--size", "384x288", "--reel", "14~14x30", "--codec", "h265"],
-            Self::Restless => &["--size", "384x288", "--reel", "14~14x40,14-17", "--noise", "2"],
         }
     }
 
@@ -55,7 +52,7 @@ impl View {
         match self {
             Self::Still => "analysed_fps = 2\nhold = \"1s\"\n",
             // Keyframes are looked at each second, and not each quarter of a minute.
-            Self::StillH265 | Self::Restless => "analysed_fps = 2\nhold = \"1s\"\ngate = \"keyframes\"\n",
+            Self::StillH265 => "analysed_fps = 2\nhold = \"1s\"\ngate = \"keyframes\"\n",
             _ => "analysed_fps = 2\ngate = \"always\"\n",
         }
     }
