@@ -284,6 +284,8 @@ pub enum AlertKind {
     Intrusion,
     /// Something crossed a line that it should not, or not that way.
     Crossing,
+    /// A vehicle stands where it should not.
+    StoppedVehicle,
 }
 
 /// Whether somebody answered.
@@ -368,7 +370,7 @@ mod tests {
         let name = || Name::new("x".repeat(crate::topic::NAME_MAX)).unwrap();
         let site = Site { district: name(), township: name(), village: name(), box_name: name() };
         let data = AlertData {
-            kind: AlertKind::Intrusion,
+            kind: AlertKind::StoppedVehicle,
             severity: Severity::Critical,
             level: Level::Village,
             state: AlertState::Open,

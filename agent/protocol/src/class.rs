@@ -45,6 +45,11 @@ impl ObjectClass {
         Self::Smoke,
     ];
 
+    /// Whether it is something that people drive or ride.
+    pub fn is_vehicle(self) -> bool {
+        matches!(self, Self::Bicycle | Self::Motorcycle | Self::Car | Self::Bus | Self::Truck)
+    }
+
     /// The name on the wire and in the configuration.
     pub fn name(self) -> &'static str {
         match self {

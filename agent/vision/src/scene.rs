@@ -111,7 +111,7 @@ mod tests {
     ///
     /// `rules` has a line per rule: `key=value` of dwell, cooldown (seconds), min, height, classes (`a+b`), schedule
     /// (`_` for space). All zones are the square 0.4 to 0.6 of the picture. With `line=X,Y>X,Y` it is a crossing,
-    /// whose `way` is left, right or both.
+    /// whose `way` is left, right or both; with `time` one about stopped cars.
     ///
     /// `frames` has lines of `FROM-TO class X,Y SCORE [| class X,Y SCORE]`: from one second up to another an object
     /// with its foot there; `A>B` for X walks. A stretch without objects is just `FROM-TO`; one without frames is
@@ -198,6 +198,11 @@ mod tests {
             let seconds = || Duration::from_secs_f64(value.parse().unwrap());
             match (key, &mut rule.kind) {
                 ("dwell", RuleKind::Intrusion { dwell, .. }) => *dwell = seconds(),
+                ("time", kind) => {
+                    let RuleKind::Intrusion { polygon, .. } = kind.clone() else { panic!("{text}") };
+                    *kind = RuleKind::StoppedVehicle { polygon, time: seconds() };
+                    rule.classes = vec![ObjectClass::Car];
+                }
                 ("line", kind) => {
                     let (from, to) = value.split_once('>').unwrap();
                     let line = Tripwire::new(point(from), point(to)).unwrap();
@@ -370,6 +375,83 @@ mod tests {
             &["61.4 0#1 person"],
         );
         check(&format!("{line} schedule=daily_12:01-13:00"), "54-64 person .3>.7,.5 .9", &[]);
+    }
+
+    #[test]
+    fn a_vehicle_that_stands_for_the_time_alarms_once() {
+        check("time=10", "0-90 car .5,.5 .9", &["10 0#1 car"]);
+        check("time=10", "0-90 car .5,.7 .9", &[]);
+        check("time=10", "0-9.8 car .5,.5 .9\n9.8-20 car .5>.9,.5 .9", &[]);
+        // Its time begins where it comes to rest; who drives through slowly does not stop.
+        check("time=10", "0-5 car .1>.5,.5 .9\n5-30 car .5,.5 .9", &["14.8 0#1 car"]);
+        check("time=10", "0-40 car .3>.9,.5 .9", &[]);
+        check("time=10", "0-90 person .5,.5 .9", &[]);
+        check("time=10", "0-90 car .5,.5 .9 | car .45,.58 .8", &["10 0#1 car", "10 0#2 car"]);
+        check("time=10 min=.95", "0-90 car .5,.5 .9", &[]);
+        check("time=10 schedule=daily_12:01-13:00", "0-90 car .5,.5 .9", &["70 0#1 car"]);
+    }
+
+    #[test]
+    fn a_stopped_vehicle_that_is_hidden_or_not_found_for_a_while_is_the_same() {
+        // For less than the tracker bridges, for longer, and after it has alarmed for minutes.
+        check("time=30", "0-10 car .5,.5 .9\n10-11.6\n11.6-60 car .5,.5 .9", &["30 0#1 car"]);
+        check("time=30", "0-10 car .5,.5 .9\n10-30\n30-60 car .5,.5 .9", &["30.2 0#2 car"]);
+        check("time=30", "0-10 car .5,.5 .9\n10-45\n45-90 car .5,.5 .9", &["75 0#2 car"]);
+        check(
+            "time=10",
+            "0-20 car .5,.5 .9\n20-300\n300-500 car .5,.5 .9\n500-900\n900-990 car .51,.5 .9",
+            &["10 0#1 car"],
+        );
+        check("time=10", "0-20 car .5,.5 .9\n20-640\n640-700 car .5,.5 .9", &["10 0#1 car", "650 0#2 car"]);
+        // One bad box is no move.
+        check("time=30", "0-10 car .5,.5 .9\n10-10.4 car .53,.5 .9\n10.4-60 car .5,.5 .9", &["30 0#1 car"]);
+    }
+
+    #[test]
+    fn a_vehicle_that_moves_on_alarms_anew_where_it_stops_and_makes_room_for_another() {
+        check(
+            "time=10",
+            "0-20 car .5,.5 .9\n20-23 car .5>.56,.5 .9\n23-60 car .56,.5 .9",
+            &["10 0#1 car", "33 0#1 car"],
+        );
+        check(
+            "time=10",
+            "0-20 car .5,.5 .9\n20-25 car .5>.9,.5 .9\n25-30\n30-35 car .1>.5,.5 .9\n35-60 car .5,.5 .9",
+            &["10 0#1 car", "44.8 0#2 car"],
+        );
+    }
+
+    #[test]
+    fn a_scarecrow_that_is_lost_now_and_then_alarms_once_and_who_comes_after_it_alarms() {
+        let flickers = "0-60 person .5,.5 .9\n60-70\n70-130 person .5,.5 .9\n130-300\n300-400 person .5,.5 .9";
+        check("dwell=2", flickers, &["2 0#1 person"]);
+        // Two who stand at one door for a moment, one after the other, are two.
+        check(
+            "dwell=2",
+            "0-10 person .5,.5 .9\n10-20\n20-30 person .5,.5 .9",
+            &["2 0#1 person", "22 0#2 person"],
+        );
+    }
+
+    #[test]
+    fn a_camera_stays_awake_while_a_vehicle_is_waited_for_and_sleeps_when_it_has_alarmed() {
+        let mut scene = Scene::new(SceneOptions {
+            thresholds: Thresholds::default(),
+            rules: vec![rule("time=10")],
+            time_zone: TimeZone::UTC,
+        });
+        let car = detection("car .5,.5 .9", 0.0);
+        let mut undecided = Vec::new();
+        for second in 0..14 {
+            let now =
+                Moment { monotonic: Duration::from_secs(second), wall: jiff::Timestamp::UNIX_EPOCH };
+            scene.observe(now, car.as_slice());
+            undecided.push(scene.is_undecided(now));
+        }
+        assert_eq!(undecided, [vec![true; 10], vec![false; 4]].concat());
+        // Hours later a random look at the sleeping camera finds nothing new.
+        let now = Moment { monotonic: Duration::from_secs(20_000), wall: jiff::Timestamp::UNIX_EPOCH };
+        assert!(!scene.would_learn(now, car.as_slice()));
     }
 
     #[test]

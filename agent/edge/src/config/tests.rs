@@ -145,6 +145,32 @@ fn a_crossing_has_a_line_and_a_direction() {
     );
 }
 
+/// Makes the minimal file's rule one about stopped vehicles, and compares as [`check`] does.
+fn check_stopped(change: &[(&str, &str)], expected: &[&str]) {
+    let mut all = vec![("kind = \"intrusion\"", "kind = \"stopped-vehicle\""), ("classes = [\"person\"]\n", "")];
+    all.extend_from_slice(change);
+    check(&all, expected);
+}
+
+#[test]
+fn a_stopped_vehicle_has_a_zone_a_time_and_the_classes_of_vehicles() {
+    check_stopped(&[], &[]);
+    check_stopped(&[("severity", "time = \"5min\"\nclasses = [\"car\", \"truck\"]\nseverity")], &[]);
+    check_stopped(&[("zone = \"yard\"", "zone = \"yrad\"")], &["29 camera[0].rule[0].zone: its zones: yard"]);
+    check_stopped(
+        &[("severity", "time = \"1s\"\nseverity")],
+        &["30 camera[0].rule[0].time: at least \"5s\""],
+    );
+    check_stopped(
+        &[("severity", "classes = [\"car\", \"person\"]\nseverity")],
+        &["30 camera[0].rule[0].classes: person is no vehicle; expected some of bicycle, motorcycle, car"],
+    );
+    check_stopped(
+        &[("severity", "dwell = \"2s\"\nseverity")],
+        &["30 camera[0].rule[0].dwell: unknown key"],
+    );
+}
+
 #[test]
 fn five_mistakes_are_five_problems_in_the_order_of_the_file() {
     check(

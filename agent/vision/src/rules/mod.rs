@@ -5,6 +5,8 @@
 
 mod crossing;
 mod intrusion;
+mod place;
+mod stopped;
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -24,6 +26,8 @@ use crossing::Crossing;
 pub use crossing::{Direction, LineError, Tripwire};
 pub use intrusion::FLICKER;
 use intrusion::Intrusion;
+use place::Places;
+use stopped::Stopped;
 
 /// What must not happen in front of a camera.
 #[derive(Clone, Debug)]
@@ -68,6 +72,13 @@ pub enum RuleKind {
         /// Which way.
         direction: Direction,
     },
+    /// To stand in this zone for so long.
+    StoppedVehicle {
+        /// The zone.
+        polygon: Polygon,
+        /// How long it takes.
+        time: Duration,
+    },
 }
 
 /// A rule was broken.
@@ -103,8 +114,12 @@ pub(crate) struct Watch {
     judge: Judge,
     /// Once is enough, however long or often an object breaks the rule. Bounded by the tracker: dead tracks are forgotten.
     alerted: HashSet<u64>,
+    places: Places,
     quiet_until: Duration,
 }
+
+/// How long something has to stand still before a new track at its place is taken for it.
+const SETTLES: Duration = Duration::from_secs(30);
 
 /// How much longer than it needs a rule may make up its mind: what has too low a score seldom gets a better one.
 const UNDECIDED_MAX: Duration = Duration::from_secs(10);
@@ -114,6 +129,7 @@ const UNDECIDED_MAX: Duration = Duration::from_secs(10);
 enum Judge {
     Intrusion(Intrusion),
     Crossing(Crossing),
+    Stopped(Stopped),
 }
 
 impl Watch {
@@ -123,17 +139,25 @@ impl Watch {
                 Judge::Intrusion(Intrusion::new(polygon.clone(), *dwell))
             }
             RuleKind::Crossing { line, direction } => Judge::Crossing(Crossing::new(*line, *direction)),
+            RuleKind::StoppedVehicle { polygon, time } => {
+                Judge::Stopped(Stopped::new(polygon.clone(), *time))
+            }
         };
-        Self { index, rule, judge, alerted: HashSet::new(), quiet_until: Duration::ZERO }
+        // Vehicles do not come out of doors: what is seen where one stopped, if only for a moment, is that one.
+        let settles = if matches!(judge, Judge::Stopped(_)) { Duration::ZERO } else { SETTLES };
+        let (alerted, places, quiet_until) = (HashSet::new(), Places::new(settles), Duration::ZERO);
+        Self { index, rule, judge, alerted, places, quiet_until }
     }
 
     /// Whether something may yet break the rule without moving.
     pub(crate) fn is_undecided(&self, now: Moment) -> bool {
+        let open = |due: Duration| now.monotonic < due.max(self.quiet_until) + UNDECIDED_MAX;
         match &self.judge {
-            Judge::Intrusion(intrusion) => intrusion.waiting().any(|(id, due)| {
-                !self.alerted.contains(&id) && now.monotonic < due.max(self.quiet_until) + UNDECIDED_MAX
-            }),
+            Judge::Intrusion(intrusion) => {
+                intrusion.waiting().any(|(id, due)| !self.alerted.contains(&id) && open(due))
+            }
             Judge::Crossing(_) => false,
+            Judge::Stopped(stopped) => stopped.waiting(&self.places).any(|(_, due)| open(due)),
         }
     }
 
@@ -148,27 +172,39 @@ impl Watch {
     ) {
         let alive = |id: &u64| tracks.iter().any(|track| track.id() == *id);
         self.alerted.retain(alive);
+        let awake = self.rule.schedule.contains(now.wall, zone);
+        let rule = &self.rule;
+        let is_about =
+            |track: &Track| rule.classes.contains(&track.class()) && track.bounds().height >= rule.min_height;
+        self.places.observe(now.monotonic, tracks, is_about);
         match &mut self.judge {
             Judge::Intrusion(intrusion) => intrusion.retain(alive),
             Judge::Crossing(crossing) => crossing.retain(alive),
+            Judge::Stopped(stopped) => stopped.rest(now.monotonic, awake),
         }
-        let awake = self.rule.schedule.contains(now.wall, zone);
         // A track that this frame does not show may still be there: it is remembered, but it raises no alert.
         for track in tracks.iter().filter(|track| track.seen() == now.monotonic) {
-            let counts = awake
-                && self.rule.classes.contains(&track.class())
-                && track.bounds().height >= self.rule.min_height;
+            let counts = awake && is_about(track);
+            let place = self.places.of(track.id());
             let broken = match &mut self.judge {
                 Judge::Intrusion(intrusion) => intrusion.see(now.monotonic, track, counts),
                 Judge::Crossing(crossing) => crossing.see(track, counts),
+                Judge::Stopped(stopped) => {
+                    let place = place.as_deref().filter(|_| counts);
+                    place.and_then(|place| stopped.see(now.monotonic, place))
+                }
             };
             let least = self.rule.min_score.unwrap_or_else(|| thresholds.of(track.class()));
             let Some(score) = broken.filter(|score| *score >= least) else { continue };
-            let due = track.is_confirmed()
-                && now.monotonic >= self.quiet_until
-                && !self.alerted.contains(&track.id());
-            if due {
+            // A vehicle that has moved may alarm anew, where it stops again; everybody else alarms once.
+            let moves = matches!(self.judge, Judge::Stopped(_));
+            let alarmed = place.as_deref().is_some_and(|place| place.alarmed)
+                || !moves && self.alerted.contains(&track.id());
+            if track.is_confirmed() && now.monotonic >= self.quiet_until && !alarmed {
                 self.alerted.insert(track.id());
+                if let Some(place) = place {
+                    place.alarmed = true;
+                }
                 self.quiet_until = now.monotonic + self.rule.cooldown;
                 incidents.push(Incident {
                     rule: self.index,
@@ -193,6 +229,7 @@ impl RuleKind {
         match self {
             Self::Intrusion { .. } => AlertKind::Intrusion,
             Self::Crossing { .. } => AlertKind::Crossing,
+            Self::StoppedVehicle { .. } => AlertKind::StoppedVehicle,
         }
     }
 }

@@ -9,6 +9,7 @@ pub(crate) fn kind(kind: AlertKind) -> &'static str {
     match kind {
         AlertKind::Intrusion => "入侵 intrusion",
         AlertKind::Crossing => "越线 crossing",
+        AlertKind::StoppedVehicle => "违停 stopped vehicle",
     }
 }
 
