@@ -231,6 +231,13 @@ impl VillageCamera {
         self
     }
 
+    /// The same with a rule about the camera itself, with these lines more.
+    pub fn own_rule(mut self, kind: &str, lines: &str) -> Self {
+        self.tables +=
+            &format!("\n[[camera.rule]]\nname = {kind:?}\nkind = {kind:?}\nseverity = \"minor\"\n{lines}\n");
+        self
+    }
+
     /// The same with one more line in its table.
     pub fn line(mut self, line: &str) -> Self {
         self.lines.push_str(line);

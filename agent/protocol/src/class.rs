@@ -50,6 +50,11 @@ impl ObjectClass {
         matches!(self, Self::Bicycle | Self::Motorcycle | Self::Car | Self::Bus | Self::Truck)
     }
 
+    /// Whether it is a danger by itself.
+    pub fn is_hazard(self) -> bool {
+        matches!(self, Self::Fire | Self::Smoke)
+    }
+
     /// The name on the wire and in the configuration.
     pub fn name(self) -> &'static str {
         match self {

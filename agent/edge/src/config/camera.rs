@@ -5,12 +5,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use sharp_eyes_protocol::topic::Name;
+use sharp_eyes_vision::TamperOptions;
 use sharp_eyes_vision::rules::Rule;
 use toml::de::DeValue;
 
 use super::reader::{Section, Value};
-use super::rule::{places, rule};
+use super::rule::{Ruled, places, rule};
 use crate::camera::{CameraOptions, GateMode, GateOptions, Transport};
+use crate::watch::{CameraRule, CameraRuleKind};
 
 /// Most cameras of one box. Each has buffers of its own; see README for what a box carries.
 const CAMERAS_MAX: usize = 64;
@@ -22,8 +24,22 @@ pub struct CameraConfig {
     pub stream: CameraOptions,
     /// When it sleeps.
     pub gate: GateOptions,
-    /// What is an incident.
+    /// What is an incident in its picture.
     pub rules: Vec<Rule>,
+    /// So many alerts about what is seen are told one by one in a minute; more become one that says how many.
+    pub alerts_per_minute: usize,
+    /// What may be wrong with it itself. At most one rule of each kind.
+    pub own_rules: Vec<CameraRule>,
+}
+
+impl CameraConfig {
+    /// When something counts as tampering, where a rule watches for it.
+    pub fn tamper(&self) -> Option<TamperOptions> {
+        self.own_rules.iter().find_map(|rule| match rule.kind {
+            CameraRuleKind::Tampered(options) => Some(options),
+            CameraRuleKind::Offline { .. } => None,
+        })
+    }
 }
 
 /// The cameras, if each could be read.
@@ -76,11 +92,21 @@ fn camera(section: Section<'_>, names: &mut BTreeSet<String>) -> Option<CameraCo
     if !(0.1..=30.0).contains(&analysed_fps) {
         section.problem("analysed_fps", "expected 0.1 to 30");
     }
+    let alerts_per_minute = section.or::<u16>("alerts_per_minute", 5);
+    if !(1..=1000).contains(&alerts_per_minute) {
+        section.problem("alerts_per_minute", "expected 1 to 1000");
+    }
     let masks = section.or("masks", Vec::new());
     let places = places(&section);
     let mut rule_names = BTreeSet::new();
-    let rules: Vec<_> =
-        section.sections("rule").into_iter().map(|section| rule(section, &places, &mut rule_names)).collect();
+    let (mut rules, mut own_rules, mut complete) = (Vec::new(), Vec::new(), true);
+    for section in section.sections("rule") {
+        match rule(section, &places, &own_rules, &mut rule_names) {
+            Some(Ruled::Picture(rule)) => rules.push(rule),
+            Some(Ruled::Camera(rule)) => own_rules.push(rule),
+            None => complete = false,
+        }
+    }
     section.finish();
     let stream = CameraOptions {
         name: name?,
@@ -92,7 +118,8 @@ fn camera(section: Section<'_>, names: &mut BTreeSet<String>) -> Option<CameraCo
         analysed_fps,
         masks,
     };
-    Some(CameraConfig { stream, gate, rules: rules.into_iter().collect::<Option<_>>()? })
+    let alerts_per_minute = alerts_per_minute.into();
+    complete.then_some(CameraConfig { stream, gate, rules, alerts_per_minute, own_rules })
 }
 
 fn url_fits(section: &Section<'_>, url: &str) -> bool {

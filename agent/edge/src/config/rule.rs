@@ -6,12 +6,14 @@ use std::time::Duration;
 use sharp_eyes_protocol::class::ObjectClass;
 use sharp_eyes_protocol::level::Severity;
 use sharp_eyes_protocol::topic::Name;
+use sharp_eyes_vision::TamperOptions;
 use sharp_eyes_vision::geometry::{Point, Polygon};
 use sharp_eyes_vision::rules::{Direction, Rule, RuleKind, Tripwire};
 use sharp_eyes_vision::schedule::Schedule;
 use toml::de::DeValue;
 
 use super::reader::{Section, Value};
+use crate::watch::{CameraRule, CameraRuleKind};
 
 /// Zones and lines by name. One that is wrong is there as `None`, so that its rules are not blamed too.
 #[derive(Default)]
@@ -47,32 +49,53 @@ fn place_name(section: &Section<'_>, names: &mut BTreeSet<String>) -> Option<Str
     Some(name)
 }
 
-pub(super) fn rule(section: Section<'_>, places: &Places, names: &mut BTreeSet<String>) -> Option<Rule> {
+/// What a rule is about.
+pub(super) enum Ruled {
+    /// What is seen.
+    Picture(Rule),
+    /// The camera itself.
+    Camera(CameraRule),
+}
+
+const KINDS: &str = "the rules are \"intrusion\", \"crossing\", \"stopped-vehicle\", \"hazard\", \"tampered\" and \"offline\"";
+
+pub(super) fn rule(
+    section: Section<'_>,
+    places: &Places,
+    others: &[CameraRule],
+    names: &mut BTreeSet<String>,
+) -> Option<Ruled> {
     let name = section.required::<Name>("name");
     if let Some(name) = &name
         && !names.insert(name.to_string())
     {
         section.problem("name", format!("another rule of this camera is called {name} already"));
     }
-    let kind = section.required::<String>("kind");
-    let what = match kind.as_deref() {
-        Some("crossing") => crossing(&section, places),
-        Some("stopped-vehicle") => stopped_vehicle(&section, places),
-        Some("intrusion") | None => intrusion(&section, places),
+    let ruled = match section.required::<String>("kind").as_deref() {
+        Some("tampered") => own_rule(&section, name, tampered(&section), others).map(Ruled::Camera),
+        Some("offline") => own_rule(&section, name, offline(&section), others).map(Ruled::Camera),
+        Some("crossing") => picture_rule(&section, name, crossing(&section, places)),
+        Some("stopped-vehicle") => picture_rule(&section, name, stopped_vehicle(&section, places)),
+        Some("hazard") => picture_rule(&section, name, hazard(&section, places)),
+        Some("intrusion") | None => picture_rule(&section, name, intrusion(&section, places)),
         Some(kind) => {
-            let known = "the rules are \"intrusion\", \"crossing\" and \"stopped-vehicle\"";
-            section.problem("kind", format!("{kind:?} is no rule; {known}"));
-            intrusion(&section, places); // so that its keys are not blamed too
+            section.problem("kind", format!("{kind:?} is no rule; {KINDS}"));
+            picture_rule(&section, name, intrusion(&section, places)); // so that its keys are not blamed too
             None
         }
     };
-    let classes = match kind.as_deref() {
-        Some("stopped-vehicle") => classes_among(&section, "vehicle", ObjectClass::is_vehicle),
-        _ => section.required::<Vec<ObjectClass>>("classes"),
-    };
-    if classes.as_ref().is_some_and(Vec::is_empty) {
-        section.problem("classes", "is empty: the rule could never alarm; expected such as [\"person\"]");
-    }
+    section.finish();
+    ruled
+}
+
+/// What a rule about the picture watches for, where, and whom.
+struct What {
+    zone: Option<Name>,
+    kind: RuleKind,
+    classes: Vec<ObjectClass>,
+}
+
+fn picture_rule(section: &Section<'_>, name: Option<Name>, what: Option<What>) -> Option<Ruled> {
     let cooldown = section.or("cooldown", Duration::from_secs(60));
     let severity = section.required::<Severity>("severity");
     let schedule = section.or("schedule", Schedule::always());
@@ -85,42 +108,118 @@ pub(super) fn rule(section: Section<'_>, places: &Places, names: &mut BTreeSet<S
         section.problem("min_height", "expected a part of the picture's height, such as 0.05");
     }
     let evidence = section.or("evidence", true);
-    section.finish();
-    let (zone, kind) = what?;
-    Some(Rule {
+    let What { zone, kind, classes } = what?;
+    Some(Ruled::Picture(Rule {
         name: name?,
         zone,
         kind,
-        classes: classes?,
+        classes,
         cooldown,
         severity: severity?,
         schedule,
         min_score,
         min_height,
         evidence,
-    })
+    }))
 }
 
-fn intrusion(section: &Section<'_>, places: &Places) -> Option<(Name, RuleKind)> {
+fn own_rule(
+    section: &Section<'_>,
+    name: Option<Name>,
+    kind: CameraRuleKind,
+    others: &[CameraRule],
+) -> Option<CameraRule> {
+    let same = |other: &&CameraRule| std::mem::discriminant(&other.kind) == std::mem::discriminant(&kind);
+    if let Some(other) = others.iter().find(same) {
+        section.problem("kind", format!("the rule {} of this camera is of this kind already", other.name));
+    }
+    let cooldown = section.or("cooldown", Duration::from_secs(600));
+    let severity = section.required::<Severity>("severity");
+    let schedule = section.or("schedule", Schedule::always());
+    let evidence = matches!(kind, CameraRuleKind::Tampered(_)) && section.or("evidence", true);
+    Some(CameraRule { name: name?, kind, severity: severity?, schedule, cooldown, evidence })
+}
+
+fn tampered(section: &Section<'_>) -> CameraRuleKind {
+    let after = section.or("after", Duration::from_secs(10));
+    if after < Duration::from_secs(2) {
+        section
+            .problem("after", "expected at least \"2s\": every van that passes covers a camera for a moment");
+    }
+    let frozen_after = section.or("frozen_after", Duration::from_secs(60));
+    if frozen_after < Duration::from_secs(10) {
+        section.problem("frozen_after", "expected at least \"10s\"");
+    }
+    CameraRuleKind::Tampered(TamperOptions { after, frozen_after })
+}
+
+fn offline(section: &Section<'_>) -> CameraRuleKind {
+    let after = section.or("after", Duration::from_secs(60));
+    if after < Duration::from_secs(1) {
+        section.problem("after", "expected at least \"1s\"");
+    }
+    CameraRuleKind::Offline { after }
+}
+
+fn intrusion(section: &Section<'_>, places: &Places) -> Option<What> {
     let place = place(section, "zone", &places.zones);
     let dwell = section.or("dwell", Duration::from_secs(2));
-    place.map(|(zone, polygon)| (zone, RuleKind::Intrusion { polygon, dwell }))
+    let classes = classes(section);
+    let (zone, polygon) = place?;
+    Some(What { zone: Some(zone), kind: RuleKind::Intrusion { polygon, dwell }, classes: classes? })
 }
 
-fn crossing(section: &Section<'_>, places: &Places) -> Option<(Name, RuleKind)> {
+fn crossing(section: &Section<'_>, places: &Places) -> Option<What> {
     let place = place(section, "line", &places.lines);
     let direction = section.required::<Direction>("direction");
-    let (name, line) = place?;
-    Some((name, RuleKind::Crossing { line, direction: direction? }))
+    let classes = classes(section);
+    let (zone, line) = place?;
+    let kind = RuleKind::Crossing { line, direction: direction? };
+    Some(What { zone: Some(zone), kind, classes: classes? })
 }
 
-fn stopped_vehicle(section: &Section<'_>, places: &Places) -> Option<(Name, RuleKind)> {
+fn stopped_vehicle(section: &Section<'_>, places: &Places) -> Option<What> {
     let place = place(section, "zone", &places.zones);
     let time = section.or("time", Duration::from_secs(60));
     if time < Duration::from_secs(5) {
         section.problem("time", "expected at least \"5s\": every vehicle stands for a moment");
     }
-    place.map(|(zone, polygon)| (zone, RuleKind::StoppedVehicle { polygon, time }))
+    let classes = classes_among(section, "vehicle", ObjectClass::is_vehicle);
+    let (zone, polygon) = place?;
+    Some(What { zone: Some(zone), kind: RuleKind::StoppedVehicle { polygon, time }, classes: classes? })
+}
+
+fn hazard(section: &Section<'_>, places: &Places) -> Option<What> {
+    let somewhere = section.has("zone");
+    let place = if somewhere { place(section, "zone", &places.zones) } else { None };
+    let frames = section.or::<u16>("frames", 10);
+    if !(1..=100).contains(&frames) {
+        section.problem("frames", "expected 1 to 100");
+    }
+    let seen = section.or::<u16>("seen", frames.min(100).div_ceil(2));
+    if !(1..=frames).contains(&seen) {
+        section.problem("seen", format!("expected 1 to {frames}, the number of frames"));
+    }
+    let classes = classes_among(section, "hazard", ObjectClass::is_hazard);
+    if somewhere && place.is_none() {
+        return None;
+    }
+    let (zone, polygon) = place.unzip();
+    let kind = RuleKind::Hazard { polygon, seen: seen.into(), frames: frames.into() };
+    Some(What { zone, kind, classes: classes? })
+}
+
+/// The classes of a rule that may be about any.
+fn classes(section: &Section<'_>) -> Option<Vec<ObjectClass>> {
+    let classes = section.required::<Vec<ObjectClass>>("classes");
+    not_empty(section, classes)
+}
+
+fn not_empty(section: &Section<'_>, classes: Option<Vec<ObjectClass>>) -> Option<Vec<ObjectClass>> {
+    if classes.as_ref().is_some_and(Vec::is_empty) {
+        section.problem("classes", "is empty: the rule could never alarm; expected such as [\"person\"]");
+    }
+    classes
 }
 
 /// The classes of a rule that is about some only: all of these unless given.
@@ -133,7 +232,7 @@ fn classes_among(
     if !section.has("classes") {
         return Some(all);
     }
-    let classes = section.optional::<Vec<ObjectClass>>("classes")?;
+    let classes = not_empty(section, section.optional::<Vec<ObjectClass>>("classes"))?;
     if let Some(other) = classes.iter().find(|class| !is_one(**class)) {
         let names: Vec<_> = all.iter().map(|class| class.name()).collect();
         section.problem("classes", format!("{other} is no {what}; expected some of {}", names.join(", ")));
@@ -198,4 +297,3 @@ impl Value for Direction {
         }
     }
 }
-

@@ -4,6 +4,7 @@
 //! alarms once. A kind decides alone whether an object breaks it, by the path of its foot point.
 
 mod crossing;
+mod hazard;
 mod intrusion;
 mod place;
 mod stopped;
@@ -24,6 +25,7 @@ use crate::schedule::Schedule;
 use crate::track::Track;
 use crossing::Crossing;
 pub use crossing::{Direction, LineError, Tripwire};
+use hazard::Hazard;
 pub use intrusion::FLICKER;
 use intrusion::Intrusion;
 use place::Places;
@@ -34,8 +36,8 @@ use stopped::Stopped;
 pub struct Rule {
     /// The rule's own name.
     pub name: Name,
-    /// The zone's or the line's name, for the operator.
-    pub zone: Name,
+    /// The zone's or the line's name, for the operator; none where it is about all of the picture.
+    pub zone: Option<Name>,
     /// What is forbidden there.
     pub kind: RuleKind,
     /// Whom it is forbidden to.
@@ -79,19 +81,30 @@ pub enum RuleKind {
         /// How long it takes.
         time: Duration,
     },
+    /// To burn or to smoke.
+    Hazard {
+        /// Where; anywhere without one.
+        polygon: Option<Polygon>,
+        /// In how many ...
+        seen: u32,
+        /// ... of how many frames it has to be seen.
+        frames: u32,
+    },
 }
 
 /// A rule was broken.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Incident {
+    /// Unique within the scene's life: [`crate::Scene::over`] names it when it is over.
+    pub number: u64,
     /// Index of the rule in the scene's list.
     pub rule: usize,
     /// What kind of rule it was.
     pub kind: AlertKind,
     /// How bad it is.
     pub severity: Severity,
-    /// Where: the name of the zone or the line.
-    pub zone: Name,
+    /// Where: the name of the zone or the line, if the rule has one.
+    pub zone: Option<Name>,
     /// What was seen.
     pub class: ObjectClass,
     /// The mean score of the time that the rule looked at, 0 to 1.
@@ -116,7 +129,14 @@ pub(crate) struct Watch {
     alerted: HashSet<u64>,
     places: Places,
     quiet_until: Duration,
+    /// Incidents that are not over.
+    lasting: Vec<u64>,
+    /// Since when nobody has broken the rule any more.
+    clear: Option<Duration>,
 }
+
+/// How long nobody may have been there before it is over: detectors lose sight of people who stand there all the same.
+pub const CLEARS: Duration = Duration::from_secs(10);
 
 /// How long something has to stand still before a new track at its place is taken for it.
 const SETTLES: Duration = Duration::from_secs(30);
@@ -130,6 +150,7 @@ enum Judge {
     Intrusion(Intrusion),
     Crossing(Crossing),
     Stopped(Stopped),
+    Hazard(Hazard),
 }
 
 impl Watch {
@@ -142,11 +163,15 @@ impl Watch {
             RuleKind::StoppedVehicle { polygon, time } => {
                 Judge::Stopped(Stopped::new(polygon.clone(), *time))
             }
+            RuleKind::Hazard { polygon, seen, frames } => {
+                Judge::Hazard(Hazard::new(polygon.clone(), *seen, *frames))
+            }
         };
         // Vehicles do not come out of doors: what is seen where one stopped, if only for a moment, is that one.
         let settles = if matches!(judge, Judge::Stopped(_)) { Duration::ZERO } else { SETTLES };
-        let (alerted, places, quiet_until) = (HashSet::new(), Places::new(settles), Duration::ZERO);
-        Self { index, rule, judge, alerted, places, quiet_until }
+        let (alerted, places) = (HashSet::new(), Places::new(settles));
+        let (quiet_until, lasting, clear) = (Duration::ZERO, Vec::new(), None);
+        Self { index, rule, judge, alerted, places, quiet_until, lasting, clear }
     }
 
     /// Whether something may yet break the rule without moving.
@@ -158,21 +183,28 @@ impl Watch {
             }
             Judge::Crossing(_) => false,
             Judge::Stopped(stopped) => stopped.waiting(&self.places).any(|(_, due)| open(due)),
+            Judge::Hazard(hazard) => hazard.pondered(now.monotonic).any(|id| !self.alerted.contains(&id)),
+        }
+    }
+
+    /// The incidents that are over by now. A vehicle's is when it has moved; those of others, all at once when nobody has
+    /// broken the rule for [`CLEARS`].
+    pub(crate) fn over(&mut self, now: Duration) -> Vec<u64> {
+        if let Judge::Stopped(_) = self.judge {
+            return self.places.over();
+        }
+        match self.clear {
+            Some(since) if now.saturating_sub(since) >= CLEARS => std::mem::take(&mut self.lasting),
+            _ => Vec::new(),
         }
     }
 
     /// Looks at the live tracks after one frame, and appends what breaks the rule.
-    pub(crate) fn observe(
-        &mut self,
-        now: Moment,
-        thresholds: &Thresholds,
-        zone: &TimeZone,
-        tracks: &[Track],
-        incidents: &mut Vec<Incident>,
-    ) {
+    pub(crate) fn observe(&mut self, now: Moment, scene: &Surroundings<'_>, incidents: &mut Incidents<'_>) {
+        let tracks = scene.tracks;
         let alive = |id: &u64| tracks.iter().any(|track| track.id() == *id);
         self.alerted.retain(alive);
-        let awake = self.rule.schedule.contains(now.wall, zone);
+        let awake = self.rule.schedule.contains(now.wall, scene.time_zone);
         let rule = &self.rule;
         let is_about =
             |track: &Track| rule.classes.contains(&track.class()) && track.bounds().height >= rule.min_height;
@@ -181,6 +213,7 @@ impl Watch {
             Judge::Intrusion(intrusion) => intrusion.retain(alive),
             Judge::Crossing(crossing) => crossing.retain(alive),
             Judge::Stopped(stopped) => stopped.rest(now.monotonic, awake),
+            Judge::Hazard(hazard) => hazard.begin(alive),
         }
         // A track that this frame does not show may still be there: it is remembered, but it raises no alert.
         for track in tracks.iter().filter(|track| track.seen() == now.monotonic) {
@@ -193,20 +226,26 @@ impl Watch {
                     let place = place.as_deref().filter(|_| counts);
                     place.and_then(|place| stopped.see(now.monotonic, place))
                 }
+                Judge::Hazard(hazard) => hazard.see(now.monotonic, track, counts, scene.glare),
             };
-            let least = self.rule.min_score.unwrap_or_else(|| thresholds.of(track.class()));
+            let least = self.rule.min_score.unwrap_or_else(|| scene.thresholds.of(track.class()));
             let Some(score) = broken.filter(|score| *score >= least) else { continue };
             // A vehicle that has moved may alarm anew, where it stops again; everybody else alarms once.
             let moves = matches!(self.judge, Judge::Stopped(_));
-            let alarmed = place.as_deref().is_some_and(|place| place.alarmed)
+            let alarmed = place.as_deref().is_some_and(|place| place.alarmed.is_some())
                 || !moves && self.alerted.contains(&track.id());
             if track.is_confirmed() && now.monotonic >= self.quiet_until && !alarmed {
                 self.alerted.insert(track.id());
+                let number = incidents.next();
                 if let Some(place) = place {
-                    place.alarmed = true;
+                    place.alarmed = Some(number);
+                }
+                if !moves {
+                    self.lasting.push(number);
                 }
                 self.quiet_until = now.monotonic + self.rule.cooldown;
-                incidents.push(Incident {
+                incidents.new.push(Incident {
+                    number,
                     rule: self.index,
                     kind: self.rule.kind.alert(),
                     severity: self.rule.severity,
@@ -220,6 +259,38 @@ impl Watch {
                 });
             }
         }
+        let busy = match &self.judge {
+            Judge::Intrusion(intrusion) => intrusion.waiting().next().is_some(),
+            Judge::Crossing(_) | Judge::Stopped(_) | Judge::Hazard(_) => !self.alerted.is_empty(),
+        };
+        self.clear = if busy { None } else { self.clear.or(Some(now.monotonic)) };
+    }
+}
+
+/// What a rule looks at.
+pub(crate) struct Surroundings<'a> {
+    /// The live tracks; those seen in this frame have its time.
+    pub(crate) tracks: &'a [Track],
+    /// The scores that count.
+    pub(crate) thresholds: &'a Thresholds,
+    /// The site's.
+    pub(crate) time_zone: &'a TimeZone,
+    /// How much of a part of the picture is as bright as the camera can tell, 0 to 1.
+    pub(crate) glare: &'a dyn Fn(Rect) -> f32,
+}
+
+/// What one frame gives rise to.
+pub(crate) struct Incidents<'a> {
+    /// The number of the last incident of the scene.
+    pub(crate) last: &'a mut u64,
+    /// Those of this frame.
+    pub(crate) new: Vec<Incident>,
+}
+
+impl Incidents<'_> {
+    fn next(&mut self) -> u64 {
+        *self.last += 1;
+        *self.last
     }
 }
 
@@ -230,6 +301,7 @@ impl RuleKind {
             Self::Intrusion { .. } => AlertKind::Intrusion,
             Self::Crossing { .. } => AlertKind::Crossing,
             Self::StoppedVehicle { .. } => AlertKind::StoppedVehicle,
+            Self::Hazard { .. } => AlertKind::Hazard,
         }
     }
 }

@@ -44,8 +44,8 @@ pub(super) struct Place {
     /// Time without a sight of it in which frames were looked at.
     unseen: Duration,
     scores: Scores,
-    /// Whether the rule has alarmed for it.
-    pub(super) alarmed: bool,
+    /// The incident that the rule has alarmed for, if it has.
+    pub(super) alarmed: Option<u64>,
 }
 
 impl Place {
@@ -54,7 +54,7 @@ impl Place {
         scores.add(track.score());
         let (bounds, seen) = (track.bounds(), track.seen());
         let unseen = Duration::ZERO;
-        Self { track: track.id(), bounds, since: seen, seen, away: None, unseen, scores, alarmed: false }
+        Self { track: track.id(), bounds, since: seen, seen, away: None, unseen, scores, alarmed: None }
     }
 
     /// When it came to rest.
@@ -77,17 +77,27 @@ impl Place {
         self.track
     }
 
+    /// Whether it is on its way elsewhere.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.away.is_some()
+    }
+
     /// Whether it was seen within the time that the tracker bridges.
     pub(super) fn is_in_sight(&self) -> bool {
         self.unseen <= GAP_MAX
     }
 
-    fn see(&mut self, track: &Track) {
+    /// The incident that is over with it, where it has moved.
+    fn see(&mut self, track: &Track) -> Option<u64> {
+        let mut over = None;
         let (bounds, foot, now) = (self.bounds, track.bounds().foot(), track.seen());
         let (dx, dy) = (foot.x - bounds.foot().x, foot.y - bounds.foot().y);
-        if (dx / bounds.width.max(f32::MIN_POSITIVE)).hypot(dy / bounds.height.max(f32::MIN_POSITIVE)) > RADIUS {
+        if (dx / bounds.width.max(f32::MIN_POSITIVE)).hypot(dy / bounds.height.max(f32::MIN_POSITIVE))
+            > RADIUS
+        {
             let away = *self.away.get_or_insert(now);
             if now.saturating_sub(away) >= MOVED {
+                over = self.alarmed;
                 *self = Self::new(track);
             }
         } else {
@@ -104,6 +114,7 @@ impl Place {
             self.scores.add(track.score());
         }
         (self.track, self.seen, self.unseen) = (track.id(), now, Duration::ZERO);
+        over
     }
 }
 
@@ -113,13 +124,15 @@ pub(super) struct Places {
     places: Vec<Place>,
     settles: Duration,
     observed: Option<Duration>,
+    /// Incidents whose objects have moved, or were out of sight for long.
+    over: Vec<u64>,
 }
 
 impl Places {
     /// None. An object has to have stood for `settles` before a new track at its place is taken for it: people come
     /// out of one door, one after the other.
     pub(super) fn new(settles: Duration) -> Self {
-        Self { places: Vec::new(), settles, observed: None }
+        Self { places: Vec::new(), settles, observed: None, over: Vec::new() }
     }
 
     /// Takes one frame: all live tracks, of which those with its time that the rule is about `count`.
@@ -132,24 +145,34 @@ impl Places {
         for track in tracks.iter().filter(|track| track.seen() == now && counts(track)) {
             let known = self.places.iter().position(|place| place.track == track.id());
             match known.or_else(|| self.left_behind(track, tracks)) {
-                Some(at) => self.places[at].see(track),
+                Some(at) => self.over.extend(self.places[at].see(track)),
                 None => self.places.push(Place::new(track)),
             }
         }
         let lives = |place: &Place| tracks.iter().any(|track| track.id() == place.track);
         self.places.retain(|place| {
-            lives(place) || place.unseen <= if place.alarmed { ALARMED } else { OCCLUDED }
+            let patience = if place.alarmed.is_some() { ALARMED } else { OCCLUDED };
+            let kept = lives(place) || place.unseen <= patience;
+            if !kept {
+                self.over.extend(place.alarmed);
+            }
+            kept
         });
         while self.places.len() > PLACES_MAX {
             let oldest = self.places.iter().enumerate().max_by_key(|(_, place)| place.unseen);
             let Some((at, _)) = oldest else { break };
-            self.places.swap_remove(at);
+            self.over.extend(self.places.swap_remove(at).alarmed);
         }
     }
 
     /// The place of a live track.
     pub(super) fn of(&mut self, track: u64) -> Option<&mut Place> {
         self.places.iter_mut().find(|place| place.track == track)
+    }
+
+    /// The incidents of objects that have moved since the last time, or are forgotten.
+    pub(super) fn over(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.over)
     }
 
     /// All of them.

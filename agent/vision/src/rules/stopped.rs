@@ -32,12 +32,12 @@ impl Stopped {
 
     /// The vehicles that are being waited for, and when each has stood for long enough.
     pub(super) fn waiting<'a>(&'a self, places: &'a Places) -> impl Iterator<Item = (u64, Duration)> + 'a {
-        let seen = places.iter().filter(|place| place.is_in_sight() && !place.alarmed);
+        let seen = places.iter().filter(|place| place.is_in_sight() && place.alarmed.is_none());
         seen.filter_map(|place| self.due(place).map(|due| (place.track(), due)))
     }
 
     /// The mean score since the vehicle came to rest, where it has stood for long enough.
     pub(super) fn see(&self, now: Duration, place: &Place) -> Option<f32> {
-        self.due(place).filter(|due| now >= *due).map(|_| place.score())
+        self.due(place).filter(|due| now >= *due && !place.is_leaving()).map(|_| place.score())
     }
 }

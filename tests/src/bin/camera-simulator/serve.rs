@@ -1,6 +1,7 @@
 //! The RTSP server that plays footage, paced by the wall clock, for ever.
 
 use std::io::{Read, Write};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
@@ -15,8 +16,8 @@ use gstreamer_rtsp::RTSPLowerTrans;
 use gstreamer_rtsp_server as rtsp;
 use gstreamer_rtsp_server::prelude::*;
 
-use crate::fault::{Faults, begun, garble};
-use crate::footage::{Codec, Encoding, Footage};
+use crate::fault::{Faults, Tamper, begun, garble};
+use crate::footage::{Codec, Encoding, Footage, Lens};
 use crate::options::{Options, Transport};
 
 /// The role in GStreamer's own access control that a client gets by the right password.
@@ -31,6 +32,10 @@ pub(crate) fn serve(options: &Options) -> Result<()> {
     for mount in &options.mounts {
         let open = |encoding| Footage::open(&mount.file, &options.reel, encoding, &options.cache);
         let main = open(&options.encoding)?;
+        let tampered = match options.faults.tamper {
+            Some((tamper, ..)) => Some(tampered(tamper, &mount.file, options)?),
+            None => None,
+        };
         let smaller = match options.faults.switch_size_after {
             Some(_) => {
                 let size = Some((main.size.0 / 2, main.size.1 / 2));
@@ -39,7 +44,7 @@ pub(crate) fn serve(options: &Options) -> Result<()> {
             None => None,
         };
         let start = main.keyframe_at(mount.start_at_s);
-        let play = Play { main, smaller, start, faults: options.faults };
+        let play = Play { main, smaller, tampered, start, faults: options.faults };
         let factory = factory(play, options.transport);
         if options.login.is_some() {
             let role = gst::Structure::builder(ROLE)
@@ -73,6 +78,16 @@ pub(crate) fn serve(options: &Options) -> Result<()> {
     }
     main_loop.run();
     Ok(())
+}
+
+/// The clip as it looks through a lens that somebody has tampered with.
+fn tampered(tamper: Tamper, file: &Path, options: &Options) -> Result<Footage> {
+    let lens = match tamper {
+        Tamper::Covered => Lens::Covered,
+        Tamper::Blurred => Lens::Blurred,
+        Tamper::Turned => Lens::Turned,
+    };
+    Footage::open(file, &options.reel, &Encoding { lens, ..options.encoding.clone() }, &options.cache)
 }
 
 /// Nobody may be reading: then nobody wants to know.
@@ -115,6 +130,7 @@ fn factory(play: Play, transport: Transport) -> rtsp::RTSPMediaFactory {
 struct Play {
     main: Footage,
     smaller: Option<Footage>,
+    tampered: Option<Footage>,
     start: usize,
     faults: Faults,
 }
@@ -172,7 +188,14 @@ impl Play {
         let (footage, at) = match (&self.smaller, self.faults.switch_size_after) {
             // From its own beginning: a camera begins another size with a keyframe.
             (Some(smaller), Some(limit)) if sent >= limit => (smaller, sent - limit),
-            _ => (&self.main, self.start as u64 + sent),
+            _ => match (&self.tampered, self.faults.tamper) {
+                // From their beginnings, which are keyframes.
+                (Some(tampered), Some((_, from, to))) if (from..to).contains(&sent) => {
+                    (tampered, sent - from)
+                }
+                (Some(_), Some((.., to))) if sent >= to => (&self.main, self.start as u64 + sent - to),
+                _ => (&self.main, self.start as u64 + sent),
+            },
         };
         let at = at % footage.access_units.len() as u64;
         let bytes = &footage.access_units[at as usize].bytes;
