@@ -5,6 +5,7 @@
 //! - [`stage`]: what every test stands on: a folder, cameras, broker, console; logs are shown when a test fails;
 //! - [`path`]: the path of a frame, from RTSP to an alert with a picture, and over restarts;
 //! - [`answering`]: an alert climbs until somebody answers, and what a console may ask;
+//! - [`rules`]: what each rule alarms for, and how an alert ends; [`tampering`]: what is done to cameras;
 //! - [`gate`]: cameras that sleep while nothing happens;
 //! - [`wire`]: what crosses the wire is what the schemas and the AsyncAPI document say;
 //! - [`operation`]: what systemd and Prometheus see;
@@ -22,6 +23,8 @@ mod gate;
 mod invariants;
 mod operation;
 mod path;
+mod rules;
 mod stage;
 mod state;
+mod tampering;
 mod wire;

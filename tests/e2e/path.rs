@@ -81,7 +81,7 @@ fn whoever_crosses_a_line_alarms_on_its_forbidden_side() {
         for (name, east) in [("eastward", true), ("westward", false)] {
             let data = about(name)?;
             ensure!(data.kind == AlertKind::Crossing, "{data:?}");
-            let [left, _, width, _] = data.bounds;
+            let [left, _, width, _] = data.bounds.context("no box")?;
             ensure!((left + width / 2.0 > 0.5) == east, "{name} ends at {:?}", data.bounds);
         }
         Ok(())

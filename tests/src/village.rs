@@ -223,6 +223,21 @@ impl VillageCamera {
         self
     }
 
+    /// The same with a rule of another kind about a zone of its own, with these lines more.
+    pub fn zone_rule(mut self, name: &str, kind: &str, polygon: &[(f32, f32)], lines: &str) -> Self {
+        self.zones.push(Zone { name: name.into(), polygon: polygon.to_vec() });
+        self.tables +=
+            &format!("\n[[camera.rule]]\nname = {name:?}\nkind = {kind:?}\nzone = {name:?}\n{lines}\n");
+        self
+    }
+
+    /// The same with a rule about the camera itself, with these lines more.
+    pub fn own_rule(mut self, kind: &str, lines: &str) -> Self {
+        self.tables +=
+            &format!("\n[[camera.rule]]\nname = {kind:?}\nkind = {kind:?}\nseverity = \"minor\"\n{lines}\n");
+        self
+    }
+
     /// The same with one more line in its table.
     pub fn line(mut self, line: &str) -> Self {
         self.lines.push_str(line);

@@ -4,8 +4,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use sharp_eyes_protocol::alert::Tampering;
 use sharp_eyes_protocol::report::{CameraHealth, CameraState, DetectorHealth, DetectorState};
 use sharp_eyes_protocol::topic::Name;
+use sharp_eyes_vision::{Impression, Tamper, TamperOptions};
 
 use crate::camera::{Gate, GateMode, GateOptions};
 
@@ -40,10 +42,10 @@ pub struct Board {
 }
 
 impl Board {
-    /// Nothing is connected yet.
-    pub fn new(cameras: impl IntoIterator<Item = (Name, GateOptions)>) -> Self {
-        let cameras = cameras.into_iter().map(|(name, gate)| Arc::new(CameraCard::new(name, gate))).collect();
-        Self { cameras, detector: DetectorCard::new() }
+    /// Nothing is connected yet. Each camera has a name, a gate, and a watch on tampering where that is wanted.
+    pub fn new(cameras: impl IntoIterator<Item = (Name, GateOptions, Option<TamperOptions>)>) -> Self {
+        let card = |(name, gate, tamper)| Arc::new(CameraCard::new(name, gate, tamper));
+        Self { cameras: cameras.into_iter().map(card).collect(), detector: DetectorCard::new() }
     }
 }
 
@@ -66,7 +68,19 @@ pub struct CameraCard {
     sight: Mutex<Sight>,
     sleeps: bool,
     gate: Mutex<Gate>,
+    tamper: Option<Mutex<TamperWatch>>,
 }
+
+/// What is known of tampering.
+#[derive(Debug)]
+struct TamperWatch {
+    tamper: Tamper,
+    started: Instant,
+    looked: Option<Instant>,
+}
+
+/// A camera that is awake is looked at for tampering this often: none is done in less.
+const TAMPER_LOOKS: Duration = Duration::from_millis(900);
 
 #[derive(Debug)]
 struct Sight {
@@ -78,7 +92,7 @@ struct Sight {
 }
 
 impl CameraCard {
-    fn new(name: Name, gate: GateOptions) -> Self {
+    fn new(name: Name, gate: GateOptions, tamper: Option<TamperOptions>) -> Self {
         let sight = Sight {
             state: CameraState::Connecting,
             reason: None,
@@ -101,7 +115,45 @@ impl CameraCard {
             sight: Mutex::new(sight),
             sleeps: gate.mode != GateMode::Always,
             gate: Mutex::new(Gate::new(gate, Instant::now())),
+            tamper: tamper.map(|options| {
+                let (tamper, started) = (Tamper::new(options), Instant::now());
+                Mutex::new(TamperWatch { tamper, started, looked: None })
+            }),
         }
+    }
+
+    fn tamper(&self) -> Option<MutexGuard<'_, TamperWatch>> {
+        self.tamper.as_ref().map(|watch| watch.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether a picture of now would say something about tampering.
+    pub fn wants_impression(&self, now: Instant) -> bool {
+        let due = |looked: Instant| now.saturating_duration_since(looked) >= TAMPER_LOOKS;
+        self.tamper().is_some_and(|watch| watch.looked.is_none_or(due))
+    }
+
+    /// Takes a picture as far as tampering shows in it.
+    pub fn impression(&self, now: Instant, seen: &Impression) {
+        if let Some(mut watch) = self.tamper() {
+            watch.looked = Some(now);
+            let since = now.saturating_duration_since(watch.started);
+            watch.tamper.observe(since, seen);
+        }
+    }
+
+    /// What was done to it, as far as that is watched.
+    pub fn tampering(&self) -> Option<Tampering> {
+        self.tamper().and_then(|watch| watch.tamper.found())
+    }
+
+    /// Whether it was turned away, so that rules about places say nothing.
+    pub fn is_displaced(&self) -> bool {
+        self.tamper().is_some_and(|watch| watch.tamper.is_displaced())
+    }
+
+    /// Whether no pictures come.
+    pub fn is_blind(&self) -> bool {
+        self.sight().blind_since.is_some()
     }
 
     /// What decides whether it sleeps. Asked for every access unit: hold it for no longer than a look at a small picture.
@@ -147,6 +199,7 @@ impl CameraCard {
             name: self.name.clone(),
             state: sight.state,
             reason: sight.reason.clone(),
+            tampered: self.tampering(),
             stream: sight.stream.clone(),
             received: self.received.get(),
             skipped: self.skipped.get(),

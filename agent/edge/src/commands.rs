@@ -170,7 +170,7 @@ impl Commands {
             return Err(Refused::new(Refusal::TooOften, why));
         }
         match tokio::time::timeout(SNAPSHOT_TIMEOUT, self.snapshots.take(index)).await {
-            Ok(Some(jpeg)) => Ok((Uuid::now_v7(), jpeg)),
+            Ok(Some(snapshot)) => Ok((Uuid::now_v7(), snapshot.picture)),
             _ => {
                 let waited = SNAPSHOT_TIMEOUT.as_secs();
                 let why = format!("camera {camera} gave no picture within {waited} s; its health says why");

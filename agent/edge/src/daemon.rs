@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::config::{CameraConfig, Config};
 use crate::dispatch::{Dispatch, DispatchError};
 use crate::systemd;
+use crate::watch::Watch;
 
 /// How long each part may take to finish what it has begun.
 pub(crate) const GRACE: Duration = Duration::from_secs(5);
@@ -39,13 +40,27 @@ pub enum RunError {
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunError> {
     camera::init()?;
     let clock = Arc::new(Clock::start(&config.state.folder));
-    let cards = config.cameras.iter().map(|camera| (camera.stream.name.clone(), camera.gate));
+    let card = |camera: &CameraConfig| (camera.stream.name.clone(), camera.gate, camera.tamper());
+    let cards = config.cameras.iter().map(card);
     let board = Arc::new(Board::new(cards));
     let slots = Arc::new(Slots::new(config.cameras.len()));
 
     // The far end of the data first, so that every part finds the next one ready.
     let dispatch = Dispatch::start(&config, &clock, &board).await?;
     let analysis = start_analysis(&config, &slots, &board, &clock, &dispatch)?;
+    let rules = config.cameras.iter().map(|camera| camera.own_rules.clone());
+    let watch = Watch {
+        rules: rules
+            .enumerate()
+            .flat_map(|(at, rules)| rules.into_iter().map(move |rule| (at, rule)))
+            .collect(),
+        board: board.clone(),
+        clock: clock.clone(),
+        time_zone: config.time_zone.clone(),
+        outbox: dispatch.outbox.clone(),
+        snapshots: dispatch.snapshots.clone(),
+    };
+    let watch = tokio::spawn(watch.run(shutdown.clone()));
     let cameras = tokio::spawn(run_cameras(config.cameras, slots.clone(), board.clone(), shutdown.clone()));
     systemd::ready();
     let watchdog = tokio::spawn(systemd::watchdog(board.clone()));
@@ -58,6 +73,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
     finish("the cameras", cameras).await;
     slots.close();
     finish("the analysis", tokio::task::spawn_blocking(move || analysis.join())).await;
+    finish("the watch on cameras", watch).await;
     finish("the clock", timekeeper).await;
     dispatch.stop().await;
     watchdog.abort();
@@ -81,8 +97,11 @@ fn start_analysis(
     clock: &Arc<Clock>,
     dispatch: &Dispatch,
 ) -> Result<std::thread::JoinHandle<()>, RunError> {
-    let view =
-        |camera: &CameraConfig| View { masks: camera.stream.masks.clone(), rules: camera.rules.clone() };
+    let view = |camera: &CameraConfig| View {
+        masks: camera.stream.masks.clone(),
+        rules: camera.rules.clone(),
+        alerts_per_minute: camera.alerts_per_minute,
+    };
     let analysis = Analysis {
         detector: config.detector.clone(),
         views: config.cameras.iter().map(view).collect(),

@@ -76,8 +76,11 @@ impl Examiner {
 /// Everything in a report that is worth a message.
 fn states(health: &Health) -> impl PartialEq + use<> {
     let doubt = |camera: &CameraHealth| camera.gate.as_ref().and_then(|gate| gate.doubt.clone());
-    let cameras: Vec<_> =
-        health.cameras.iter().map(|camera| (camera.state, camera.reason.clone(), doubt(camera))).collect();
+    let cameras: Vec<_> = health
+        .cameras
+        .iter()
+        .map(|camera| (camera.state, camera.reason.clone(), camera.tampered, doubt(camera)))
+        .collect();
     let outbox = &health.outbox;
     (
         health.clock,

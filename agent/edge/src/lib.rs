@@ -13,6 +13,7 @@
 //! - [`uplink`]: outbox to broker, retained reports, and commands in; one file of it names the MQTT client;
 //! - [`commands`]: what consoles ask for, judged and handed to the outbox;
 //! - [`board`]: what is known of cameras and detector; [`health`] makes the report of it, for broker and [`metrics`];
+//! - [`watch`]: what is wrong with cameras themselves, to alerts; [`condition`] says when it counts;
 //! - [`dispatch`]: joins all that happens to an alert once it is decided;
 //! - [`daemon`]: joins the cameras to it, and takes them down in the order of the data.
 //!
@@ -36,6 +37,7 @@ pub mod budget;
 pub mod camera;
 pub mod clock;
 pub mod commands;
+pub mod condition;
 pub mod config;
 pub mod daemon;
 pub mod dispatch;
@@ -48,3 +50,4 @@ pub mod print;
 pub mod secret;
 pub mod systemd;
 pub mod uplink;
+pub mod watch;

@@ -178,6 +178,16 @@ fn cameras(registry: &mut Registry, health: &Health) {
         streaming.get_or_create(&label).set(f64::from(u8::from(comes)));
     }
     registry.register("camera_blind_seconds", "Time without pictures since the agent started", blind);
+    let tampered = Family::<Labels, Number>::default();
+    for camera in &health.cameras {
+        let label = [("camera", camera.name.to_string())];
+        tampered.get_or_create(&label).set(f64::from(u8::from(camera.tampered.is_some())));
+    }
+    registry.register(
+        "camera_tampered",
+        "1 while the camera is covered, turned away, blurred or frozen",
+        tampered,
+    );
     registry.register("camera_streaming", "1 while pictures come", streaming);
 }
 

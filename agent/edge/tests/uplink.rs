@@ -48,11 +48,14 @@ fn raise(outbox: &Outbox, severity: Severity, picture: Option<usize>) -> Receipt
         level: severity.first_level(),
         state: AlertState::Open,
         respond_s: None,
-        cell: "B2".into(),
+        over: false,
+        count: None,
+        tampering: None,
+        cell: Some("B2".into()),
         class: None,
-        confidence: 0.9,
-        bounds: [0.1, 0.1, 0.2, 0.2],
-        model: ModelName::new(name("test"), "1.0.0").unwrap(),
+        confidence: Some(0.9),
+        bounds: Some([0.1, 0.1, 0.2, 0.2]),
+        model: Some(ModelName::new(name("test"), "1.0.0").unwrap()),
         clock: ClockTrust::Synced,
         boot: "0123abcd".into(),
         up_s: 7,
@@ -136,7 +139,7 @@ impl Agent {
         let clock = Arc::new(Clock::start(folder.path()));
         let stop = shutdown.clone();
         let snapshots =
-            Arc::new(Snapshots::new(Arc::new(Board::new([(name("gate"), GateOptions::default())]))));
+            Arc::new(Snapshots::new(Arc::new(Board::new([(name("gate"), GateOptions::default(), None)]))));
         let commands = Arc::new(Commands::new(site(), outbox.clone(), snapshots));
         let delivery =
             Delivery { route: 0, evidence_rate: 1 << 20, evidence_expiry: Duration::from_secs(3600) };

@@ -59,8 +59,7 @@ impl Alert {
         subject: Subject,
         mut data: AlertData,
     ) -> Self {
-        data.confidence = three_places(data.confidence);
-        data.bounds = data.bounds.map(three_places);
+        data.round();
         Self {
             specversion: SpecVersion::V1,
             id,
@@ -92,6 +91,23 @@ impl Alert {
         Self { event, sequence, data, ..self.clone() }
     }
 
+    /// It is over by itself: who was seen has left, pictures come again. Where nobody has answered yet, it climbs on after
+    /// `respond_within`, unless nobody need look after it any more.
+    pub fn over(&self, sequence: u64, respond_within: Option<Duration>) -> Self {
+        let mut data = AlertData { over: true, bounds: None, ..self.data.clone() };
+        data.respond_s = respond_within.map(seconds);
+        if data.kind.clears() && !data.state.is_ended() {
+            (data.state, data.respond_s) = (AlertState::Cleared, None);
+        }
+        Self { event: AlertEvent::Ended, sequence, data, ..self.clone() }
+    }
+
+    /// It got worse: the same alert with what is to be said of it now.
+    pub fn worse(&self, sequence: u64, mut data: AlertData) -> Self {
+        data.round();
+        Self { event: AlertEvent::Updated, sequence, data, ..self.clone() }
+    }
+
     /// The message as it is published.
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).expect("an alert holds nothing that JSON cannot say")
@@ -119,7 +135,7 @@ pub enum AlertEvent {
     /// Nobody answered in time: the next level is called, or the highest one once more.
     #[serde(rename = "sharp-eyes.alert.escalated.v1")]
     Escalated,
-    /// It is over.
+    /// It is over: by itself ([`AlertData::over`]), or because somebody said so ([`AlertData::state`]).
     #[serde(rename = "sharp-eyes.alert.ended.v1")]
     Ended,
 }
@@ -186,20 +202,34 @@ pub struct AlertData {
     /// acknowledges it; left out where it does not.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub respond_s: Option<u32>,
-    /// Where in the picture: column A to H from the left, row 1 to 6 from the top.
+    /// It is over by itself; left out while it lasts. It still climbs until somebody answers: who was there may have
+    /// taken something along.
+    #[serde(skip_serializing_if = "is_false", default)]
+    pub over: bool,
+    /// How many incidents it stands for: a storm of them on one camera becomes one alert, which says this and the worst
+    /// of them. Left out where it stands for one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub count: Option<u32>,
+    /// What was done to the camera, where the alert is about that.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub tampering: Option<Tampering>,
+    /// Where in the picture: column A to H from the left, row 1 to 6 from the top. Left out where it is about the camera.
     #[schemars(regex(pattern = "^[A-H][1-6]$"))]
-    pub cell: String,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub cell: Option<String>,
     /// What was seen, where the rule is about an object.
     #[serde(rename = "class", skip_serializing_if = "Option::is_none", default)]
     pub class: Option<ObjectClass>,
-    /// The detector's mean score over the time that the rule looked at, 0 to 1.
+    /// The detector's mean score over the time that the rule looked at, 0 to 1; left out where no detector saw it.
     #[schemars(range(min = 0.0, max = 1.0))]
-    pub confidence: f32,
-    /// Left, top, width and height, 0 to 1 of the picture.
-    #[serde(rename = "box")]
-    pub bounds: [f32; 4],
-    /// The model that saw it.
-    pub model: ModelName,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub confidence: Option<f32>,
+    /// Left, top, width and height, 0 to 1 of the picture; left out where there is no one place, and when it is over.
+    #[serde(rename = "box", skip_serializing_if = "Option::is_none", default)]
+    pub bounds: Option<[f32; 4]>,
+    /// The model that saw it; left out where none did.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub model: Option<ModelName>,
     /// How far `time` can be trusted.
     pub clock: ClockTrust,
     /// The box's start that `up_s` counts from: 8 hexadecimal digits of the kernel's boot id.
@@ -210,6 +240,18 @@ pub struct AlertData {
     pub up_s: u32,
     /// Whether redacted pictures follow: a small one on the topic `thumbnail/{id}`, a large one on `evidence/{id}`.
     pub evidence: bool,
+}
+
+impl AlertData {
+    /// Cuts fractions to three places.
+    fn round(&mut self) {
+        self.confidence = self.confidence.map(three_places);
+        self.bounds = self.bounds.map(|bounds| bounds.map(three_places));
+    }
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// The cell of the 8 by 6 grid that a point (0 to 1) lies in: `A1` is top left, `H6` bottom right.
@@ -284,6 +326,53 @@ pub enum AlertKind {
     Intrusion,
     /// Something crossed a line that it should not, or not that way.
     Crossing,
+    /// A vehicle stands where it should not.
+    StoppedVehicle,
+    /// Fire or smoke.
+    Hazard,
+    /// Somebody has tampered with the camera, or something has: see [`AlertData::tampering`].
+    Tampered,
+    /// No pictures come from the camera.
+    Offline,
+}
+
+impl AlertKind {
+    /// Whether nobody need look after it once it is over.
+    pub fn clears(self) -> bool {
+        self == Self::Offline
+    }
+}
+
+/// What was done to a camera.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Tampering {
+    /// Most of the picture shows nothing: a cloth, a hand, paint.
+    Covered,
+    /// The picture has lost its fine detail.
+    Defocused,
+    /// The camera shows another place than usually. Rules about places rest meanwhile.
+    TurnedAway,
+    /// The picture stands still while the stream goes on, but for a clock in it.
+    Frozen,
+}
+
+impl Tampering {
+    /// The name on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Covered => "covered",
+            Self::Defocused => "defocused",
+            Self::TurnedAway => "turned-away",
+            Self::Frozen => "frozen",
+        }
+    }
+}
+
+impl fmt::Display for Tampering {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
 }
 
 /// Whether somebody answered.
@@ -301,6 +390,8 @@ pub enum AlertState {
     Dismissed,
     /// Nobody ever answered, and the box could keep it open no longer.
     Unanswered,
+    /// It was over before anybody resolved it, and nobody need look after it any more.
+    Cleared,
 }
 
 impl AlertState {
@@ -311,7 +402,7 @@ impl AlertState {
 
     /// Nothing more can happen to it.
     pub fn is_ended(self) -> bool {
-        matches!(self, Self::Resolved | Self::Dismissed | Self::Unanswered)
+        matches!(self, Self::Resolved | Self::Dismissed | Self::Unanswered | Self::Cleared)
     }
 
     /// The name on the wire.
@@ -322,6 +413,7 @@ impl AlertState {
             Self::Resolved => "resolved",
             Self::Dismissed => "dismissed",
             Self::Unanswered => "unanswered",
+            Self::Cleared => "cleared",
         }
     }
 }
@@ -368,16 +460,19 @@ mod tests {
         let name = || Name::new("x".repeat(crate::topic::NAME_MAX)).unwrap();
         let site = Site { district: name(), township: name(), village: name(), box_name: name() };
         let data = AlertData {
-            kind: AlertKind::Intrusion,
+            kind: AlertKind::StoppedVehicle,
             severity: Severity::Critical,
             level: Level::Village,
             state: AlertState::Open,
             respond_s: Some(86_400),
-            cell: "H6".into(),
+            over: false,
+            count: None,
+            tampering: None,
+            cell: Some("H6".into()),
             class: Some(ObjectClass::Motorcycle),
-            confidence: 0.98712,
-            bounds: [0.12345, 0.12345, 0.12345, 0.12345],
-            model: ModelName::new(name(), "x".repeat(VERSION_MAX)).unwrap(),
+            confidence: Some(0.98712),
+            bounds: Some([0.12345, 0.12345, 0.12345, 0.12345]),
+            model: Some(ModelName::new(name(), "x".repeat(VERSION_MAX)).unwrap()),
             clock: ClockTrust::Unsynced,
             boot: "0123abcd".into(),
             up_s: u32::MAX,
@@ -395,6 +490,9 @@ mod tests {
         let climbed = raised.escalated(raised.sequence, Level::Township, within);
         assert_eq!(climbed.data.respond_s, Some(86_400));
         let answered = |state| climbed.answered(raised.sequence, state);
+        let over = climbed.over(raised.sequence, within);
+        assert!(over.data.over && over.data.state.is_open() && over.data.respond_s.is_some());
+        let digest = AlertData { bounds: None, count: Some(99_999), ..raised.data.clone() };
         for alert in [
             raised.clone(),
             climbed.clone(),
@@ -402,12 +500,52 @@ mod tests {
             answered(AlertState::Resolved),
             answered(AlertState::Dismissed),
             answered(AlertState::Unanswered),
+            over.clone(),
+            over.escalated(raised.sequence, Level::District, within),
+            over.answered(raised.sequence, AlertState::Acknowledged),
+            raised.worse(raised.sequence, digest.clone()),
+            raised.worse(raised.sequence, digest).answered(raised.sequence, AlertState::Acknowledged),
         ] {
             let json = alert.to_json();
             assert!(json.len() <= ALERT_MAX_BYTES, "{} bytes: {json}", json.len());
             assert_eq!(serde_json::from_str::<Alert>(&json).unwrap(), alert);
             assert_eq!((alert.id, alert.time, &alert.subject), (raised.id, raised.time, &raised.subject));
         }
+    }
+
+    #[test]
+    fn an_alert_about_the_camera_itself_has_no_place_and_no_detector_and_may_clear() {
+        let AlertData { severity, level, clock, boot, up_s, .. } = longest().data;
+        let data = AlertData {
+            kind: AlertKind::Offline,
+            severity,
+            level,
+            state: AlertState::Open,
+            respond_s: None,
+            over: false,
+            count: None,
+            tampering: None,
+            cell: None,
+            class: None,
+            confidence: None,
+            bounds: None,
+            model: None,
+            clock,
+            boot,
+            up_s,
+            evidence: false,
+        };
+        let alert = Alert { data, ..longest() };
+        let json = alert.to_json();
+        for absent in ["cell", "class", "confidence", "box", "model", "over", "count", "tampering"] {
+            assert!(!json.contains(&format!("\"{absent}\"")), "{json}");
+        }
+        assert_eq!(serde_json::from_str::<Alert>(&json).unwrap(), alert);
+        let over = alert.over(alert.sequence, Some(Duration::from_secs(60)));
+        assert_eq!(
+            (over.event, over.data.state, over.data.respond_s),
+            (AlertEvent::Ended, AlertState::Cleared, None)
+        );
     }
 
     #[test]

@@ -45,6 +45,16 @@ impl ObjectClass {
         Self::Smoke,
     ];
 
+    /// Whether it is something that people drive or ride.
+    pub fn is_vehicle(self) -> bool {
+        matches!(self, Self::Bicycle | Self::Motorcycle | Self::Car | Self::Bus | Self::Truck)
+    }
+
+    /// Whether it is a danger by itself.
+    pub fn is_hazard(self) -> bool {
+        matches!(self, Self::Fire | Self::Smoke)
+    }
+
     /// The name on the wire and in the configuration.
     pub fn name(self) -> &'static str {
         match self {

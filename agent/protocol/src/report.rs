@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::alert::{ClockTrust, ModelName};
+use crate::alert::{ClockTrust, ModelName, Tampering};
 use crate::topic::Name;
 
 /// Topic `status`. The broker publishes the offline one for the box as its last will.
@@ -65,6 +65,9 @@ pub struct CameraHealth {
     /// Why not, where they do not.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub reason: Option<String>,
+    /// What was done to it, where a rule watches for that. While it is turned away, its rules about places rest.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub tampered: Option<Tampering>,
     /// `H.264 1920x1080`, once known.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub stream: Option<String>,

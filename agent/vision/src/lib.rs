@@ -7,6 +7,7 @@
 //! - [`frame`]: the decoder's planes, borrowed and checked;
 //! - [`geometry`]: points, rectangles and polygons in 0..1 of the picture;
 //! - [`motion`]: whether anything changed, in a miniature of the luma: what wakes a camera, and lets it sleep;
+//! - [`tamper`]: whether the camera shows what it usually does, or somebody covered, blurred, turned or froze it;
 //! - [`letterbox`]: planes to the model's tensor, masked places never written to it;
 //! - [`model`]: a model's file, its manifest, and the contract that both must keep;
 //! - [`onnx`]: ONNX Runtime, loaded at run time; the only file that names it;
@@ -46,6 +47,7 @@ pub mod onnx;
 pub mod rules;
 pub mod scene;
 pub mod schedule;
+pub mod tamper;
 pub mod tensor;
 #[cfg(test)]
 mod testing;
@@ -65,6 +67,7 @@ pub use onnx::{OnnxError, Runtime};
 pub use rules::{Incident, Rule, RuleKind};
 pub use scene::{Scene, SceneOptions};
 pub use schedule::Schedule;
+pub use tamper::{Impression, Tamper, TamperOptions};
 
 /// When a frame was taken, by both of the box's clocks.
 ///

@@ -24,7 +24,7 @@ impl Miniature {
     /// Of a frame, without what is masked. Pixels right and below of the last whole cell are left out.
     pub fn of(frame: &FrameView<'_>, masks: &[Polygon]) -> Self {
         let (width, height) = (frame.width() as usize, frame.height() as usize);
-        let cell = width.div_ceil(COLUMNS_MAX).max(CELL_MIN);
+        let cell = Self::cell_side(width);
         let (columns, rows) = (width / cell, height / cell);
         let luma = frame.planes()[0];
         // Of large cells every second row is enough.
@@ -46,6 +46,35 @@ impl Miniature {
             cells[span.row * columns..][span.from..span.to].fill(None);
         }
         Self { columns, cells }
+    }
+
+    /// Pixels on a cell's side in a frame of this width.
+    pub(crate) fn cell_side(width: usize) -> usize {
+        width.div_ceil(COLUMNS_MAX).max(CELL_MIN)
+    }
+
+    /// Cells in a row.
+    pub(crate) fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// All cells, row by row. `None` is masked.
+    pub(crate) fn cells(&self) -> &[Option<f32>] {
+        &self.cells
+    }
+
+    /// Makes each cell more like that of another one of the same sides, by this share, 0 to 1.
+    pub(crate) fn follow(&mut self, other: &Self, share: f32) {
+        for (cell, other) in self.cells.iter_mut().zip(&other.cells) {
+            if let (Some(cell), Some(other)) = (cell, other) {
+                *cell += share * (other - *cell);
+            }
+        }
+    }
+
+    /// Whether another one has the same sides.
+    pub(crate) fn fits(&self, other: &Self) -> bool {
+        (self.columns, self.cells.len()) == (other.columns, other.cells.len())
     }
 }
 

@@ -2,7 +2,8 @@
 
 use crate::Moment;
 use crate::detection::{Detection, Thresholds};
-use crate::rules::{Incident, Rule, Watch};
+use crate::geometry::Rect;
+use crate::rules::{Incident, Incidents, Rule, Surroundings, Watch};
 use crate::track::{Track, Tracker};
 
 /// What one camera watches for.
@@ -25,6 +26,8 @@ pub struct Scene {
     tracker: Tracker,
     rules: Vec<Watch>,
     time_zone: jiff::tz::TimeZone,
+    /// The number of the last incident.
+    last: u64,
 }
 
 impl Scene {
@@ -35,24 +38,35 @@ impl Scene {
             tracker: Tracker::new(options.thresholds),
             rules: rules.collect(),
             time_zone: options.time_zone,
+            last: 0,
         }
     }
 
     /// Takes what one frame showed, best score first, and says which rules it broke. Frames come in the order of
     /// the monotonic clock.
-    pub fn observe(&mut self, now: Moment, detections: &[Detection]) -> Vec<Incident> {
+    ///
+    /// `glare` says how much of a part of the picture is as bright as the camera can tell, 0 to 1: what tells lamps
+    /// from flames ([`crate::FrameView::glare`]).
+    pub fn observe(
+        &mut self,
+        now: Moment,
+        detections: &[Detection],
+        glare: &dyn Fn(Rect) -> f32,
+    ) -> Vec<Incident> {
         self.tracker.observe(now.monotonic, detections);
-        let mut incidents = Vec::new();
+        let mut incidents = Incidents { last: &mut self.last, new: Vec::new() };
+        let (tracks, thresholds) = (self.tracker.tracks(), self.tracker.thresholds());
+        let surroundings = Surroundings { tracks, thresholds, time_zone: &self.time_zone, glare };
         for rule in &mut self.rules {
-            rule.observe(
-                now,
-                self.tracker.thresholds(),
-                &self.time_zone,
-                self.tracker.tracks(),
-                &mut incidents,
-            );
+            rule.observe(now, &surroundings, &mut incidents);
         }
-        incidents
+        incidents.new
+    }
+
+    /// The numbers of the incidents that are over since the last time. Asked also while no frames come: a camera falls
+    /// asleep as soon as everybody has left.
+    pub fn over(&mut self, now: Moment) -> Vec<u64> {
+        self.rules.iter_mut().flat_map(|rule| rule.over(now.monotonic)).collect()
     }
 
     /// The camera slept until now, because nothing changed in front of it.
@@ -75,11 +89,11 @@ impl Scene {
 
     /// Whether a frame of a camera that sleeps shows something that this scene does not know of: a new object, or one
     /// that a rule has to decide about by now.
-    pub fn would_learn(&self, now: Moment, detections: &[Detection]) -> bool {
+    pub fn would_learn(&self, now: Moment, detections: &[Detection], glare: &dyn Fn(Rect) -> f32) -> bool {
         let known = |id| self.tracks().iter().any(|track| track.id() == id);
         let mut trial = self.clone();
         trial.resume(now);
-        let broken = !trial.observe(now, detections).is_empty();
+        let broken = !trial.observe(now, detections, glare).is_empty();
         broken || trial.is_undecided(now) || trial.tracks().iter().any(|track| !known(track.id()))
     }
 
@@ -111,7 +125,7 @@ mod tests {
     ///
     /// `rules` has a line per rule: `key=value` of dwell, cooldown (seconds), min, height, classes (`a+b`), schedule
     /// (`_` for space). All zones are the square 0.4 to 0.6 of the picture. With `line=X,Y>X,Y` it is a crossing,
-    /// whose `way` is left, right or both.
+    /// whose `way` is left, right or both; with `time` one about stopped cars; with `fire=K/N` one about fire anywhere.
     ///
     /// `frames` has lines of `FROM-TO class X,Y SCORE [| class X,Y SCORE]`: from one second up to another an object
     /// with its foot there; `A>B` for X walks. A stretch without objects is just `FROM-TO`; one without frames is
@@ -139,7 +153,7 @@ mod tests {
                 let monotonic = Duration::from_millis((from * 1000.0).round() as u64 + u64::from(step) * 200);
                 let now =
                     Moment { monotonic, wall: start + jiff::SignedDuration::try_from(monotonic).unwrap() };
-                for incident in scene.observe(now, &detections) {
+                for incident in scene.observe(now, &detections, &|_| 0.0) {
                     assert_eq!(incident.at, now);
                     found.push(format!(
                         "{} {}#{} {}",
@@ -177,7 +191,7 @@ mod tests {
         let square = [(0.4, 0.4), (0.6, 0.4), (0.6, 0.6), (0.4, 0.6)].map(|(x, y)| Point { x, y });
         let mut rule = Rule {
             name: Name::new("rule").unwrap(),
-            zone: Name::new("yard").unwrap(),
+            zone: Name::new("yard").ok(),
             kind: RuleKind::Intrusion {
                 polygon: Polygon::new(square.to_vec()).unwrap(),
                 dwell: Duration::from_secs(2),
@@ -198,6 +212,17 @@ mod tests {
             let seconds = || Duration::from_secs_f64(value.parse().unwrap());
             match (key, &mut rule.kind) {
                 ("dwell", RuleKind::Intrusion { dwell, .. }) => *dwell = seconds(),
+                ("time", kind) => {
+                    let RuleKind::Intrusion { polygon, .. } = kind.clone() else { panic!("{text}") };
+                    *kind = RuleKind::StoppedVehicle { polygon, time: seconds() };
+                    rule.classes = vec![ObjectClass::Car];
+                }
+                ("fire", kind) => {
+                    let (seen, frames) = value.split_once('/').unwrap();
+                    let (seen, frames) = (seen.parse().unwrap(), frames.parse().unwrap());
+                    *kind = RuleKind::Hazard { polygon: None, seen, frames };
+                    rule.classes = vec![ObjectClass::Fire, ObjectClass::Smoke];
+                }
                 ("line", kind) => {
                     let (from, to) = value.split_once('>').unwrap();
                     let line = Tripwire::new(point(from), point(to)).unwrap();
@@ -373,6 +398,170 @@ mod tests {
     }
 
     #[test]
+    fn a_vehicle_that_stands_for_the_time_alarms_once() {
+        check("time=10", "0-90 car .5,.5 .9", &["10 0#1 car"]);
+        check("time=10", "0-90 car .5,.7 .9", &[]);
+        check("time=10", "0-9.8 car .5,.5 .9\n9.8-12 car .5>.9,.5 .9", &[]);
+        // Its time begins where it comes to rest; who drives through slowly does not stop.
+        check("time=10", "0-5 car .1>.5,.5 .9\n5-30 car .5,.5 .9", &["14.8 0#1 car"]);
+        check("time=10", "0-40 car .3>.9,.5 .9", &[]);
+        check("time=10", "0-90 person .5,.5 .9", &[]);
+        check("time=10", "0-90 car .5,.5 .9 | car .45,.58 .8", &["10 0#1 car", "10 0#2 car"]);
+        check("time=10 min=.95", "0-90 car .5,.5 .9", &[]);
+        check("time=10 schedule=daily_12:01-13:00", "0-90 car .5,.5 .9", &["70 0#1 car"]);
+    }
+
+    #[test]
+    fn a_stopped_vehicle_that_is_hidden_or_not_found_for_a_while_is_the_same() {
+        // For less than the tracker bridges, for longer, and after it has alarmed for minutes.
+        check("time=30", "0-10 car .5,.5 .9\n10-11.6\n11.6-60 car .5,.5 .9", &["30 0#1 car"]);
+        check("time=30", "0-10 car .5,.5 .9\n10-30\n30-60 car .5,.5 .9", &["30.2 0#2 car"]);
+        check("time=30", "0-10 car .5,.5 .9\n10-45\n45-90 car .5,.5 .9", &["75 0#2 car"]);
+        check(
+            "time=10",
+            "0-20 car .5,.5 .9\n20-300\n300-500 car .5,.5 .9\n500-900\n900-990 car .51,.5 .9",
+            &["10 0#1 car"],
+        );
+        check("time=10", "0-20 car .5,.5 .9\n20-640\n640-700 car .5,.5 .9", &["10 0#1 car", "650 0#2 car"]);
+        // One bad box is no move.
+        check("time=30", "0-10 car .5,.5 .9\n10-10.4 car .53,.5 .9\n10.4-60 car .5,.5 .9", &["30 0#1 car"]);
+    }
+
+    #[test]
+    fn a_vehicle_that_moves_on_alarms_anew_where_it_stops_and_makes_room_for_another() {
+        check(
+            "time=10",
+            "0-20 car .5,.5 .9\n20-23 car .5>.56,.5 .9\n23-60 car .56,.5 .9",
+            &["10 0#1 car", "33 0#1 car"],
+        );
+        check(
+            "time=10",
+            "0-20 car .5,.5 .9\n20-25 car .5>.9,.5 .9\n25-30\n30-35 car .1>.5,.5 .9\n35-60 car .5,.5 .9",
+            &["10 0#1 car", "44.8 0#2 car"],
+        );
+    }
+
+    #[test]
+    fn a_scarecrow_that_is_lost_now_and_then_alarms_once_and_who_comes_after_it_alarms() {
+        let flickers =
+            "0-60 person .5,.5 .9\n60-70\n70-130 person .5,.5 .9\n130-300\n300-400 person .5,.5 .9";
+        check("dwell=2", flickers, &["2 0#1 person"]);
+        // Two who stand at one door for a moment, one after the other, are two.
+        check(
+            "dwell=2",
+            "0-10 person .5,.5 .9\n10-20\n20-30 person .5,.5 .9",
+            &["2 0#1 person", "22 0#2 person"],
+        );
+    }
+
+    #[test]
+    fn a_camera_stays_awake_while_a_vehicle_is_waited_for_and_sleeps_when_it_has_alarmed() {
+        let mut scene = Scene::new(SceneOptions {
+            thresholds: Thresholds::default(),
+            rules: vec![rule("time=10")],
+            time_zone: TimeZone::UTC,
+        });
+        let car = detection("car .5,.5 .9", 0.0);
+        let mut undecided = Vec::new();
+        for second in 0..14 {
+            let now = Moment { monotonic: Duration::from_secs(second), wall: jiff::Timestamp::UNIX_EPOCH };
+            scene.observe(now, car.as_slice(), &|_| 1.0);
+            undecided.push(scene.is_undecided(now));
+        }
+        assert_eq!(undecided, [vec![true; 10], vec![false; 4]].concat());
+        // Hours later a random look at the sleeping camera finds nothing new.
+        let now = Moment { monotonic: Duration::from_secs(20_000), wall: jiff::Timestamp::UNIX_EPOCH };
+        assert!(!scene.would_learn(now, car.as_slice(), &|_| 1.0));
+    }
+
+    #[test]
+    fn fire_is_what_is_seen_in_enough_frames_at_one_place() {
+        check("fire=5/10", "0-9 fire .5,.5 .9", &["0.8 0#1 fire"]);
+        check("fire=5/10", "0-9 smoke .5>.55,.5 .9", &["0.8 0#1 smoke"]);
+        check("fire=5/10", "0-.8 fire .5,.5 .9", &[]);
+        check("fire=5/10", "0-.4 fire .5,.5 .9\n.4-1.2\n1.2-2 fire .5,.5 .9", &["1.6 0#1 fire"]);
+        check("fire=5/6", "0-.4 fire .5,.5 .9\n.4-1.2\n1.2-1.8 fire .5,.5 .9", &[]);
+        check("fire=5/10", "0-9 person .5,.5 .9", &[]);
+        // The lights of a car go on, and a fire that is seen badly is one all the same.
+        check("fire=5/10", "0-3 fire .1>.9,.5 .9", &[]);
+        check("fire=5/10", "0-1 fire .5,.5 .9\n1-5 fire .5,.5 .3", &["0.8 0#1 fire"]);
+        check("fire=5/10 min=.6", "0-5 fire .5,.5 .55", &[]);
+    }
+
+    /// Shows a small fire in 40 frames, whose box is so many parts of itself off at random.
+    fn burns(spread: f32, size: f32, glare: f32) -> bool {
+        let mut scene = Scene::new(SceneOptions {
+            thresholds: Thresholds::default(),
+            rules: vec![rule("fire=5/10")],
+            time_zone: TimeZone::UTC,
+        });
+        (0..40_usize).any(|frame| {
+            let off =
+                |side: usize| spread * size * (f32::from(crate::testing::noise(frame, side)) / 128.0 - 1.0);
+            let bounds =
+                Rect { left: 0.5 + off(0), top: 0.3 + off(1), width: size + off(2), height: size + off(3) };
+            let monotonic = Duration::from_millis(200 * frame as u64);
+            let now = Moment { monotonic, wall: jiff::Timestamp::UNIX_EPOCH };
+            let fire = Detection { class: ObjectClass::Fire, score: 0.8, bounds };
+            !scene.observe(now, &[fire], &|_| glare).is_empty()
+        })
+    }
+
+    #[test]
+    fn a_lamp_is_small_constant_and_as_bright_as_can_be() {
+        assert!(!burns(0.02, 0.04, 0.9), "a lamp");
+        assert!(burns(0.2, 0.04, 0.9), "a small flame");
+        assert!(burns(0.02, 0.04, 0.1), "embers");
+        assert!(burns(0.02, 0.3, 0.9), "a large fire");
+    }
+
+    #[test]
+    fn an_incident_is_over_when_nobody_has_broken_its_rule_for_a_while_or_the_vehicle_has_moved() {
+        let over = |rules: &str, frames: &[(u64, u64, &str)]| {
+            let mut scene = Scene::new(SceneOptions {
+                thresholds: Thresholds::default(),
+                rules: rules.lines().map(rule).collect(),
+                time_zone: TimeZone::UTC,
+            });
+            let mut told = Vec::new();
+            for tick in 0..2000_u64 {
+                let monotonic = Duration::from_millis(200 * tick);
+                let now = Moment { monotonic, wall: jiff::Timestamp::UNIX_EPOCH };
+                let shown = frames.iter().find(|(from, to, _)| (from * 5..to * 5).contains(&tick));
+                if let Some((_, _, object)) = shown {
+                    let seen = detection(object, 0.0);
+                    let new = scene.observe(now, seen.as_slice(), &|_| 1.0);
+                    told.extend(
+                        new.iter().map(|incident| format!("{} begins {}", tick / 5, incident.number)),
+                    );
+                }
+                told.extend(scene.over(now).iter().map(|number| format!("{} over {number}", tick / 5)));
+            }
+            told
+        };
+        let inside = "person .5,.5 .9";
+        assert_eq!(over("dwell=1", &[(0, 20, inside), (20, 60, "")]), ["1 begins 1", "32 over 1"]);
+        // A camera that falls asleep as soon as everybody has left has no more frames; one with somebody in it waits.
+        assert_eq!(over("dwell=1", &[(0, 20, inside), (20, 24, "")]), ["1 begins 1", "32 over 1"]);
+        assert_eq!(over("dwell=1", &[(0, 20, inside)]), ["1 begins 1"]);
+        // Out of the zone, but in sight; and lost for a moment only.
+        assert_eq!(
+            over("dwell=1", &[(0, 20, inside), (20, 60, "person .5,.7 .9")]),
+            ["1 begins 1", "32 over 1"]
+        );
+        assert_eq!(
+            over("dwell=1", &[(0, 40, inside), (40, 46, ""), (46, 80, inside), (80, 99, "")]),
+            ["1 begins 1", "92 over 1"]
+        );
+        let parked = "car .5,.5 .9";
+        assert_eq!(over("time=10", &[(0, 20, parked), (20, 99, "")]), ["10 begins 1"]);
+        assert_eq!(
+            over("time=10", &[(0, 20, parked), (20, 30, "car .55,.5 .9")]),
+            ["10 begins 1", "22 over 1"]
+        );
+    }
+
+    #[test]
     fn tracks_keep_apart_while_people_pass_each_other() {
         check("dwell=3", "0-8 person .5,.5 .9 | person .1>.9,.55 .8", &["3 0#1 person"]);
         // Two walk in opposite directions through the zone: neither stays.
@@ -392,9 +581,9 @@ mod tests {
             .collect();
         let now =
             |seconds| Moment { monotonic: Duration::from_secs(seconds), wall: jiff::Timestamp::UNIX_EPOCH };
-        scene.observe(now(0), &crowd);
+        scene.observe(now(0), &crowd, &|_| 1.0);
         assert_eq!((scene.tracks().len(), scene.overflow()), (crate::track::TRACKS_MAX, 3));
-        scene.observe(now(3), &[]);
+        scene.observe(now(3), &[], &|_| 1.0);
         assert_eq!(scene.tracks().len(), 0);
     }
 }

@@ -202,7 +202,7 @@ fn people_on_the_pavement(detector: &mut Detector) -> Option<usize> {
         [(0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0)].map(|(x, y)| sharp_eyes_vision::Point { x, y });
     let rule = sharp_eyes_vision::Rule {
         name: "street".to_owned().try_into().unwrap(),
-        zone: "street".to_owned().try_into().unwrap(),
+        zone: "street".parse().ok(),
         kind: sharp_eyes_vision::RuleKind::Intrusion {
             polygon: sharp_eyes_vision::Polygon::new(everywhere.to_vec()).unwrap(),
             dwell: std::time::Duration::ZERO,
@@ -217,7 +217,7 @@ fn people_on_the_pavement(detector: &mut Detector) -> Option<usize> {
     };
     let options = SceneOptions { thresholds, rules: vec![rule], time_zone: jiff::tz::TimeZone::UTC };
     let now = Moment { monotonic: std::time::Duration::ZERO, wall: jiff::Timestamp::UNIX_EPOCH };
-    let incidents = Scene::new(options).observe(now, &detections);
+    let incidents = Scene::new(options).observe(now, &detections, &|_| 0.0);
     for incident in incidents.iter().take(1) {
         let redacted = Redacted::of(&frame, &[], &detections, Some(incident), "intrusion street person");
         for (name, jpeg, limit) in [

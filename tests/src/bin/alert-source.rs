@@ -65,7 +65,8 @@ fn run() -> Result<()> {
 
 async fn serve(config: Config) -> Result<()> {
     let clock = Arc::new(Clock::start(&config.state.folder));
-    let cards = config.cameras.iter().map(|camera| (camera.stream.name.clone(), camera.gate));
+    let cards =
+        config.cameras.iter().map(|camera| (camera.stream.name.clone(), camera.gate, camera.tamper()));
     let board = Arc::new(Board::new(cards));
     let dispatch = Dispatch::start(&config, &clock, &board).await?;
     let shutdown = CancellationToken::new();

@@ -2,7 +2,9 @@
 
 mod slots;
 mod snapshots;
+mod storm;
 
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,6 +12,7 @@ use std::time::{Duration, Instant};
 use jiff::tz::TimeZone;
 use sharp_eyes_protocol::alert::{AlertData, AlertState, ModelName, Subject, grid_cell, seconds};
 use sharp_eyes_protocol::report::{ActiveModel, Models};
+use sharp_eyes_protocol::topic::Name;
 use sharp_eyes_vision::{
     DetectError, Detection, Detector, DetectorOptions, FrameView, Incident, Moment, Polygon, Redacted, Rule,
     Runtime, Scene, SceneOptions, Thresholds,
@@ -22,9 +25,10 @@ use crate::board::{Board, CameraCard};
 use crate::camera::{Frame, Sight};
 use crate::clock::Clock;
 use crate::config::DetectorConfig;
-use crate::outbox::{NewAlert, NewEvidence, Outbox};
+use crate::outbox::{AlertChange, Change, NewAlert, NewEvidence, Outbox};
 pub use slots::{Slots, Taken};
-pub use snapshots::Snapshots;
+pub use snapshots::{Snapshot, Snapshots};
+use storm::{Fate, Storm};
 
 /// How long the thread waits for a frame before it says that it is alive.
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -39,6 +43,17 @@ pub struct View {
     pub masks: Vec<Polygon>,
     /// What is an incident.
     pub rules: Vec<Rule>,
+    /// So many alerts within a minute are told one by one.
+    pub alerts_per_minute: usize,
+}
+
+/// What one camera's frames have led to so far.
+struct Story {
+    scene: Scene,
+    storm: Storm,
+    /// Alerts that are not over, by the number of their incident. Those that a digest stands for are not among them.
+    /// Bounded by what a scene keeps in mind.
+    lasting: HashMap<u64, Uuid>,
 }
 
 /// Everything that the analysis thread needs.
@@ -124,10 +139,16 @@ impl Analysis {
     fn watch(&self, mut detector: Detector) {
         let thresholds = detector.model().thresholds.clone();
         let model = detector.model().name.clone();
-        let mut scenes: Vec<Scene> = self.views.iter().map(|view| self.scene(view, &thresholds)).collect();
-        let mut wakes = vec![0; scenes.len()];
+        let story = |view: &View| Story {
+            scene: self.scene(view, &thresholds),
+            storm: Storm::new(view.alerts_per_minute),
+            lasting: HashMap::new(),
+        };
+        let mut stories: Vec<Story> = self.views.iter().map(story).collect();
+        let mut wakes = vec![0; stories.len()];
         loop {
             self.board.detector.beat();
+            self.tell_ends(&mut stories);
             let (index, frame) = match self.slots.take(HEARTBEAT) {
                 Taken::Frame(index, frame) => (index, frame),
                 Taken::Nothing => continue,
@@ -136,10 +157,10 @@ impl Analysis {
             let (view, card) = (&self.views[index], &self.board.cameras[index]);
             let woken = card.gate().wakes();
             if std::mem::replace(&mut wakes[index], woken) != woken {
-                scenes[index].resume(self.clock.at(frame.arrived()));
+                stories[index].scene.resume(self.clock.at(frame.arrived()));
             }
             let looked = catch_unwind(AssertUnwindSafe(|| {
-                self.look(index, &mut detector, &thresholds, &model, view, &mut scenes[index], card, &frame)
+                self.look(index, &mut detector, &thresholds, &model, view, &mut stories[index], card, &frame)
             }));
             match looked {
                 Ok(Ok(())) => self.board.detector.running(),
@@ -153,8 +174,26 @@ impl Analysis {
                     self.board
                         .detector
                         .failed(&format!("analysing a frame of camera {} panicked", card.name));
-                    scenes[index] = self.scene(view, &thresholds);
+                    let story = &mut stories[index];
+                    story.scene = self.scene(view, &thresholds);
+                    for (_, id) in story.lasting.drain() {
+                        self.outbox.change(AlertChange { id, change: Change::Over });
+                    }
                 }
+            }
+        }
+    }
+
+    /// Tells what is over by now, also of cameras that fell asleep meanwhile.
+    fn tell_ends(&self, stories: &mut [Story]) {
+        let now = self.clock.at(Instant::now());
+        for Story { scene, storm, lasting } in stories {
+            let over = scene.over(now).into_iter().filter_map(|number| lasting.remove(&number));
+            for change in
+                over.map(|id| AlertChange { id, change: Change::Over }).chain(storm.tell(now.monotonic))
+            {
+                tracing::debug!(alert = %change.id, "{:?}", change.change);
+                self.outbox.change(change);
             }
         }
     }
@@ -175,7 +214,7 @@ impl Analysis {
         thresholds: &Thresholds,
         model: &ModelName,
         view: &View,
-        scene: &mut Scene,
+        story: &mut Story,
         card: &CameraCard,
         frame: &Frame,
     ) -> Result<(), LookError> {
@@ -187,17 +226,22 @@ impl Analysis {
             card.detections
                 .add(detections.iter().filter(|d| d.score >= thresholds.of(d.class)).count() as u64);
             let now = self.clock.at(frame.arrived());
+            let glare = |part| planes.glare(part);
             if frame.is_audit() {
-                let missed = scene.would_learn(now, &detections);
+                let missed = story.scene.would_learn(now, &detections, &glare);
                 card.gate().audited(Instant::now(), missed);
                 return Ok(());
             }
-            let untracked = scene.overflow();
-            let incidents = scene.observe(now, &detections);
-            card.untracked.add(scene.overflow() - untracked);
-            for incident in incidents {
-                self.raise(planes, view, &detections, &incident, model, card, frame.arrived());
+            // Of a camera that was turned away, places in the picture are not where its rules say.
+            if !card.is_displaced() {
+                let untracked = story.scene.overflow();
+                let incidents = story.scene.observe(now, &detections, &glare);
+                card.untracked.add(story.scene.overflow() - untracked);
+                for incident in incidents {
+                    self.raise(planes, view, &detections, &incident, model, card, frame.arrived(), story);
+                }
             }
+            let scene = &story.scene;
             let sight = match () {
                 () if scene.is_undecided(now) => Sight::Stirring,
                 () if !scene.is_sure(now) => Sight::Unsure,
@@ -206,8 +250,10 @@ impl Analysis {
             card.gate().analysed(Instant::now(), sight);
             self.snapshots.serve(index, || {
                 let redacted = Redacted::of(planes, &view.masks, &detections, None, card.name.as_str());
-                let picture = redacted.picture(self.picture_bytes);
-                picture.inspect_err(|error| tracing::warn!(camera = %card.name, "no snapshot: {error}")).ok()
+                let pictures = redacted.thumbnail().and_then(|thumbnail| {
+                    Ok(Snapshot { thumbnail, picture: redacted.picture(self.picture_bytes)? })
+                });
+                pictures.inspect_err(|error| tracing::warn!(camera = %card.name, "no snapshot: {error}")).ok()
             });
             Ok(())
         })?
@@ -223,6 +269,7 @@ impl Analysis {
         model: &ModelName,
         card: &CameraCard,
         arrived: Instant,
+        story: &mut Story,
     ) {
         let foot = incident.bounds.foot();
         let bounds = incident.bounds.clamped();
@@ -232,32 +279,49 @@ impl Analysis {
             level: incident.severity.first_level(),
             state: AlertState::Open,
             respond_s: None,
-            cell: grid_cell(foot.x, foot.y),
+            over: false,
+            count: None,
+            tampering: None,
+            cell: Some(grid_cell(foot.x, foot.y)),
             class: Some(incident.class),
-            confidence: incident.confidence,
-            bounds: [bounds.left, bounds.top, bounds.width, bounds.height],
-            model: model.clone(),
+            confidence: Some(incident.confidence),
+            bounds: Some([bounds.left, bounds.top, bounds.width, bounds.height]),
+            model: Some(model.clone()),
             clock: self.clock.trust(),
             boot: self.clock.boot().to_owned(),
             up_s: seconds(self.clock.since_boot(arrived)),
             evidence: incident.evidence,
         };
-        let subject = Subject { camera: card.name.clone(), zone: Some(incident.zone.clone()) };
         let id = uuid_of(&incident.at);
+        let zone = incident.zone.as_ref().map_or("", Name::as_str);
         tracing::info!(
-            camera = %card.name, alert = %id, rule = %view.rules[incident.rule].name, zone = %incident.zone,
+            camera = %card.name, alert = %id, rule = %view.rules[incident.rule].name, zone,
             class = %incident.class, confidence = incident.confidence, severity = %incident.severity, "incident"
         );
-        card.alerts.increment();
-        let alert = NewAlert { id, time: incident.at.wall, subject, data, arrived };
-        if let Err(error) = self.outbox.append(alert) {
-            tracing::error!(camera = %card.name, alert = %id, "alert lost: {error}");
+        let camera = card.name.clone();
+        let (id, zone, data) = match story.storm.take(incident.at.monotonic, id, &data) {
+            Fate::Alone => {
+                story.lasting.insert(incident.number, id);
+                (id, incident.zone.clone(), Some(data))
+            }
+            Fate::Begins(data) => (id, None, Some(*data)),
+            Fate::Joins { id, worst: true } => (id, None, None),
+            Fate::Joins { worst: false, .. } => return, // the digest counts it
+        };
+        if let Some(data) = data {
+            card.alerts.increment();
+            let subject = Subject { camera, zone };
+            let alert = NewAlert { id, time: incident.at.wall, subject, data, arrived };
+            if let Err(error) = self.outbox.append(alert) {
+                tracing::error!(camera = %card.name, alert = %id, "alert lost: {error}");
+            }
         }
         if !incident.evidence {
             return;
         }
+        let label = incident.zone.as_ref().map_or("hazard", Name::as_str);
         // Only now: an alert never waits for its pictures.
-        let label = format!("{} {} {:.2}", incident.zone, incident.class, incident.confidence);
+        let label = format!("{label} {} {:.2}", incident.class, incident.confidence);
         let redacted = Redacted::of(planes, &view.masks, detections, Some(incident), &label);
         let severity = incident.severity;
         let pictures = redacted.thumbnail().and_then(|thumbnail| {

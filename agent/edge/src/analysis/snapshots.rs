@@ -7,12 +7,21 @@ use tokio::sync::oneshot;
 
 use crate::board::Board;
 
+/// What a camera sees now, redacted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// A small JPEG.
+    pub thumbnail: Vec<u8>,
+    /// A large one.
+    pub picture: Vec<u8>,
+}
+
 /// Who waits for a picture of which camera.
 #[derive(Debug)]
 pub struct Snapshots {
     board: Arc<Board>,
     /// By camera. Bounded by the askers, who wait for one at a time.
-    wanted: Mutex<Vec<Vec<oneshot::Sender<Vec<u8>>>>>,
+    wanted: Mutex<Vec<Vec<oneshot::Sender<Snapshot>>>>,
 }
 
 impl Snapshots {
@@ -27,8 +36,8 @@ impl Snapshots {
         self.board.cameras.iter().position(|card| card.name == *camera)
     }
 
-    /// A redacted JPEG of the camera's next frame. `None`: none could be made of it.
-    pub async fn take(&self, index: usize) -> Option<Vec<u8>> {
+    /// Redacted pictures of the camera's next frame. `None`: none could be made of it.
+    pub async fn take(&self, index: usize) -> Option<Snapshot> {
         let (sender, picture) = oneshot::channel();
         self.wanted().get_mut(index)?.push(sender);
         self.board.cameras[index].gate().call(); // one that sleeps has no next frame
@@ -36,7 +45,7 @@ impl Snapshots {
     }
 
     /// Makes a picture, where somebody waits for one of this camera.
-    pub(super) fn serve(&self, index: usize, make: impl FnOnce() -> Option<Vec<u8>>) {
+    pub(super) fn serve(&self, index: usize, make: impl FnOnce() -> Option<Snapshot>) {
         let mut waiting = std::mem::take(&mut self.wanted()[index]);
         waiting.retain(|sender| !sender.is_closed());
         if waiting.is_empty() {
@@ -49,7 +58,7 @@ impl Snapshots {
         }
     }
 
-    fn wanted(&self) -> MutexGuard<'_, Vec<Vec<oneshot::Sender<Vec<u8>>>>> {
+    fn wanted(&self) -> MutexGuard<'_, Vec<Vec<oneshot::Sender<Snapshot>>>> {
         self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 
 use sharp_eyes_protocol::report::CameraState;
 use sharp_eyes_protocol::topic::Name;
-use sharp_eyes_vision::{Miniature, Polygon};
+use sharp_eyes_vision::{Impression, Miniature, Polygon};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -228,15 +228,27 @@ fn connect(
 /// Who is shown a decoded frame, and what it was decoded for.
 type Shown = Arc<dyn Fn(Frame, Look) + Send + Sync>;
 
-/// Shows each frame to the gate, where that ever sleeps, and passes on what the detector is to see.
+/// Shows each frame to the gate, where that ever sleeps, and to whoever watches for tampering, and passes on what the
+/// detector is to see.
 fn look(options: &CameraOptions, frames: FrameSink, card: Arc<CameraCard>) -> Shown {
     let masks = options.masks.clone();
     Arc::new(move |frame, look| {
-        let wanted = !card.gate().is_watching()
-            || match frame.view(|planes| Miniature::of(planes, &masks)) {
-                Ok(miniature) => card.gate().frame(Instant::now(), look, &miniature),
-                Err(_) => look == Look::Live, // whoever analyses it says what is wrong
-            };
+        let now = Instant::now();
+        let (watching, suspicious) = (card.gate().is_watching(), card.wants_impression(now));
+        let miniature = (watching || suspicious).then(|| {
+            frame.view(|planes| {
+                let miniature = Miniature::of(planes, &masks);
+                if suspicious {
+                    card.impression(now, &Impression::of(planes, miniature.clone()));
+                }
+                miniature
+            })
+        });
+        let wanted = match miniature {
+            Some(Ok(miniature)) if watching => card.gate().frame(now, look, &miniature),
+            Some(Err(_)) if watching => look == Look::Live, // whoever analyses it says what is wrong
+            _ => true,
+        };
         if wanted {
             frames(frame.audit(matches!(look, Look::Glance { audit: true })));
         }

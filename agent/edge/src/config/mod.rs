@@ -5,6 +5,7 @@
 
 mod camera;
 mod reader;
+mod rule;
 mod units;
 
 use std::collections::BTreeSet;

@@ -145,6 +145,78 @@ fn a_crossing_has_a_line_and_a_direction() {
     );
 }
 
+/// Makes the minimal file's rule one about stopped vehicles, and compares as [`check`] does.
+fn check_stopped(change: &[(&str, &str)], expected: &[&str]) {
+    let mut all =
+        vec![("kind = \"intrusion\"", "kind = \"stopped-vehicle\""), ("classes = [\"person\"]\n", "")];
+    all.extend_from_slice(change);
+    check(&all, expected);
+}
+
+#[test]
+fn a_stopped_vehicle_has_a_zone_a_time_and_the_classes_of_vehicles() {
+    check_stopped(&[], &[]);
+    check_stopped(&[("severity", "time = \"5min\"\nclasses = [\"car\", \"truck\"]\nseverity")], &[]);
+    check_stopped(&[("zone = \"yard\"", "zone = \"yrad\"")], &["29 camera[0].rule[0].zone: its zones: yard"]);
+    check_stopped(
+        &[("severity", "time = \"1s\"\nseverity")],
+        &["30 camera[0].rule[0].time: at least \"5s\""],
+    );
+    check_stopped(
+        &[("severity", "classes = [\"car\", \"person\"]\nseverity")],
+        &["30 camera[0].rule[0].classes: person is no vehicle; expected some of bicycle, motorcycle, car"],
+    );
+    check_stopped(&[("severity", "dwell = \"2s\"\nseverity")], &["30 camera[0].rule[0].dwell: unknown key"]);
+}
+
+/// Makes the minimal file's rule one of these lines, and compares as [`check`] does.
+fn check_rule(lines: &str, expected: &[&str]) {
+    check(&[("kind = \"intrusion\"\nzone = \"yard\"\nclasses = [\"person\"]", lines)], expected);
+}
+
+#[test]
+fn a_hazard_is_anywhere_or_in_a_zone_and_seen_in_some_of_the_frames() {
+    check_rule("kind = \"hazard\"", &[]);
+    check_rule("kind = \"hazard\"\nzone = \"yard\"\nseen = 3\nframes = 5\nclasses = [\"smoke\"]", &[]);
+    check_rule(
+        "kind = \"hazard\"\nzone = \"yrad\"\nseen = 9\nframes = 5\nclasses = [\"car\"]",
+        &[
+            "29 camera[0].rule[0].zone: its zones: yard",
+            "30 camera[0].rule[0].seen: expected 1 to 5",
+            "32 camera[0].rule[0].classes: car is no hazard; expected some of fire, smoke",
+        ],
+    );
+}
+
+#[test]
+fn rules_about_the_camera_itself_have_no_zone_and_no_classes_and_are_one_of_a_kind() {
+    check_rule("kind = \"tampered\"", &[]);
+    check_rule("kind = \"tampered\"\nafter = \"20s\"\nfrozen_after = \"5min\"\nevidence = false", &[]);
+    check_rule(
+        "kind = \"offline\"\nafter = \"2min\"\ncooldown = \"1h\"\nschedule = \"daily 08:00-18:00\"",
+        &[],
+    );
+    check_rule(
+        "kind = \"tampered\"\nafter = \"1s\"\nfrozen_after = \"1s\"\nzone = \"yard\"",
+        &[
+            "29 camera[0].rule[0].after: at least \"2s\"",
+            "30 camera[0].rule[0].frozen_after: at least \"10s\"",
+            "31 camera[0].rule[0].zone: unknown key",
+        ],
+    );
+    check_rule(
+        "kind = \"offline\"\nafter = 5\nevidence = true",
+        &["29 camera[0].rule[0].after: with its unit", "30 camera[0].rule[0].evidence: unknown key"],
+    );
+    let twice =
+        "kind = \"offline\"\nseverity = \"minor\"\n[[camera.rule]]\nname = \"again\"\nkind = \"offline\"";
+    check_rule(twice, &["32 camera[0].rule[1].kind: the rule night of this camera is of this kind already"]);
+    check(
+        &[("name = \"gate\"", "name = \"gate\"\nalerts_per_minute = 0")],
+        &["20 camera[0].alerts_per_minute: expected 1 to 1000"],
+    );
+}
+
 #[test]
 fn five_mistakes_are_five_problems_in_the_order_of_the_file() {
     check(

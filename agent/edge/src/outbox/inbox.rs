@@ -8,14 +8,18 @@ use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use sharp_eyes_protocol::alert::{Alert, AlertKind};
 use sharp_eyes_protocol::command::Answer;
 use sharp_eyes_protocol::level::Severity;
 use tokio::sync::oneshot;
 
-use super::{Asked, Full, NewAlert, NewEvidence, Row, Waiting};
+use super::{AlertChange, Asked, Change, Full, NewAlert, NewEvidence, Row, Waiting};
 
 /// Alerts that may wait for the disk: 17 minutes at an alert a second. Beyond it the mildest is given up and counted.
 pub(super) const MAX_ALERTS: usize = 1024;
+
+/// Changes of alerts that may wait for the disk. Beyond it the oldest is given up and counted.
+const MAX_CHANGES: usize = 1024;
 
 /// Bytes of pictures that may wait with them: about a hundred. Beyond it pictures are given up and counted.
 pub(super) const MAX_PICTURE_BYTES: usize = 8 << 20;
@@ -30,10 +34,12 @@ pub(super) struct Inbox {
 #[derive(Debug, Default)]
 struct State {
     alerts: VecDeque<Queued>,
+    changes: VecDeque<AlertChange>,
     evidence: VecDeque<NewEvidence>,
     picture_bytes: usize,
-    /// The writer is storing so many from the front: they keep their places.
+    /// The writer is storing so many alerts and changes from the front: they keep their places.
     handed: usize,
+    handed_changes: usize,
     lost: Lost,
     /// Bounded by the askers: one read for each uplink, one answer for each row of its window, and the commands of
     /// consoles, which the uplinks take one at a time.
@@ -62,6 +68,7 @@ pub(super) enum Command {
     Acknowledge(usize, Row),
     Park(usize, Row, String),
     Execute(Box<Asked>, oneshot::Sender<Answer>),
+    Lasting(AlertKind, oneshot::Sender<Vec<Alert>>),
 }
 
 /// The last command.
@@ -87,6 +94,8 @@ pub(super) struct Work {
     pub(super) commands: Vec<Command>,
     /// Alerts that wait, up to the number asked for. They count as waiting until [`Inbox::stored`].
     pub(super) alerts: Vec<NewAlert>,
+    /// The same for what becomes of alerts, once all alerts before them are handed out.
+    pub(super) changes: Vec<AlertChange>,
     /// The same for pictures.
     pub(super) evidence: Vec<NewEvidence>,
     pub(super) lost: Lost,
@@ -96,7 +105,7 @@ pub(super) struct Work {
 
 impl State {
     fn is_empty(&self) -> bool {
-        self.alerts.is_empty() && self.evidence.is_empty()
+        self.alerts.is_empty() && self.changes.is_empty() && self.evidence.is_empty()
     }
 
     /// When what waits may be stored.
@@ -143,6 +152,25 @@ impl Inbox {
         Ok(stored)
     }
 
+    pub(super) fn change(&self, change: AlertChange) {
+        let mut state = self.lock();
+        if state.closing.is_some() {
+            state.lost.alerts += 1;
+            return;
+        }
+        let handed = state.handed_changes;
+        let worse = |known: &AlertChange| matches!(known.change, Change::Worse(_)) && known.id == change.id;
+        match state.changes.iter().skip(handed).position(worse) {
+            // Only how it stands in the end matters.
+            Some(at) if matches!(change.change, Change::Worse(_)) => state.changes[handed + at] = change,
+            _ => state.changes.push_back(change),
+        }
+        if state.changes.len() > MAX_CHANGES && state.changes.remove(handed).is_some() {
+            state.lost.alerts += 1;
+        }
+        self.changed.notify_one();
+    }
+
     pub(super) fn attach(&self, evidence: NewEvidence) {
         let mut state = self.lock();
         let size = size_of(&evidence);
@@ -175,7 +203,7 @@ impl Inbox {
     /// handed out, as soon as `takes` lets them; they stay at the head until [`Inbox::stored`].
     pub(super) fn wait(&self, limit: usize, until: Instant, takes: Takes) -> Work {
         let mut state = self.lock();
-        state.handed = 0;
+        (state.handed, state.handed_changes) = (0, 0);
         loop {
             let now = Instant::now();
             let close_by = state.closing.as_ref().map(|closing| closing.deadline);
@@ -198,6 +226,10 @@ impl Inbox {
                         state.alerts.iter().take(limit).map(|queued| queued.alert.clone()).collect();
                     work.evidence = state.evidence.iter().take(limit / 8).cloned().collect();
                     state.handed = work.alerts.len();
+                    if state.handed == state.alerts.len() {
+                        work.changes = state.changes.iter().take(limit).cloned().collect();
+                        state.handed_changes = work.changes.len();
+                    }
                 }
                 return work;
             }
@@ -207,10 +239,12 @@ impl Inbox {
         }
     }
 
-    /// The first `alerts` alerts, numbered from `first` on, and the first `evidence` pairs of pictures are on disk.
-    pub(super) fn stored(&self, first: u64, alerts: usize, evidence: usize) {
+    /// The first `alerts` alerts, numbered from `first` on, the first `changes`, and the first `evidence` pairs of
+    /// pictures are on disk.
+    pub(super) fn stored(&self, first: u64, alerts: usize, changes: usize, evidence: usize) {
         let mut state = self.lock();
-        state.handed = 0;
+        (state.handed, state.handed_changes) = (0, 0);
+        state.changes.drain(..changes);
         for (sequence, queued) in (first..).zip(state.alerts.drain(..alerts)) {
             let _ = queued.receipt.send(sequence); // most do not wait for it: fine
         }
@@ -218,10 +252,10 @@ impl Inbox {
         state.picture_bytes -= bytes;
     }
 
-    /// Alerts and pairs of pictures that wait in memory.
+    /// Messages about alerts, and pairs of pictures, that wait in memory.
     pub(super) fn depth(&self) -> (usize, usize) {
         let state = self.lock();
-        (state.alerts.len(), state.evidence.len())
+        (state.alerts.len() + state.changes.len(), state.evidence.len())
     }
 
     /// The end of the writer: whoever waits for it learns what was lost.
@@ -233,6 +267,7 @@ impl Inbox {
         for reply in closing.replies.drain(..) {
             let _ = reply.send(lost); // nobody waits any more: fine
         }
+        state.changes.clear();
         state.alerts.clear(); // their receipts say that they were not stored
         state.commands.clear();
     }

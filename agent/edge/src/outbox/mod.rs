@@ -33,7 +33,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use sharp_eyes_protocol::alert::{AlertData, ClockTrust, Subject};
+use sharp_eyes_protocol::alert::{Alert, AlertData, AlertKind, ClockTrust, Subject};
 use sharp_eyes_protocol::command::{Answer, Command as ConsoleCommand, Refusal, Refused};
 use sharp_eyes_protocol::level::Severity;
 use sharp_eyes_protocol::report::OutboxHealth;
@@ -82,6 +82,25 @@ pub struct NewAlert {
     pub data: AlertData,
     /// The same as `time` by the monotonic clock: the start of the measured way to the broker.
     pub arrived: Instant,
+}
+
+/// What becomes of an alert that was handed over before.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AlertChange {
+    /// The alert's id. Of one that is over already, or that the outbox never had, nothing changes.
+    pub id: Uuid,
+    /// What becomes of it.
+    pub change: Change,
+}
+
+/// What becomes of an alert.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// It is over by itself.
+    Over,
+    /// It got worse: what is to be said of it now. Its time and its first sighting stay. A severity that rises calls
+    /// again whoever had acknowledged it.
+    Worse(Box<AlertData>),
 }
 
 /// Pictures of an alert, redacted, made after it was handed over: an alert never waits for its picture.
@@ -217,6 +236,20 @@ impl Outbox {
     /// severe one, or this one is refused; both are counted in health as evicted.
     pub fn append(&self, alert: NewAlert) -> Result<Receipt, Full> {
         self.shared.inbox.append(alert).map(Receipt)
+    }
+
+    /// Hands over what becomes of an alert, after the alert itself. It is stored and sent as alerts are. At most 1024
+    /// changes wait for a disk that does not take them; beyond that the oldest is given up, and counted.
+    pub fn change(&self, change: AlertChange) {
+        self.shared.inbox.change(change);
+    }
+
+    /// The alerts of a kind that are neither over nor ended, as they were last told: what an agent that starts has to go on
+    /// with. None where the disk cannot be read.
+    pub async fn lasting(&self, kind: AlertKind) -> Vec<Alert> {
+        let (reply, answer) = oneshot::channel();
+        self.shared.inbox.command(Command::Lasting(kind, reply));
+        answer.await.unwrap_or_default()
     }
 
     /// Hands over the pictures of an alert. At most 8 MiB wait for the disk; beyond that they are given up, and counted.

@@ -15,7 +15,10 @@ use super::folder::{self, OpenError};
 use super::inbox::{Command, Inbox, Lost, Takes};
 use super::pace::Pace;
 use super::store::{Batch, MAX_BATCH, Store, StoreError};
-use super::{Asked, NewAlert, NewEvidence, OutboxError, OutboxOptions, Row, Waiting, WallClock, no_storage};
+use super::{
+    AlertChange, Asked, NewAlert, NewEvidence, OutboxError, OutboxOptions, Row, Waiting, WallClock,
+    no_storage,
+};
 use crate::backoff::Backoff;
 
 /// How often limits of age are looked at and running time is written down, where nothing else happens.
@@ -131,6 +134,7 @@ impl Writer {
             self.lost.alerts += work.lost.alerts;
             self.lost.evidence += work.lost.evidence;
             let (mut reads, mut asked, mut replies) = (Vec::new(), Vec::new(), Vec::new());
+            let mut lasting = Vec::new();
             for command in work.commands {
                 match command {
                     Command::Acknowledge(route, row) => {
@@ -145,11 +149,18 @@ impl Writer {
                         asked.push(*question);
                         replies.push(reply);
                     }
+                    Command::Lasting(kind, reply) => lasting.push((kind, reply)),
                 }
             }
-            self.write(&work.alerts, &work.evidence, &asked, replies);
+            self.write(&work.alerts, &work.changes, &work.evidence, &asked, replies);
             for (route, skip, limit, evidence, reply) in reads {
                 let _ = reply.send(self.read(route, skip, limit, evidence)); // nobody waits any more: fine
+            }
+            for (kind, reply) in lasting {
+                let (Disk::Working(store) | Disk::Failing { store: Some(store), .. }) = &self.disk else {
+                    continue; // dropped, so that the asker reads an empty answer
+                };
+                let _ = reply.send(store.lasting(kind).unwrap_or_default()); // nobody waits any more: fine
             }
             self.report();
             if let Some(close_by) = work.close_by
@@ -194,6 +205,7 @@ impl Writer {
     fn write(
         &mut self,
         alerts: &[NewAlert],
+        changes: &[AlertChange],
         evidence: &[NewEvidence],
         asked: &[Asked],
         replies: Vec<oneshot::Sender<Answer>>,
@@ -209,12 +221,13 @@ impl Writer {
                 let pending = self.acknowledged.len() >= ACKNOWLEDGED.1
                     || self.acknowledged_at.is_some_and(|at| now >= at + ACKNOWLEDGED.0);
                 let rest = if store.health().open > 0 { OPEN_HOUSEKEEPING } else { HOUSEKEEPING };
-                let something = !(alerts.is_empty() && evidence.is_empty() && asked.is_empty())
-                    || pending
-                    || !self.parked.is_empty()
-                    || self.lost != Lost::default()
-                    || self.counted.elapsed() >= rest
-                    || store.next_climb().is_some_and(|at| at <= self.lived(&store));
+                let something =
+                    !(alerts.is_empty() && changes.is_empty() && evidence.is_empty() && asked.is_empty())
+                        || pending
+                        || !self.parked.is_empty()
+                        || self.lost != Lost::default()
+                        || self.counted.elapsed() >= rest
+                        || store.next_climb().is_some_and(|at| at <= self.lived(&store));
                 if !something {
                     self.disk = Disk::Working(store);
                     return;
@@ -239,6 +252,7 @@ impl Writer {
         let (wall, trust) = (self.clock)();
         let batch = Batch {
             alerts,
+            changes,
             evidence,
             acknowledged: &self.acknowledged,
             parked: &self.parked,
@@ -250,7 +264,7 @@ impl Writer {
         };
         match store.commit(&self.site, &batch) {
             Ok(committed) => {
-                self.inbox.stored(committed.first, alerts.len(), evidence.len());
+                self.inbox.stored(committed.first, alerts.len(), changes.len(), evidence.len());
                 for (sequence, alert) in (committed.first..).zip(alerts) {
                     self.fresh.insert(sequence, alert.arrived);
                 }
@@ -282,7 +296,7 @@ impl Writer {
     fn last_words(&mut self) {
         if !self.acknowledged.is_empty() || !self.parked.is_empty() {
             self.acknowledged_at = Some(self.counted.checked_sub(ACKNOWLEDGED.0).unwrap_or(self.counted));
-            self.write(&[], &[], &[], Vec::new());
+            self.write(&[], &[], &[], &[], Vec::new());
         }
     }
 

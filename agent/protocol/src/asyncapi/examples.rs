@@ -7,7 +7,9 @@ use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::alert::{Alert, AlertData, AlertKind, AlertState, ClockTrust, ModelName, Subject, grid_cell};
+use crate::alert::{
+    Alert, AlertData, AlertKind, AlertState, ClockTrust, ModelName, Subject, Tampering, grid_cell,
+};
 use crate::class::ObjectClass;
 use crate::command::{
     Answer, BoxStatus, Command, DismissReason, Dismissal, Done, OfAlert, OpenAlert, PictureOf, Range,
@@ -47,24 +49,60 @@ pub(super) fn alerts() -> Examples {
         level: Level::Township,
         state: AlertState::Open,
         respond_s: Some(600),
-        cell: grid_cell(center_x, foot_y),
+        over: false,
+        count: None,
+        tampering: None,
+        cell: Some(grid_cell(center_x, foot_y)),
         class: Some(ObjectClass::Person),
-        confidence: 0.66,
-        bounds: [0.475, 0.245, 0.102, 0.266],
-        model: model(),
+        confidence: Some(0.66),
+        bounds: Some([0.475, 0.245, 0.102, 0.266]),
+        model: Some(model()),
         clock: ClockTrust::Synced,
         boot: "5c1d8e0f".into(),
         up_s: 8112,
         evidence: true,
     };
+    // About the camera itself: nothing of a detector.
+    let of_camera = AlertData {
+        severity: Severity::Minor,
+        level: Level::Village,
+        respond_s: Some(1800),
+        cell: None,
+        class: None,
+        confidence: None,
+        bounds: None,
+        model: None,
+        evidence: false,
+        ..data.clone()
+    };
+    let tampered =
+        AlertData { kind: AlertKind::Tampered, tampering: Some(Tampering::Covered), ..of_camera.clone() };
+    let offline = AlertData { kind: AlertKind::Offline, ..of_camera };
+    let digest = AlertData { severity: Severity::Critical, count: Some(23), bounds: None, ..data.clone() };
+    let gate = Subject { camera: name("gate"), zone: None };
     let subject = Subject { camera: name("gate"), zone: Some(name("yard")) };
     let raised = Alert::raised(&site(), id(), 1, time(), subject, data);
     let climbed = raised.escalated(2, Level::District, Some(Duration::from_secs(3600)));
     let acknowledged = climbed.answered(3, AlertState::Acknowledged);
-    let resolved = acknowledged.answered(4, AlertState::Resolved);
-    [("raised", raised), ("escalated", climbed), ("acknowledged", acknowledged), ("resolved", resolved)]
-        .map(|(name, alert)| (name, on_the_wire(&alert)))
-        .into()
+    let over = acknowledged.over(4, None);
+    let resolved = over.answered(5, AlertState::Resolved);
+    let about_gate = |number, data| Alert::raised(&site(), id(), number, time(), gate.clone(), data);
+    let (tampered, offline) = (about_gate(6, tampered), about_gate(7, offline));
+    let cleared = offline.over(8, None);
+    let digest = about_gate(9, AlertData { count: Some(1), ..digest.clone() }).worse(10, digest);
+    [
+        ("raised", raised),
+        ("escalated", climbed),
+        ("acknowledged", acknowledged),
+        ("over", over),
+        ("resolved", resolved),
+        ("tampered", tampered),
+        ("offline", offline),
+        ("cleared", cleared),
+        ("a storm", digest),
+    ]
+    .map(|(name, alert)| (name, on_the_wire(&alert)))
+    .into()
 }
 
 pub(super) fn statuses() -> Examples {
@@ -78,6 +116,7 @@ pub(super) fn health() -> Examples {
         name: name("gate"),
         state: CameraState::Failed,
         reason: Some("no RTP for 4.5s".into()),
+        tampered: None,
         stream: Some("H.264 1920x1080".into()),
         received: 121_680,
         skipped: 103_428,

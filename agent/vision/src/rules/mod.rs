@@ -4,7 +4,10 @@
 //! alarms once. A kind decides alone whether an object breaks it, by the path of its foot point.
 
 mod crossing;
+mod hazard;
 mod intrusion;
+mod place;
+mod stopped;
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -22,16 +25,19 @@ use crate::schedule::Schedule;
 use crate::track::Track;
 use crossing::Crossing;
 pub use crossing::{Direction, LineError, Tripwire};
+use hazard::Hazard;
 pub use intrusion::FLICKER;
 use intrusion::Intrusion;
+use place::Places;
+use stopped::Stopped;
 
 /// What must not happen in front of a camera.
 #[derive(Clone, Debug)]
 pub struct Rule {
     /// The rule's own name.
     pub name: Name,
-    /// The zone's or the line's name, for the operator.
-    pub zone: Name,
+    /// The zone's or the line's name, for the operator; none where it is about all of the picture.
+    pub zone: Option<Name>,
     /// What is forbidden there.
     pub kind: RuleKind,
     /// Whom it is forbidden to.
@@ -68,19 +74,37 @@ pub enum RuleKind {
         /// Which way.
         direction: Direction,
     },
+    /// To stand in this zone for so long.
+    StoppedVehicle {
+        /// The zone.
+        polygon: Polygon,
+        /// How long it takes.
+        time: Duration,
+    },
+    /// To burn or to smoke.
+    Hazard {
+        /// Where; anywhere without one.
+        polygon: Option<Polygon>,
+        /// In how many ...
+        seen: u32,
+        /// ... of how many frames it has to be seen.
+        frames: u32,
+    },
 }
 
 /// A rule was broken.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Incident {
+    /// Unique within the scene's life: [`crate::Scene::over`] names it when it is over.
+    pub number: u64,
     /// Index of the rule in the scene's list.
     pub rule: usize,
     /// What kind of rule it was.
     pub kind: AlertKind,
     /// How bad it is.
     pub severity: Severity,
-    /// Where: the name of the zone or the line.
-    pub zone: Name,
+    /// Where: the name of the zone or the line, if the rule has one.
+    pub zone: Option<Name>,
     /// What was seen.
     pub class: ObjectClass,
     /// The mean score of the time that the rule looked at, 0 to 1.
@@ -103,8 +127,19 @@ pub(crate) struct Watch {
     judge: Judge,
     /// Once is enough, however long or often an object breaks the rule. Bounded by the tracker: dead tracks are forgotten.
     alerted: HashSet<u64>,
+    places: Places,
     quiet_until: Duration,
+    /// Incidents that are not over.
+    lasting: Vec<u64>,
+    /// Since when nobody has broken the rule any more.
+    clear: Option<Duration>,
 }
+
+/// How long nobody may have been there before it is over: detectors lose sight of people who stand there all the same.
+pub const CLEARS: Duration = Duration::from_secs(10);
+
+/// How long something has to stand still before a new track at its place is taken for it.
+const SETTLES: Duration = Duration::from_secs(30);
 
 /// How much longer than it needs a rule may make up its mind: what has too low a score seldom gets a better one.
 const UNDECIDED_MAX: Duration = Duration::from_secs(10);
@@ -114,6 +149,8 @@ const UNDECIDED_MAX: Duration = Duration::from_secs(10);
 enum Judge {
     Intrusion(Intrusion),
     Crossing(Crossing),
+    Stopped(Stopped),
+    Hazard(Hazard),
 }
 
 impl Watch {
@@ -123,54 +160,92 @@ impl Watch {
                 Judge::Intrusion(Intrusion::new(polygon.clone(), *dwell))
             }
             RuleKind::Crossing { line, direction } => Judge::Crossing(Crossing::new(*line, *direction)),
+            RuleKind::StoppedVehicle { polygon, time } => {
+                Judge::Stopped(Stopped::new(polygon.clone(), *time))
+            }
+            RuleKind::Hazard { polygon, seen, frames } => {
+                Judge::Hazard(Hazard::new(polygon.clone(), *seen, *frames))
+            }
         };
-        Self { index, rule, judge, alerted: HashSet::new(), quiet_until: Duration::ZERO }
+        // Vehicles do not come out of doors: what is seen where one stopped, if only for a moment, is that one.
+        let settles = if matches!(judge, Judge::Stopped(_)) { Duration::ZERO } else { SETTLES };
+        let (alerted, places) = (HashSet::new(), Places::new(settles));
+        let (quiet_until, lasting, clear) = (Duration::ZERO, Vec::new(), None);
+        Self { index, rule, judge, alerted, places, quiet_until, lasting, clear }
     }
 
     /// Whether something may yet break the rule without moving.
     pub(crate) fn is_undecided(&self, now: Moment) -> bool {
+        let open = |due: Duration| now.monotonic < due.max(self.quiet_until) + UNDECIDED_MAX;
         match &self.judge {
-            Judge::Intrusion(intrusion) => intrusion.waiting().any(|(id, due)| {
-                !self.alerted.contains(&id) && now.monotonic < due.max(self.quiet_until) + UNDECIDED_MAX
-            }),
+            Judge::Intrusion(intrusion) => {
+                intrusion.waiting().any(|(id, due)| !self.alerted.contains(&id) && open(due))
+            }
             Judge::Crossing(_) => false,
+            Judge::Stopped(stopped) => stopped.waiting(&self.places).any(|(_, due)| open(due)),
+            Judge::Hazard(hazard) => hazard.pondered(now.monotonic).any(|id| !self.alerted.contains(&id)),
+        }
+    }
+
+    /// The incidents that are over by now. A vehicle's is when it has moved; those of others, all at once when nobody has
+    /// broken the rule for [`CLEARS`].
+    pub(crate) fn over(&mut self, now: Duration) -> Vec<u64> {
+        if let Judge::Stopped(_) = self.judge {
+            return self.places.over();
+        }
+        match self.clear {
+            Some(since) if now.saturating_sub(since) >= CLEARS => std::mem::take(&mut self.lasting),
+            _ => Vec::new(),
         }
     }
 
     /// Looks at the live tracks after one frame, and appends what breaks the rule.
-    pub(crate) fn observe(
-        &mut self,
-        now: Moment,
-        thresholds: &Thresholds,
-        zone: &TimeZone,
-        tracks: &[Track],
-        incidents: &mut Vec<Incident>,
-    ) {
+    pub(crate) fn observe(&mut self, now: Moment, scene: &Surroundings<'_>, incidents: &mut Incidents<'_>) {
+        let tracks = scene.tracks;
         let alive = |id: &u64| tracks.iter().any(|track| track.id() == *id);
         self.alerted.retain(alive);
+        let awake = self.rule.schedule.contains(now.wall, scene.time_zone);
+        let rule = &self.rule;
+        let is_about =
+            |track: &Track| rule.classes.contains(&track.class()) && track.bounds().height >= rule.min_height;
+        self.places.observe(now.monotonic, tracks, is_about);
         match &mut self.judge {
             Judge::Intrusion(intrusion) => intrusion.retain(alive),
             Judge::Crossing(crossing) => crossing.retain(alive),
+            Judge::Stopped(stopped) => stopped.rest(now.monotonic, awake),
+            Judge::Hazard(hazard) => hazard.begin(alive),
         }
-        let awake = self.rule.schedule.contains(now.wall, zone);
         // A track that this frame does not show may still be there: it is remembered, but it raises no alert.
         for track in tracks.iter().filter(|track| track.seen() == now.monotonic) {
-            let counts = awake
-                && self.rule.classes.contains(&track.class())
-                && track.bounds().height >= self.rule.min_height;
+            let counts = awake && is_about(track);
+            let place = self.places.of(track.id());
             let broken = match &mut self.judge {
                 Judge::Intrusion(intrusion) => intrusion.see(now.monotonic, track, counts),
                 Judge::Crossing(crossing) => crossing.see(track, counts),
+                Judge::Stopped(stopped) => {
+                    let place = place.as_deref().filter(|_| counts);
+                    place.and_then(|place| stopped.see(now.monotonic, place))
+                }
+                Judge::Hazard(hazard) => hazard.see(now.monotonic, track, counts, scene.glare),
             };
-            let least = self.rule.min_score.unwrap_or_else(|| thresholds.of(track.class()));
+            let least = self.rule.min_score.unwrap_or_else(|| scene.thresholds.of(track.class()));
             let Some(score) = broken.filter(|score| *score >= least) else { continue };
-            let due = track.is_confirmed()
-                && now.monotonic >= self.quiet_until
-                && !self.alerted.contains(&track.id());
-            if due {
+            // A vehicle that has moved may alarm anew, where it stops again; everybody else alarms once.
+            let moves = matches!(self.judge, Judge::Stopped(_));
+            let alarmed = place.as_deref().is_some_and(|place| place.alarmed.is_some())
+                || !moves && self.alerted.contains(&track.id());
+            if track.is_confirmed() && now.monotonic >= self.quiet_until && !alarmed {
                 self.alerted.insert(track.id());
+                let number = incidents.next();
+                if let Some(place) = place {
+                    place.alarmed = Some(number);
+                }
+                if !moves {
+                    self.lasting.push(number);
+                }
                 self.quiet_until = now.monotonic + self.rule.cooldown;
-                incidents.push(Incident {
+                incidents.new.push(Incident {
+                    number,
                     rule: self.index,
                     kind: self.rule.kind.alert(),
                     severity: self.rule.severity,
@@ -184,6 +259,38 @@ impl Watch {
                 });
             }
         }
+        let busy = match &self.judge {
+            Judge::Intrusion(intrusion) => intrusion.waiting().next().is_some(),
+            Judge::Crossing(_) | Judge::Stopped(_) | Judge::Hazard(_) => !self.alerted.is_empty(),
+        };
+        self.clear = if busy { None } else { self.clear.or(Some(now.monotonic)) };
+    }
+}
+
+/// What a rule looks at.
+pub(crate) struct Surroundings<'a> {
+    /// The live tracks; those seen in this frame have its time.
+    pub(crate) tracks: &'a [Track],
+    /// The scores that count.
+    pub(crate) thresholds: &'a Thresholds,
+    /// The site's.
+    pub(crate) time_zone: &'a TimeZone,
+    /// How much of a part of the picture is as bright as the camera can tell, 0 to 1.
+    pub(crate) glare: &'a dyn Fn(Rect) -> f32,
+}
+
+/// What one frame gives rise to.
+pub(crate) struct Incidents<'a> {
+    /// The number of the last incident of the scene.
+    pub(crate) last: &'a mut u64,
+    /// Those of this frame.
+    pub(crate) new: Vec<Incident>,
+}
+
+impl Incidents<'_> {
+    fn next(&mut self) -> u64 {
+        *self.last += 1;
+        *self.last
     }
 }
 
@@ -193,6 +300,8 @@ impl RuleKind {
         match self {
             Self::Intrusion { .. } => AlertKind::Intrusion,
             Self::Crossing { .. } => AlertKind::Crossing,
+            Self::StoppedVehicle { .. } => AlertKind::StoppedVehicle,
+            Self::Hazard { .. } => AlertKind::Hazard,
         }
     }
 }

@@ -49,6 +49,7 @@ pub(crate) fn cost(
             cooldown,
             "major",
         );
+        let camera = camera.line("alerts_per_minute = 1000"); // each is measured
         village = village.with(camera);
     }
     let started = Instant::now();

@@ -7,6 +7,16 @@ pub(crate) struct Faults {
     pub(crate) garbage_after: Option<u64>,
     pub(crate) switch_size_after: Option<u64>,
     pub(crate) switch_size_when_told: bool,
+    /// What is done to the camera, from an access unit up to another.
+    pub(crate) tamper: Option<(Tamper, u64, u64)>,
+}
+
+/// What people do to cameras.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tamper {
+    Covered,
+    Blurred,
+    Turned,
 }
 
 /// Whether a fault that begins after `limit` access units has begun at the `sent`-th.

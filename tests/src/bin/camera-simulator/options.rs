@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
-use crate::fault::Faults;
+use crate::fault::{Faults, Tamper};
 use crate::footage::{Codec, Encoding, Rate, Reel};
 
 pub(crate) const USAGE: &str = "\
@@ -27,6 +27,7 @@ camera-simulator --mount NAME=FILE[@SECONDS] [--mount ...] [options]
   --garbage-after N            send random bytes after N access units
   --switch-size-after N        half the width and height after N access units
   --switch-size-when-told      half the width and height after a line \"half\" on standard input, until one \"full\"
+  --tamper KIND@FROM-TO        covered, blurred or turned, from an access unit up to another
   --until-stdin-closes         end when standard input does, so that no camera outlives its test";
 
 /// Everything that the command line says.
@@ -99,6 +100,7 @@ fn parse(mut arguments: lexopt::Parser) -> Result<Option<Options>> {
             Long("garbage-after") => options.faults.garbage_after = Some(arguments.value()?.parse()?),
             Long("switch-size-after") => options.faults.switch_size_after = Some(arguments.value()?.parse()?),
             Long("switch-size-when-told") => options.faults.switch_size_when_told = true,
+            Long("tamper") => options.faults.tamper = Some(tamper(&arguments.value()?.string()?)?),
             Long("until-stdin-closes") => options.until_stdin_closes = true,
             other => return Err(other.unexpected().into()),
         }
@@ -123,6 +125,21 @@ fn mount(text: OsString) -> Result<Mount> {
         _ => (file, 0),
     };
     Ok(Mount { name: name.to_owned(), file: file.into(), start_at_s })
+}
+
+fn tamper(text: &str) -> Result<(Tamper, u64, u64)> {
+    let parts = text.split_once('@').and_then(|(kind, span)| {
+        let (from, to) = span.split_once('-')?;
+        Some((kind, from.parse().ok()?, to.parse().ok()?))
+    });
+    let (kind, from, to) = parts.with_context(|| format!("{text:?}: expected KIND@FROM-TO"))?;
+    let kind = match kind {
+        "covered" => Tamper::Covered,
+        "blurred" => Tamper::Blurred,
+        "turned" => Tamper::Turned,
+        _ => bail!("{kind:?} is no tampering: covered, blurred or turned"),
+    };
+    Ok((kind, from, to))
 }
 
 fn codec(text: &str) -> Result<Codec> {

@@ -1,6 +1,7 @@
 //! The RTSP server that plays footage, paced by the wall clock, for ever.
 
 use std::io::Write;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
@@ -15,8 +16,8 @@ use gstreamer_rtsp::RTSPLowerTrans;
 use gstreamer_rtsp_server as rtsp;
 use gstreamer_rtsp_server::prelude::*;
 
-use crate::fault::{Faults, begun, garble};
-use crate::footage::{Codec, Encoding, Footage};
+use crate::fault::{Faults, Tamper, begun, garble};
+use crate::footage::{Codec, Encoding, Footage, Lens};
 use crate::options::{Options, Transport};
 
 /// The role in GStreamer's own access control that a client gets by the right password.
@@ -33,6 +34,10 @@ pub(crate) fn serve(options: &Options) -> Result<()> {
         let open = |encoding| Footage::open(&mount.file, &options.reel, encoding, &options.cache);
         let main = open(&options.encoding)?;
         let faults = options.faults;
+        let tampered = match faults.tamper {
+            Some((tamper, ..)) => Some(tampered(tamper, &mount.file, options)?),
+            None => None,
+        };
         let smaller = if faults.switch_size_after.is_some() || faults.switch_size_when_told {
             let size = Some((main.size.0 / 2, main.size.1 / 2));
             Some(open(&Encoding { size, ..options.encoding.clone() })?)
@@ -40,7 +45,7 @@ pub(crate) fn serve(options: &Options) -> Result<()> {
             None
         };
         let start = main.keyframe_at(mount.start_at_s);
-        let play = Play { main, smaller, start, faults, told_half: told_half.clone() };
+        let play = Play { main, smaller, tampered, start, faults, told_half: told_half.clone() };
         let factory = factory(play, options.transport);
         if options.login.is_some() {
             let role = gst::Structure::builder(ROLE)
@@ -76,6 +81,16 @@ pub(crate) fn serve(options: &Options) -> Result<()> {
     }
     main_loop.run();
     Ok(())
+}
+
+/// The clip as it looks through a lens that somebody has tampered with.
+fn tampered(tamper: Tamper, file: &Path, options: &Options) -> Result<Footage> {
+    let lens = match tamper {
+        Tamper::Covered => Lens::Covered,
+        Tamper::Blurred => Lens::Blurred,
+        Tamper::Turned => Lens::Turned,
+    };
+    Footage::open(file, &options.reel, &Encoding { lens, ..options.encoding.clone() }, &options.cache)
 }
 
 /// Nobody may be reading: then nobody wants to know.
@@ -118,6 +133,7 @@ fn factory(play: Play, transport: Transport) -> rtsp::RTSPMediaFactory {
 struct Play {
     main: Footage,
     smaller: Option<Footage>,
+    tampered: Option<Footage>,
     start: usize,
     faults: Faults,
     /// Somebody wants the smaller one.
@@ -161,7 +177,7 @@ impl Play {
             let sent = u64::from(sent);
             let wanted = self.wanted(sent);
             if !std::ptr::eq(wanted, playing) {
-                // From its own beginning: a camera begins another size with a keyframe.
+                // From its own beginning, which is a keyframe.
                 (playing, at) = (wanted, 0);
             }
             let unit = &playing.access_units[at % playing.access_units.len()];
@@ -186,6 +202,8 @@ impl Play {
     /// What the `sent`-th access unit of a session, counted from 0, is taken from.
     fn wanted(&self, sent: u64) -> &Footage {
         let is_half = begun(self.faults.switch_size_after, sent) || self.told_half.load(Ordering::Relaxed);
-        self.smaller.as_ref().filter(|_| is_half).unwrap_or(&self.main)
+        let is_tampered = self.faults.tamper.is_some_and(|(_, from, to)| (from..to).contains(&sent));
+        let half = self.smaller.as_ref().filter(|_| is_half);
+        half.or(self.tampered.as_ref().filter(|_| is_tampered)).unwrap_or(&self.main)
     }
 }

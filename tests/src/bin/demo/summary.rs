@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
+use sharp_eyes_protocol::alert::AlertEvent;
 
 use crate::stage::{Measurement, Stage};
 
@@ -33,7 +34,8 @@ pub(crate) struct Summary {
 impl Summary {
     pub(crate) fn new(stage: &Stage, last: Option<&Measurement>) -> Self {
         let (mut deliveries, first, evidence) = stage.console.seen(|seen| {
-            let deliveries: Vec<Duration> = seen.alerts.iter().map(|received| received.delivery()).collect();
+            let raised = seen.alerts.iter().filter(|received| received.alert.event == AlertEvent::Raised);
+            let deliveries: Vec<Duration> = raised.map(|received| received.delivery()).collect();
             (deliveries, seen.alerts.first().map(|received| received.at), seen.evidence.len())
         });
         deliveries.sort_unstable();

@@ -119,14 +119,20 @@ impl View {
         }
         let time = alert.time.to_zoned(TimeZone::system()).strftime("%H:%M:%S");
         let severity = self.paint(data.severity, words::severity(data.severity));
-        let class = data.class.map_or("", words::class);
+        // What it is about: an object, or the camera itself.
+        let what = match (data.class, data.confidence, data.tampering) {
+            (Some(class), Some(confidence), _) => {
+                format!("{} {:.0} %", words::class(class), confidence * 100.0)
+            }
+            (_, _, Some(tampering)) => tampering.to_string(),
+            _ => String::new(),
+        };
+        let cell = data.cell.as_deref().unwrap_or("-");
         let zone = alert.subject.zone.as_ref().map_or("-", |zone| zone.as_str());
         let line = format!(
-            "{time}  {severity}  {}: {class} {:.0} %  @ {} / {zone} / {}  -> {}  ({} ms)",
+            "{time}  {severity}  {}: {what}  @ {} / {zone} / {cell}  -> {}  ({} ms)",
             words::kind(data.kind),
-            data.confidence * 100.0,
             alert.subject.camera,
-            data.cell,
             words::level(data.level),
             received.delivery().as_millis(),
         );

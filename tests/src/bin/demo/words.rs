@@ -9,6 +9,10 @@ pub(crate) fn kind(kind: AlertKind) -> &'static str {
     match kind {
         AlertKind::Intrusion => "入侵 intrusion",
         AlertKind::Crossing => "越线 crossing",
+        AlertKind::StoppedVehicle => "违停 stopped vehicle",
+        AlertKind::Hazard => "险情 hazard",
+        AlertKind::Tampered => "镜头异常 tampered",
+        AlertKind::Offline => "离线 offline",
     }
 }
 

@@ -1,14 +1,16 @@
 //! Open alerts: from the first message until somebody resolves or dismisses them.
 
+use std::time::Duration;
+
 use rusqlite::{OptionalExtension, params};
-use sharp_eyes_protocol::alert::{Alert, AlertState, seconds};
+use sharp_eyes_protocol::alert::{Alert, AlertData, AlertKind, AlertState, seconds};
 use sharp_eyes_protocol::command::OpenAlert;
 use sharp_eyes_protocol::topic::Site;
 use uuid::Uuid;
 
 use super::work::{Work, parse};
 use super::{Store, StoreError, rank};
-use crate::outbox::NewAlert;
+use crate::outbox::{Change, NewAlert};
 
 /// Alerts that climb in one transaction at most.
 pub(super) const MAX_CLIMBS: usize = 64;
@@ -127,6 +129,69 @@ impl Work<'_> {
         self.change(number, &alert, state).map(|open| Some(Ok(open)))
     }
 
+    /// What the cameras say of an alert after it was raised. Nothing, where it is not there or over already.
+    pub(super) fn follow(&mut self, id: Uuid, change: &Change) -> Result<(), rusqlite::Error> {
+        let found: Option<(i64, Option<i64>, u32, String)> = self
+            .tx
+            .prepare_cached("SELECT number, due, repeats, json FROM open_alert WHERE id = ?")?
+            .query_row([id.to_string()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
+            .optional()?;
+        let Some((number, due, repeats, json)) = found else { return Ok(()) };
+        let alert = parse(&json)?;
+        if alert.data.state.is_ended() || alert.data.over {
+            return Ok(());
+        }
+        let lived = self.meta.lived as i64;
+        let left = |due: Option<i64>| due.map(|due| Duration::from_millis((due - lived).max(0) as u64));
+        let sequence = self.number();
+        let (next, due, repeats) = match change {
+            Change::Over => {
+                let over = alert.over(sequence, left(due));
+                let due = due.filter(|_| !over.data.state.is_ended());
+                (over, due, repeats)
+            }
+            Change::Worse(data) => {
+                // Whoever acknowledged the milder one is called again.
+                let rises = data.severity > alert.data.severity;
+                let within = self.options.escalation.respond_within(data.severity).filter(|_| rises);
+                let soon = within.map(|within| lived + within.as_millis() as i64);
+                let due = [due, soon].into_iter().flatten().min();
+                let data = AlertData {
+                    level: data.level.max(alert.data.level),
+                    state: if rises { AlertState::Open } else { alert.data.state },
+                    respond_s: left(due).map(seconds),
+                    clock: alert.data.clock,
+                    boot: alert.data.boot.clone(),
+                    up_s: alert.data.up_s,
+                    evidence: alert.data.evidence || data.evidence,
+                    ..data.as_ref().clone()
+                };
+                (alert.worse(sequence, data), due, if rises { 0 } else { repeats })
+            }
+        };
+        let json = next.to_json();
+        self.publish(next.data.severity, next.data.level, &json)?;
+        let ended = next.data.state.is_ended();
+        self.tx
+            .prepare_cached(
+                "UPDATE open_alert SET rank = ?, top = ?, due = ?, repeats = ?, ended = ?, json = ? WHERE number = ?",
+            )?
+            .execute(params![
+                rank(next.data.severity),
+                next.data.level.above().is_none(),
+                due,
+                repeats,
+                ended,
+                json,
+                number
+            ])?;
+        if ended {
+            self.meta.totals.open -= 1;
+            self.forget_ended()?;
+        }
+        Ok(())
+    }
+
     fn change(
         &mut self,
         number: i64,
@@ -193,6 +258,21 @@ impl Work<'_> {
 }
 
 impl Store {
+    /// See [`crate::outbox::Outbox::lasting`].
+    pub(in crate::outbox) fn lasting(&self, kind: AlertKind) -> Result<Vec<Alert>, StoreError> {
+        let mut statement =
+            self.db.prepare_cached("SELECT json FROM open_alert WHERE ended = 0 ORDER BY number")?;
+        let rows = statement.query_map([], |row| row.get::<_, String>(0))?;
+        let mut found = Vec::new();
+        for json in rows {
+            let alert = parse(&json?)?;
+            if alert.data.kind == kind && !alert.data.over {
+                found.push(alert);
+            }
+        }
+        Ok(found)
+    }
+
     pub(super) fn read_next_climb(&self) -> Result<Option<u64>, StoreError> {
         let first = |top: i64| -> Result<Option<u64>, rusqlite::Error> {
             let sql = "SELECT min(due) FROM open_alert WHERE top = ? AND due IS NOT NULL";

@@ -35,7 +35,7 @@ use uuid::Uuid;
 
 use super::inbox::Lost;
 use super::ledger::Ledger;
-use super::{Asked, NewAlert, NewEvidence, OutboxOptions, Row, Waiting};
+use super::{AlertChange, Asked, NewAlert, NewEvidence, OutboxOptions, Row, Waiting};
 pub(super) use command::read_audit;
 pub use command::{AuditEntry, AuditError};
 pub(super) use schema::SCHEMA;
@@ -59,6 +59,7 @@ const TURN_OF_PICTURES: i64 = 7;
 /// What one transaction does.
 pub(super) struct Batch<'a> {
     pub(super) alerts: &'a [NewAlert],
+    pub(super) changes: &'a [AlertChange],
     pub(super) evidence: &'a [NewEvidence],
     pub(super) acknowledged: &'a BTreeSet<(usize, Row)>,
     pub(super) parked: &'a [(usize, Row, String)],
@@ -235,10 +236,14 @@ impl Store {
         let (placed, asleep) = self.asleep(batch);
         let lived = batch.lived + asleep;
         let climbs = self.next_climb.is_some_and(|at| at <= lived);
-        let grows = !batch.alerts.is_empty() || !batch.evidence.is_empty() || climbs;
+        let grows =
+            !(batch.alerts.is_empty() && batch.changes.is_empty() && batch.evidence.is_empty()) || climbs;
         let durable = grows || !batch.asked.is_empty() || !batch.parked.is_empty();
-        // Each alert, each climb and each command may take a number; a full register closes one for each alert.
-        let numbers = 2 * batch.alerts.len() + batch.asked.len() + if climbs { climb::MAX_CLIMBS } else { 0 };
+        // Each alert, change, climb and command may take a number; a full register closes one for each alert.
+        let numbers = 2 * batch.alerts.len()
+            + batch.changes.len()
+            + batch.asked.len()
+            + if climbs { climb::MAX_CLIMBS } else { 0 };
         if durable && numbers > 0 {
             self.ledger.cover(self.meta.sequence + numbers as u64)?;
         }
@@ -332,6 +337,9 @@ impl Store {
         let first = work.meta.sequence + 1;
         for alert in batch.alerts {
             work.raise(site, alert)?;
+        }
+        for AlertChange { id, change } in batch.changes {
+            work.follow(*id, change)?;
         }
         for evidence in batch.evidence {
             work.attach(evidence, pictures)?;

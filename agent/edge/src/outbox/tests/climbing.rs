@@ -5,17 +5,18 @@ use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use sharp_eyes_protocol::alert::{Alert, AlertEvent, AlertState, ClockTrust};
+use sharp_eyes_protocol::alert::{Alert, AlertData, AlertEvent, AlertKind, AlertState, ClockTrust};
 use sharp_eyes_protocol::command::{
     Answer, DismissReason, Dismissal, Done, OfAlert, PictureOf, Range, Refusal, Request, Resent,
 };
 use sharp_eyes_protocol::level::{Level, Severity};
 use tempfile::TempDir;
+use uuid::Uuid;
 
 use super::{alert, asked, options, pictures, site};
 use crate::outbox::inbox::Lost;
 use crate::outbox::store::{Batch, Committed, Store};
-use crate::outbox::{Asked, NewAlert, NewEvidence, OutboxOptions, Row};
+use crate::outbox::{AlertChange, Asked, Change, NewAlert, NewEvidence, OutboxOptions, Row};
 
 const MINUTE: u64 = 60_000;
 
@@ -27,6 +28,8 @@ struct Box {
     lived: u64,
     wall: Timestamp,
     trust: ClockTrust,
+    /// For the next batch.
+    changes: Vec<AlertChange>,
 }
 
 impl Box {
@@ -36,7 +39,7 @@ impl Box {
         change(&mut options);
         let store = Some(Store::open(&options).unwrap());
         let wall = "2026-11-23T08:00:00Z".parse().unwrap();
-        Self { folder, options, store, lived: 0, wall, trust: ClockTrust::Unsynced }
+        Self { folder, options, store, lived: 0, wall, trust: ClockTrust::Unsynced, changes: Vec::new() }
     }
 
     fn store(&mut self) -> &mut Store {
@@ -63,7 +66,10 @@ impl Box {
     ) -> Committed {
         let (lived, wall, trust) = (self.lived, self.wall, self.trust);
         let lost = Lost::default();
-        let batch = Batch { alerts, evidence, acknowledged, parked, asked, lost, lived, wall, trust };
+        let changes = std::mem::take(&mut self.changes);
+        let changes = changes.as_slice();
+        let batch =
+            Batch { alerts, changes, evidence, acknowledged, parked, asked, lost, lived, wall, trust };
         let committed = self.store().commit(&site(), &batch).unwrap();
         self.lived = self.store().lived();
         committed
@@ -83,6 +89,11 @@ impl Box {
         self.commit(&[alert(severity)], &[], &[]);
         let sequence = self.store().health().sequence;
         self.messages().into_iter().find(|alert| alert.sequence == sequence).unwrap()
+    }
+
+    fn change(&mut self, id: Uuid, change: Change) {
+        self.changes.push(AlertChange { id, change });
+        self.commit(&[], &[], &[]);
     }
 
     fn ask(&mut self, counter: u64, request: Request) -> Answer {
@@ -108,6 +119,92 @@ impl Box {
 
 fn story(messages: &[Alert]) -> Vec<(AlertEvent, Level, AlertState, Option<u32>)> {
     messages.iter().map(|a| (a.event, a.data.level, a.data.state, a.data.respond_s)).collect()
+}
+
+#[test]
+fn an_alert_that_is_over_says_so_once_and_climbs_until_somebody_answers() {
+    use AlertEvent::{Ended, Escalated, Raised, Updated};
+    use AlertState::{Acknowledged, Open, Resolved};
+    let mut b = Box::new(|_| {});
+    let id = b.raise(Severity::Major).id;
+    b.pass(4 * MINUTE);
+    b.change(id, Change::Over);
+    b.change(id, Change::Over);
+    b.pass(6 * MINUTE);
+    b.ask(1, Request::Acknowledge(OfAlert { alert: id, note: None }));
+    b.ask(2, Request::Resolve(OfAlert { alert: id, note: None }));
+    b.change(id, Change::Over);
+    b.change(Uuid::now_v7(), Change::Over);
+    let messages = b.messages();
+    assert_eq!(
+        story(&messages),
+        [
+            (Raised, Level::Township, Open, Some(600)),
+            (Ended, Level::Township, Open, Some(360)),
+            (Escalated, Level::District, Open, Some(3600)),
+            (Updated, Level::District, Acknowledged, None),
+            (Ended, Level::District, Resolved, None),
+        ]
+    );
+    assert_eq!(messages.iter().map(|a| a.data.over).collect::<Vec<_>>(), [false, true, true, true, true]);
+    assert_eq!(b.store().health().open, 0);
+}
+
+#[test]
+fn an_alert_about_an_outage_is_cleared_when_it_is_over_and_until_then_it_lasts() {
+    let mut b = Box::new(|_| {});
+    let mut offline = alert(Severity::Minor);
+    offline.data.kind = AlertKind::Offline;
+    let id = offline.id;
+    b.commit(&[offline, alert(Severity::Minor)], &[], &[]);
+    let lasting =
+        |b: &mut Box| b.store().lasting(AlertKind::Offline).unwrap().iter().map(|a| a.id).collect::<Vec<_>>();
+    assert_eq!(lasting(&mut b), [id]);
+    b.restart();
+    assert_eq!(lasting(&mut b), [id]);
+    b.change(id, Change::Over);
+    assert_eq!(lasting(&mut b), [] as [Uuid; 0]);
+    assert_eq!(b.store().health().open, 1, "the other one");
+    b.pass(40 * MINUTE);
+    let told = b.messages().into_iter().filter(|a| a.id == id).collect::<Vec<_>>();
+    assert_eq!((told.len(), told[1].event, told[1].data.state), (2, AlertEvent::Ended, AlertState::Cleared));
+}
+
+#[test]
+fn an_alert_that_gets_worse_is_told_anew_and_a_higher_severity_calls_again() {
+    use AlertEvent::{Escalated, Raised, Updated};
+    use AlertState::{Acknowledged, Open};
+    let mut b = Box::new(|_| {});
+    let raised = b.raise(Severity::Minor);
+    let worse = |severity: Severity, count| {
+        let level = severity.first_level();
+        let data = AlertData { severity, level, count: Some(count), up_s: 99, ..raised.data.clone() };
+        Change::Worse(std::boxed::Box::new(data))
+    };
+    b.pass(10 * MINUTE);
+    b.change(raised.id, worse(Severity::Minor, 2));
+    b.ask(1, Request::Acknowledge(OfAlert { alert: raised.id, note: None }));
+    b.change(raised.id, worse(Severity::Minor, 3));
+    b.change(raised.id, worse(Severity::Major, 4));
+    b.pass(10 * MINUTE);
+    let mut numbered = b.messages();
+    numbered.sort_by_key(|a| a.sequence);
+    assert_eq!(
+        story(&numbered),
+        [
+            (Raised, Level::Village, Open, Some(1800)),
+            (Updated, Level::Village, Open, Some(1200)),
+            (Updated, Level::Village, Acknowledged, None),
+            (Updated, Level::Village, Acknowledged, None),
+            (Updated, Level::Township, Open, Some(600)),
+            (Escalated, Level::District, Open, Some(3600)),
+        ]
+    );
+    assert_eq!(
+        numbered.iter().map(|a| a.data.count).collect::<Vec<_>>(),
+        [None, Some(2), Some(2), Some(3), Some(4), Some(4)]
+    );
+    assert!(numbered.iter().all(|a| a.data.up_s == raised.data.up_s && a.time == raised.time));
 }
 
 #[test]

@@ -205,6 +205,7 @@ fn commit(
     parked: &[(usize, Row, String)],
 ) {
     let batch = Batch {
+        changes: &[],
         alerts,
         evidence,
         acknowledged,

@@ -84,6 +84,7 @@ impl Watch {
         for (index, url) in urls.iter().enumerate() {
             let camera = VillageCamera::new(&format!("view-{index}"), url)
                 .line(&format!("gate = {gate:?}"))
+                .line("alerts_per_minute = 1000") // each visit counts
                 .rule("anywhere", WHOLE_PICTURE, "1s", "5s", "major");
             village = village.with(camera);
         }

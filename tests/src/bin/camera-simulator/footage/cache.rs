@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use super::{AccessUnit, Codec, Encoding, Footage, Reel};
 
 /// Part of the name of a cache file: change it when the way of encoding changes.
-const RECIPE: u32 = 2;
+const RECIPE: u32 = 3;
 
 /// Unlike for another clip, another version of the clip, or another way of encoding it.
 pub(super) fn name(clip: &Path, reel: &Reel, encoding: &Encoding) -> Result<PathBuf> {

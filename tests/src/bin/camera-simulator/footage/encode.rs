@@ -11,7 +11,7 @@ use gstreamer_video as video;
 use gstreamer_video::prelude::*;
 
 use super::noise::Noise;
-use super::{AccessUnit, Codec, Encoding, Footage, Rate, Reel};
+use super::{AccessUnit, Codec, Encoding, Footage, Lens, Rate, Reel};
 
 /// Longer clips are cut, unless a reel says what to play: they are played for ever anyway, and live in memory.
 const LONGEST_S: u64 = 180;
@@ -77,9 +77,10 @@ pub(super) fn encode(clip: &Path, reel: &Reel, encoding: &Encoding) -> Result<Fo
     let size = (width & !1, height & !1);
     let line = format!(
         "appsrc name=source format=time block=true max-bytes=0 max-buffers=8 ! videoscale \
-         ! video/x-raw,format=I420,width={},height={},pixel-aspect-ratio=1/1 ! {} ! appsink name=sink sync=false max-buffers=16",
+         ! video/x-raw,format=I420,width={},height={},pixel-aspect-ratio=1/1 ! {} ! {} ! appsink name=sink sync=false max-buffers=16",
         size.0,
         size.1,
+        lens(encoding.lens, size),
         encoder(encoding, fps)
     );
     let pipeline = launch(&line)?;
@@ -176,6 +177,20 @@ fn show(clip: &Path, fps: Option<i32>, reel: &Reel, source: &app::AppSrc) -> Res
         }
     }
     Ok(())
+}
+
+/// What is in front of the sensor as a launch line.
+fn lens(lens: Lens, (width, height): (u32, u32)) -> String {
+    match lens {
+        Lens::Clear => "identity".into(),
+        Lens::Covered => "videobalance contrast=0 ! videoconvert ! video/x-raw,format=I420".into(),
+        Lens::Blurred => format!(
+            "videoscale ! video/x-raw,width={},height={} ! videoscale ! video/x-raw,width={width},height={height}",
+            width / 8,
+            height / 8
+        ),
+        Lens::Turned => "videoflip video-direction=180".into(),
+    }
 }
 
 /// Encoder and parser as a launch line. Superfast, because a camera's chip has neither time nor look-ahead.

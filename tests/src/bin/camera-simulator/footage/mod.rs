@@ -43,6 +43,20 @@ pub(crate) enum Rate {
     Quality(u32),
 }
 
+/// What is in front of the sensor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Lens {
+    /// Nothing that would not be there in the clip.
+    #[default]
+    Clear,
+    /// A black cloth.
+    Covered,
+    /// It is out of focus.
+    Blurred,
+    /// It looks the other way: the picture is upside down.
+    Turned,
+}
+
 /// How a clip becomes a stream.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Encoding {
@@ -56,11 +70,20 @@ pub(crate) struct Encoding {
     pub(crate) rate: Rate,
     /// Standard deviation of the sensor's noise, in steps of 8-bit luma.
     pub(crate) noise: f32,
+    /// What is in front of the sensor.
+    pub(crate) lens: Lens,
 }
 
 impl Default for Encoding {
     fn default() -> Self {
-        Self { codec: Codec::H264, fps: None, size: None, rate: Rate::Kilobits(1500), noise: 0.0 }
+        Self {
+            codec: Codec::H264,
+            fps: None,
+            size: None,
+            rate: Rate::Kilobits(1500),
+            noise: 0.0,
+            lens: Lens::Clear,
+        }
     }
 }
 

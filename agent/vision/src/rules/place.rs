@@ -1,0 +1,192 @@
+//! Where objects stand still: over short occlusions, and over tracks that end because a detector lost sight of what is
+//! there all the same.
+//!
+//! A track ends after two seconds without a detection, and what is seen again at the same place then is a new one. A
+//! parked car, a scarecrow or a poster must not alarm anew for it: its place is remembered.
+
+use std::time::Duration;
+
+use super::Scores;
+use crate::geometry::Rect;
+use crate::track::{GAP_MAX, Track};
+
+/// How far a foot may lie from where the object came to rest, in sides of its box: boxes jitter.
+const RADIUS: f32 = 0.3;
+
+/// How long it has to lie farther away before the object has moved: one bad box is no move.
+const MOVED: Duration = Duration::from_secs(2);
+
+/// In what time the place follows a box that changes slowly, as with shadows over a day. What goes on at more than
+/// [`RADIUS`] in this time moves.
+const FOLLOWS: Duration = Duration::from_secs(60);
+
+/// The least overlap of a new object with a place for being what stood there.
+const SAME: f32 = 0.5;
+
+/// How long a place is remembered in which nothing is seen, in time in which frames were looked at: a van in front.
+const OCCLUDED: Duration = Duration::from_secs(30);
+
+/// The same for what has alarmed already. Longer than a detector is blind for what it sees badly at dusk.
+const ALARMED: Duration = Duration::from_secs(600);
+
+/// Most places of one rule at once; beyond it, the one that has been out of sight for longest is forgotten.
+const PLACES_MAX: usize = 256;
+
+/// Something that stands, or stood when it was last seen.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    track: u64,
+    bounds: Rect,
+    since: Duration,
+    seen: Duration,
+    /// Since when its foot has been elsewhere.
+    away: Option<Duration>,
+    /// Time without a sight of it in which frames were looked at.
+    unseen: Duration,
+    scores: Scores,
+    /// The incident that the rule has alarmed for, if it has.
+    pub(super) alarmed: Option<u64>,
+}
+
+impl Place {
+    fn new(track: &Track) -> Self {
+        let mut scores = Scores::default();
+        scores.add(track.score());
+        let (bounds, seen) = (track.bounds(), track.seen());
+        let unseen = Duration::ZERO;
+        Self { track: track.id(), bounds, since: seen, seen, away: None, unseen, scores, alarmed: None }
+    }
+
+    /// When it came to rest.
+    pub(super) fn since(&self) -> Duration {
+        self.since
+    }
+
+    /// Where it stands.
+    pub(super) fn bounds(&self) -> Rect {
+        self.bounds
+    }
+
+    /// The mean score since it came to rest.
+    pub(super) fn score(&self) -> f32 {
+        self.scores.mean()
+    }
+
+    /// The track that was seen there last.
+    pub(super) fn track(&self) -> u64 {
+        self.track
+    }
+
+    /// Whether it is on its way elsewhere.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.away.is_some()
+    }
+
+    /// Whether it was seen within the time that the tracker bridges.
+    pub(super) fn is_in_sight(&self) -> bool {
+        self.unseen <= GAP_MAX
+    }
+
+    /// The incident that is over with it, where it has moved.
+    fn see(&mut self, track: &Track) -> Option<u64> {
+        let mut over = None;
+        let (bounds, foot, now) = (self.bounds, track.bounds().foot(), track.seen());
+        let (dx, dy) = (foot.x - bounds.foot().x, foot.y - bounds.foot().y);
+        if (dx / bounds.width.max(f32::MIN_POSITIVE)).hypot(dy / bounds.height.max(f32::MIN_POSITIVE))
+            > RADIUS
+        {
+            let away = *self.away.get_or_insert(now);
+            if now.saturating_sub(away) >= MOVED {
+                over = self.alarmed;
+                *self = Self::new(track);
+            }
+        } else {
+            let passed = now.saturating_sub(self.seen).as_secs_f32() / FOLLOWS.as_secs_f32();
+            let follow = |from: f32, to: f32| from + (to - from) * passed.min(1.0);
+            let to = track.bounds();
+            self.bounds = Rect {
+                left: follow(bounds.left, to.left),
+                top: follow(bounds.top, to.top),
+                width: follow(bounds.width, to.width),
+                height: follow(bounds.height, to.height),
+            };
+            self.away = None;
+            self.scores.add(track.score());
+        }
+        (self.track, self.seen, self.unseen) = (track.id(), now, Duration::ZERO);
+        over
+    }
+}
+
+/// The places of one rule.
+#[derive(Clone, Debug)]
+pub(super) struct Places {
+    places: Vec<Place>,
+    settles: Duration,
+    observed: Option<Duration>,
+    /// Incidents whose objects have moved, or were out of sight for long.
+    over: Vec<u64>,
+}
+
+impl Places {
+    /// None. An object has to have stood for `settles` before a new track at its place is taken for it: people come
+    /// out of one door, one after the other.
+    pub(super) fn new(settles: Duration) -> Self {
+        Self { places: Vec::new(), settles, observed: None, over: Vec::new() }
+    }
+
+    /// Takes one frame: all live tracks, of which those with its time that the rule is about `count`.
+    pub(super) fn observe(&mut self, now: Duration, tracks: &[Track], counts: impl Fn(&Track) -> bool) {
+        let last = self.observed.replace(now).unwrap_or(now);
+        let passed = now.saturating_sub(last).min(GAP_MAX);
+        for place in &mut self.places {
+            place.unseen += passed;
+        }
+        for track in tracks.iter().filter(|track| track.seen() == now && counts(track)) {
+            let known = self.places.iter().position(|place| place.track == track.id());
+            match known.or_else(|| self.left_behind(track, tracks)) {
+                Some(at) => self.over.extend(self.places[at].see(track)),
+                None => self.places.push(Place::new(track)),
+            }
+        }
+        let lives = |place: &Place| tracks.iter().any(|track| track.id() == place.track);
+        self.places.retain(|place| {
+            let patience = if place.alarmed.is_some() { ALARMED } else { OCCLUDED };
+            let kept = lives(place) || place.unseen <= patience;
+            if !kept {
+                self.over.extend(place.alarmed);
+            }
+            kept
+        });
+        while self.places.len() > PLACES_MAX {
+            let oldest = self.places.iter().enumerate().max_by_key(|(_, place)| place.unseen);
+            let Some((at, _)) = oldest else { break };
+            self.over.extend(self.places.swap_remove(at).alarmed);
+        }
+    }
+
+    /// The place of a live track.
+    pub(super) fn of(&mut self, track: u64) -> Option<&mut Place> {
+        self.places.iter_mut().find(|place| place.track == track)
+    }
+
+    /// The incidents of objects that have moved since the last time, or are forgotten.
+    pub(super) fn over(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.over)
+    }
+
+    /// All of them.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Place> {
+        self.places.iter()
+    }
+
+    /// The place of a lost track that a new one is seen in.
+    fn left_behind(&self, new: &Track, tracks: &[Track]) -> Option<usize> {
+        let lost = |place: &Place| tracks.iter().all(|track| track.id() != place.track);
+        let settled = |place: &Place| place.seen.saturating_sub(place.since) >= self.settles;
+        let overlap = |place: &Place| place.bounds.iou(&new.bounds());
+        let fits = |place: &Place| lost(place) && settled(place) && overlap(place) >= SAME;
+        let fitting = self.places.iter().enumerate().filter(|(_, place)| fits(place));
+        fitting.max_by(|(_, a), (_, b)| overlap(a).total_cmp(&overlap(b))).map(|(at, _)| at)
+    }
+}
