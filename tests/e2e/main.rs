@@ -5,6 +5,7 @@
 //! - [`stage`]: what every test stands on: a folder, cameras, broker, console; logs are shown when a test fails;
 //! - [`path`]: the path of a frame, from RTSP to an alert with a picture, and over restarts;
 //! - [`answering`]: an alert climbs until somebody answers, and what a console may ask;
+//! - [`replay`]: a clip instead of a camera;
 //! - [`gate`]: cameras that sleep while nothing happens;
 //! - [`wire`]: what crosses the wire is what the schemas and the AsyncAPI document say;
 //! - [`operation`]: what systemd and Prometheus see;
@@ -22,6 +23,7 @@ mod gate;
 mod invariants;
 mod operation;
 mod path;
+mod replay;
 mod stage;
 mod state;
 mod wire;

@@ -12,6 +12,7 @@
 //! - [`console`]: what a township sees: everything that the agent publishes;
 //! - [`usage`]: what a process costs;
 //! - [`assignment`]: which track is which object's, so that all together fit best;
+//! - [`precision`]: how well a detector finds objects;
 //! - [`tracking`]: how well tracks follow the objects;
 //! - [`link`]: a weak link, [`faulty_broker`]: a man in the middle who knows MQTT, [`disk`]: storage that fails, and what a
 //!   power cut leaves of it.
@@ -30,6 +31,7 @@ pub mod disk;
 pub mod faulty_broker;
 pub mod link;
 pub mod places;
+pub mod precision;
 pub mod process;
 pub mod tracking;
 pub mod usage;

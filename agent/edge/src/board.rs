@@ -78,7 +78,16 @@ struct Sight {
 }
 
 impl CameraCard {
-    fn new(name: Name, gate: GateOptions) -> Self {
+    fn new(name: Name, options: GateOptions) -> Self {
+        Self::with_gate(name, options.mode, Gate::new(options, Instant::now()))
+    }
+
+    /// The card of a clip that is replayed, whose gate audits at the same times in each replay.
+    pub(crate) fn of_clip(name: Name, options: GateOptions, start: Instant) -> Self {
+        Self::with_gate(name, options.mode, Gate::with_dice(options, start, fastrand::Rng::with_seed(0)))
+    }
+
+    fn with_gate(name: Name, mode: GateMode, gate: Gate) -> Self {
         let sight = Sight {
             state: CameraState::Connecting,
             reason: None,
@@ -99,8 +108,8 @@ impl CameraCard {
             alerts: Counter::default(),
             failures: Counter::default(),
             sight: Mutex::new(sight),
-            sleeps: gate.mode != GateMode::Always,
-            gate: Mutex::new(Gate::new(gate, Instant::now())),
+            sleeps: mode != GateMode::Always,
+            gate: Mutex::new(gate),
         }
     }
 

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use sharp_eyes_agent::config::Config;
 use sharp_eyes_agent::print::{InspectOptions, audit, inspect};
+use sharp_eyes_agent::replay::{ReplayOptions, replay};
 use sharp_eyes_agent::{daemon, log};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -46,6 +47,14 @@ enum Command {
         #[arg(default_value = DEFAULT_CONFIGURATION)]
         file: PathBuf,
     },
+    /// Run a clip through one camera's gate, detector and rules, faster than real time, and say what it would have raised.
+    Replay {
+        #[command(flatten)]
+        options: ReplayOptions,
+        /// The configuration file.
+        #[arg(long, default_value = DEFAULT_CONFIGURATION)]
+        config: PathBuf,
+    },
     /// Look at detection models.
     Model {
         #[command(subcommand)]
@@ -77,6 +86,7 @@ fn main() -> ExitCode {
             println!("{}: no problems; {} for {cameras} cameras", file.display(), config.site);
             ExitCode::SUCCESS
         }),
+        Command::Replay { options, config } => with_config(&config, |config| exit(replay(&options, &config))),
         Command::Model { command: ModelCommand::Inspect(options) } => exit(inspect(&options)),
     }
 }

@@ -1,5 +1,6 @@
 //! Frames to alerts: one thread that gives every camera's newest frame to the detector, in turn.
 
+mod lookout;
 mod slots;
 mod snapshots;
 
@@ -12,17 +13,18 @@ use sharp_eyes_protocol::alert::{AlertData, AlertState, ModelName, Subject, grid
 use sharp_eyes_protocol::report::{ActiveModel, Models};
 use sharp_eyes_vision::{
     DetectError, Detection, Detector, DetectorOptions, FrameView, Incident, Moment, Polygon, Redacted, Rule,
-    Runtime, Scene, SceneOptions, Thresholds,
+    Runtime,
 };
 use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::backoff::Backoff;
 use crate::board::{Board, CameraCard};
-use crate::camera::{Frame, Sight};
+use crate::camera::Frame;
 use crate::clock::Clock;
 use crate::config::DetectorConfig;
 use crate::outbox::{NewAlert, NewEvidence, Outbox};
+pub(crate) use lookout::{Lookout, Seen};
 pub use slots::{Slots, Taken};
 pub use snapshots::Snapshots;
 
@@ -103,18 +105,8 @@ impl Analysis {
     }
 
     fn load(&self) -> Result<Detector, LoadError> {
-        let runtime = Runtime::load(&self.detector.runtime)?;
-        let options = DetectorOptions { threads: self.detector.threads };
-        let detector = Detector::load(&runtime, &self.detector.model, options)?;
+        let detector = load(&self.detector)?;
         let model = detector.model();
-        tracing::info!(
-            model = %model.name,
-            sha256 = %model.sha256,
-            classes = ?model.classes,
-            onnx_runtime = runtime.version(),
-            providers = ?runtime.providers(),
-            "model loaded"
-        );
         let active = ActiveModel { model: model.name.clone(), sha256: model.sha256.clone() };
         self.models.send_replace(Models { active: Some(active), last_refusal: None });
         self.board.detector.running();
@@ -123,9 +115,11 @@ impl Analysis {
 
     fn watch(&self, mut detector: Detector) {
         let thresholds = detector.model().thresholds.clone();
-        let model = detector.model().name.clone();
-        let mut scenes: Vec<Scene> = self.views.iter().map(|view| self.scene(view, &thresholds)).collect();
-        let mut wakes = vec![0; scenes.len()];
+        let lookout = |index: usize| {
+            let (view, card) = (self.views[index].clone(), self.board.cameras[index].clone());
+            Lookout::new(view, thresholds.clone(), self.time_zone.clone(), card)
+        };
+        let mut lookouts: Vec<Lookout> = (0..self.views.len()).map(lookout).collect();
         loop {
             self.board.detector.beat();
             let (index, frame) = match self.slots.take(HEARTBEAT) {
@@ -133,79 +127,46 @@ impl Analysis {
                 Taken::Nothing => continue,
                 Taken::Closed => return,
             };
-            let (view, card) = (&self.views[index], &self.board.cameras[index]);
-            let woken = card.gate().wakes();
-            if std::mem::replace(&mut wakes[index], woken) != woken {
-                scenes[index].resume(self.clock.at(frame.arrived()));
-            }
+            let camera = &self.board.cameras[index].name;
             let looked = catch_unwind(AssertUnwindSafe(|| {
-                self.look(index, &mut detector, &thresholds, &model, view, &mut scenes[index], card, &frame)
+                self.look(index, &mut detector, &mut lookouts[index], &frame)
             }));
             match looked {
                 Ok(Ok(())) => self.board.detector.running(),
                 Ok(Err(error)) => {
-                    tracing::warn!(camera = %card.name, "cannot analyse a frame: {error}");
+                    tracing::warn!(%camera, "cannot analyse a frame: {error}");
                     self.board.detector.failed(&error.to_string());
                 }
                 Err(_) => {
                     // The panic itself is logged by the hook; this camera forgets its tracks, the others keep theirs.
-                    tracing::error!(camera = %card.name, "analysing a frame panicked; its tracks start anew");
-                    self.board
-                        .detector
-                        .failed(&format!("analysing a frame of camera {} panicked", card.name));
-                    scenes[index] = self.scene(view, &thresholds);
+                    tracing::error!(%camera, "analysing a frame panicked; its tracks start anew");
+                    self.board.detector.failed(&format!("analysing a frame of camera {camera} panicked"));
+                    lookouts[index] = lookout(index);
                 }
             }
         }
     }
 
-    fn scene(&self, view: &View, thresholds: &Thresholds) -> Scene {
-        Scene::new(SceneOptions {
-            thresholds: thresholds.clone(),
-            rules: view.rules.clone(),
-            time_zone: self.time_zone.clone(),
-        })
-    }
-
-    #[allow(clippy::too_many_arguments)] // the parts of one camera, which `watch` keeps apart to borrow them
     fn look(
         &self,
         index: usize,
         detector: &mut Detector,
-        thresholds: &Thresholds,
-        model: &ModelName,
-        view: &View,
-        scene: &mut Scene,
-        card: &CameraCard,
+        lookout: &mut Lookout,
         frame: &Frame,
     ) -> Result<(), LookError> {
         frame.view(|planes| {
-            let started = Instant::now();
-            let detections = detector.detect(planes, &view.masks)?;
-            self.board.detector.inferred(started.elapsed());
-            card.analysed.increment();
-            card.detections
-                .add(detections.iter().filter(|d| d.score >= thresholds.of(d.class)).count() as u64);
-            let now = self.clock.at(frame.arrived());
+            let seen = lookout.look(detector, frame, planes, self.clock.at(frame.arrived()))?;
+            self.board.detector.inferred(seen.took);
             if frame.is_audit() {
-                let missed = scene.would_learn(now, &detections);
-                card.gate().audited(Instant::now(), missed);
                 return Ok(());
             }
-            let untracked = scene.overflow();
-            let incidents = scene.observe(now, &detections);
-            card.untracked.add(scene.overflow() - untracked);
-            for incident in incidents {
-                self.raise(planes, view, &detections, &incident, model, card, frame.arrived());
+            let (view, card) = (lookout.view(), lookout.card());
+            for incident in &seen.incidents {
+                let model = &detector.model().name;
+                self.raise(planes, view, &seen.detections, incident, model, card, frame.arrived());
             }
-            let sight = match () {
-                () if scene.is_undecided(now) => Sight::Stirring,
-                () if !scene.is_sure(now) => Sight::Unsure,
-                () => Sight::Calm,
-            };
-            card.gate().analysed(Instant::now(), sight);
             self.snapshots.serve(index, || {
-                let redacted = Redacted::of(planes, &view.masks, &detections, None, card.name.as_str());
+                let redacted = Redacted::of(planes, &view.masks, &seen.detections, None, card.name.as_str());
                 let picture = redacted.picture(self.picture_bytes);
                 picture.inspect_err(|error| tracing::warn!(camera = %card.name, "no snapshot: {error}")).ok()
             });
@@ -271,6 +232,23 @@ impl Analysis {
     }
 }
 
+/// Loads the runtime and the model.
+pub(crate) fn load(config: &DetectorConfig) -> Result<Detector, LoadError> {
+    let runtime = Runtime::load(&config.runtime)?;
+    let options = DetectorOptions { threads: config.threads };
+    let detector = Detector::load(&runtime, &config.model, options)?;
+    let model = detector.model();
+    tracing::info!(
+        model = %model.name,
+        sha256 = %model.sha256,
+        classes = ?model.classes,
+        onnx_runtime = runtime.version(),
+        providers = ?runtime.providers(),
+        "model loaded"
+    );
+    Ok(detector)
+}
+
 /// A UUIDv7 of the moment. A clock before 1970 gives the year 1970: the id stays valid, `clock` says the rest.
 fn uuid_of(at: &Moment) -> Uuid {
     let milliseconds = u64::try_from(at.wall.as_millisecond()).unwrap_or(0);
@@ -278,8 +256,10 @@ fn uuid_of(at: &Moment) -> Uuid {
     Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, milliseconds / 1000, nanoseconds))
 }
 
+/// The model cannot be used.
 #[derive(Debug, thiserror::Error)]
-enum LoadError {
+#[allow(missing_docs)] // the messages say it
+pub enum LoadError {
     #[error(transparent)]
     Runtime(#[from] sharp_eyes_vision::OnnxError),
     #[error(transparent)]

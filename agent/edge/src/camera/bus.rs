@@ -45,6 +45,18 @@ pub(super) fn ended(pipeline: &gst::Pipeline, then: impl FnOnce() + Send + 'stat
     });
 }
 
+/// Why a pipeline failed whose bus nobody forwards, if it did.
+pub(super) fn failure(pipeline: &gst::Pipeline) -> Option<String> {
+    failure_within(pipeline, gst::ClockTime::ZERO)
+}
+
+/// The same, after it waited for a failure for some time.
+pub(super) fn failure_within(pipeline: &gst::Pipeline, time: gst::ClockTime) -> Option<String> {
+    let message = pipeline.bus()?.timed_pop_filtered(time, &[gst::MessageType::Error])?;
+    let gst::MessageView::Error(error) = message.view() else { return None };
+    Some(text(&error.error(), ""))
+}
+
 /// The message, with the detail where that says more.
 pub(super) fn text(error: &gst::glib::Error, detail: &str) -> String {
     if detail.is_empty() || detail.starts_with("../") {

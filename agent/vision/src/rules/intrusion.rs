@@ -43,6 +43,13 @@ impl Intrusion {
         inside.map(|(id, stay)| (*id, stay.since + self.dwell))
     }
 
+    /// The tracks inside, and how much of the dwell time each has done, 0 to 1.
+    pub(super) fn progress(&self, now: Duration) -> impl Iterator<Item = (u64, f32)> {
+        let left = move |due: Duration| due.saturating_sub(now).as_secs_f32();
+        let dwell = self.dwell.as_secs_f32().max(f32::EPSILON);
+        self.waiting().map(move |(id, due)| (id, (1.0 - left(due) / dwell).clamp(0.0, 1.0)))
+    }
+
     /// The mean score of the stay, where the object is inside and has been for long enough.
     pub(super) fn see(&mut self, now: Duration, track: &Track, counts: bool) -> Option<f32> {
         let inside = counts && self.polygon.contains(track.bounds().foot());

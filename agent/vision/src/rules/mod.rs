@@ -95,6 +95,19 @@ pub struct Incident {
     pub evidence: bool,
 }
 
+/// What a rule is about, at one moment: for whoever tunes it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RuleState {
+    /// Whether its schedule is on.
+    pub awake: bool,
+    /// How much longer it is silent after an alert.
+    pub quiet: Duration,
+    /// The tracks that stay in its zone, and how much of the dwell time each has done, 0 to 1.
+    pub waiting: Vec<(u64, f32)>,
+    /// The tracks in sight that it has alarmed about.
+    pub alerted: Vec<u64>,
+}
+
 /// A [`Rule`] with what it remembers.
 #[derive(Clone, Debug)]
 pub(crate) struct Watch {
@@ -125,6 +138,24 @@ impl Watch {
             RuleKind::Crossing { line, direction } => Judge::Crossing(Crossing::new(*line, *direction)),
         };
         Self { index, rule, judge, alerted: HashSet::new(), quiet_until: Duration::ZERO }
+    }
+
+    pub(crate) fn state(&self, now: Moment, zone: &TimeZone) -> RuleState {
+        let alerted = |id: &u64| self.alerted.contains(id);
+        let mut waiting: Vec<_> = match &self.judge {
+            Judge::Intrusion(intrusion) => intrusion.progress(now.monotonic).collect(),
+            Judge::Crossing(_) => Vec::new(), // nobody stays on a line
+        };
+        waiting.retain(|(id, _)| !alerted(id));
+        waiting.sort_by_key(|(id, _)| *id);
+        let mut alerted: Vec<_> = self.alerted.iter().copied().collect();
+        alerted.sort_unstable();
+        RuleState {
+            awake: self.rule.schedule.contains(now.wall, zone),
+            quiet: self.quiet_until.saturating_sub(now.monotonic),
+            waiting,
+            alerted,
+        }
     }
 
     /// Whether something may yet break the rule without moving.
