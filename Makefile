@@ -30,7 +30,7 @@ bench: ## what the agent costs, beside what it cannot cost less than; one part: 
 	cargo build --release --locked -p sharp-eyes-agent -p sharp-eyes-tests --bins
 	@$(BINARIES)/bench
 
-eval: ## how well people are followed; EVAL_TRUTH=gt.txt says who is where in the footage; as JSON too: EVAL_JSON=file.json
+eval: ## how well objects are found, followed and alarmed about; one part: EVAL=detection, tracking or alerts; another model: EVAL_MODEL=file.onnx; as JSON too: EVAL_JSON=file.json
 	@tests/setup.sh packages runtime footage
 	cargo build --release --locked -p sharp-eyes-tests --bin eval
 	@$(BINARIES)/eval

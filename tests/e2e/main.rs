@@ -6,6 +6,7 @@
 //! - [`path`]: the path of a frame, from RTSP to an alert with a picture, and over restarts;
 //! - [`answering`]: an alert climbs until somebody answers, and what a console may ask;
 //! - [`rules`]: what each rule alarms for, and how an alert ends; [`tampering`]: what is done to cameras;
+//! - [`replay`]: a clip instead of a camera;
 //! - [`gate`]: cameras that sleep while nothing happens;
 //! - [`wire`]: what crosses the wire is what the schemas and the AsyncAPI document say;
 //! - [`operation`]: what systemd and Prometheus see;
@@ -23,6 +24,7 @@ mod gate;
 mod invariants;
 mod operation;
 mod path;
+mod replay;
 mod rules;
 mod stage;
 mod state;

@@ -12,6 +12,7 @@
 //! - [`console`]: what a township sees: everything that the agent publishes;
 //! - [`usage`]: what a process costs; [`shim`]: libraries that are preloaded into it;
 //! - [`assignment`]: which track is which object's, so that all together fit best;
+//! - [`precision`]: how well a detector finds objects;
 //! - [`tracking`]: how well tracks follow the objects;
 //! - [`link`]: a weak link, [`faulty_broker`]: a man in the middle who knows MQTT, [`faulty_camera`]: one who knows RTSP and
 //!   RTP, [`disk`]: storage that fails, and what a power cut leaves of it.
@@ -31,6 +32,7 @@ pub mod faulty_broker;
 pub mod faulty_camera;
 pub mod link;
 pub mod places;
+pub mod precision;
 pub mod process;
 pub mod shim;
 pub mod tracking;

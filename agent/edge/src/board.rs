@@ -93,6 +93,16 @@ struct Sight {
 
 impl CameraCard {
     fn new(name: Name, gate: GateOptions, tamper: Option<TamperOptions>) -> Self {
+        Self::with_gate(name, gate.mode, Gate::new(gate, Instant::now()), tamper)
+    }
+
+    /// The card of a clip that is replayed, whose gate audits at the same times in each replay.
+    pub(crate) fn of_clip(name: Name, options: GateOptions, start: Instant) -> Self {
+        let gate = Gate::with_dice(options, start, fastrand::Rng::with_seed(0));
+        Self::with_gate(name, options.mode, gate, None)
+    }
+
+    fn with_gate(name: Name, mode: GateMode, gate: Gate, tamper: Option<TamperOptions>) -> Self {
         let sight = Sight {
             state: CameraState::Connecting,
             reason: None,
@@ -113,8 +123,8 @@ impl CameraCard {
             alerts: Counter::default(),
             failures: Counter::default(),
             sight: Mutex::new(sight),
-            sleeps: gate.mode != GateMode::Always,
-            gate: Mutex::new(Gate::new(gate, Instant::now())),
+            sleeps: mode != GateMode::Always,
+            gate: Mutex::new(gate),
             tamper: tamper.map(|options| {
                 let (tamper, started) = (Tamper::new(options), Instant::now());
                 Mutex::new(TamperWatch { tamper, started, looked: None })

@@ -97,14 +97,9 @@ fn start_analysis(
     clock: &Arc<Clock>,
     dispatch: &Dispatch,
 ) -> Result<std::thread::JoinHandle<()>, RunError> {
-    let view = |camera: &CameraConfig| View {
-        masks: camera.stream.masks.clone(),
-        rules: camera.rules.clone(),
-        alerts_per_minute: camera.alerts_per_minute,
-    };
     let analysis = Analysis {
         detector: config.detector.clone(),
-        views: config.cameras.iter().map(view).collect(),
+        views: config.cameras.iter().map(View::of).collect(),
         time_zone: config.time_zone.clone(),
         slots: slots.clone(),
         board: board.clone(),

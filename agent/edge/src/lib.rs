@@ -17,7 +17,8 @@
 //! - [`dispatch`]: joins all that happens to an alert once it is decided;
 //! - [`daemon`]: joins the cameras to it, and takes them down in the order of the data.
 //!
-//! Beside the path: [`backoff`], [`budget`], [`clock`], [`log`], [`print`], [`secret`], [`systemd`].
+//! Beside the path: [`backoff`], [`budget`], [`clock`], [`log`], [`print`], [`secret`], [`systemd`], and [`replay`], which
+//! shows a clip to [`camera`] and [`analysis`] as if it were a camera.
 //!
 //! # Invariants
 //!
@@ -47,6 +48,7 @@ pub mod log;
 pub mod metrics;
 pub mod outbox;
 pub mod print;
+pub mod replay;
 pub mod secret;
 pub mod systemd;
 pub mod uplink;

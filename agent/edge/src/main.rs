@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use sharp_eyes_agent::config::Config;
 use sharp_eyes_agent::print::{InspectOptions, audit, bench_box, inspect};
+use sharp_eyes_agent::replay::{ReplayOptions, replay};
 use sharp_eyes_agent::{daemon, log};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -50,6 +51,14 @@ enum Command {
     Bench {
         #[command(subcommand)]
         command: BenchCommand,
+    },
+    /// Run a clip through one camera's gate, detector and rules, faster than real time, and say what it would have raised.
+    Replay {
+        #[command(flatten)]
+        options: ReplayOptions,
+        /// The configuration file.
+        #[arg(long, default_value = DEFAULT_CONFIGURATION)]
+        config: PathBuf,
     },
     /// Look at detection models.
     Model {
@@ -99,6 +108,7 @@ fn main() -> ExitCode {
         Command::Bench { command: BenchCommand::Box { config, json } } => {
             with_config(&config, |config| exit(bench_box(&config, json)))
         }
+        Command::Replay { options, config } => with_config(&config, |config| exit(replay(&options, &config))),
         Command::Model { command: ModelCommand::Inspect(options) } => exit(inspect(&options)),
     }
 }

@@ -64,7 +64,7 @@ pub use geometry::{Point, Polygon, Rect};
 pub use model::{Inspection, ModelError, ModelInfo};
 pub use motion::{Background, Change, Miniature};
 pub use onnx::{OnnxError, Runtime};
-pub use rules::{Incident, Rule, RuleKind};
+pub use rules::{Incident, Rule, RuleKind, RuleState};
 pub use scene::{Scene, SceneOptions};
 pub use schedule::Schedule;
 pub use tamper::{Impression, Tamper, TamperOptions};

@@ -3,7 +3,7 @@
 use crate::Moment;
 use crate::detection::{Detection, Thresholds};
 use crate::geometry::Rect;
-use crate::rules::{Incident, Incidents, Rule, Surroundings, Watch};
+use crate::rules::{Incident, Incidents, Rule, RuleState, Surroundings, Watch};
 use crate::track::{Track, Tracker};
 
 /// What one camera watches for.
@@ -95,6 +95,11 @@ impl Scene {
         trial.resume(now);
         let broken = !trial.observe(now, detections, glare).is_empty();
         broken || trial.is_undecided(now) || trial.tracks().iter().any(|track| !known(track.id()))
+    }
+
+    /// What each rule is about, after the frame of this moment.
+    pub fn rules(&self, now: Moment) -> Vec<RuleState> {
+        self.rules.iter().map(|rule| rule.state(now, &self.time_zone)).collect()
     }
 
     /// The objects in sight.

@@ -1,5 +1,6 @@
 //! Frames to alerts: one thread that gives every camera's newest frame to the detector, in turn.
 
+mod lookout;
 mod slots;
 mod snapshots;
 mod storm;
@@ -15,17 +16,18 @@ use sharp_eyes_protocol::report::{ActiveModel, Models};
 use sharp_eyes_protocol::topic::Name;
 use sharp_eyes_vision::{
     DetectError, Detection, Detector, DetectorOptions, FrameView, Incident, Moment, Polygon, Redacted, Rule,
-    Runtime, Scene, SceneOptions, Thresholds,
+    Runtime,
 };
 use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::backoff::Backoff;
-use crate::board::{Board, CameraCard};
-use crate::camera::{Frame, Sight};
+use crate::board::Board;
+use crate::camera::Frame;
 use crate::clock::Clock;
-use crate::config::DetectorConfig;
+use crate::config::{CameraConfig, DetectorConfig};
 use crate::outbox::{AlertChange, Change, NewAlert, NewEvidence, Outbox};
+pub(crate) use lookout::{Lookout, Seen};
 pub use slots::{Slots, Taken};
 pub use snapshots::{Snapshot, Snapshots};
 use storm::{Fate, Storm};
@@ -47,9 +49,20 @@ pub struct View {
     pub alerts_per_minute: usize,
 }
 
+impl View {
+    /// What the configuration says of a camera.
+    pub fn of(camera: &CameraConfig) -> Self {
+        Self {
+            masks: camera.stream.masks.clone(),
+            rules: camera.rules.clone(),
+            alerts_per_minute: camera.alerts_per_minute,
+        }
+    }
+}
+
 /// What one camera's frames have led to so far.
 struct Story {
-    scene: Scene,
+    lookout: Lookout,
     storm: Storm,
     /// Alerts that are not over, by the number of their incident. Those that a digest stands for are not among them.
     /// Bounded by what a scene keeps in mind.
@@ -118,18 +131,8 @@ impl Analysis {
     }
 
     fn load(&self) -> Result<Detector, LoadError> {
-        let runtime = Runtime::load(&self.detector.runtime)?;
-        let options = DetectorOptions { threads: self.detector.threads };
-        let detector = Detector::load(&runtime, &self.detector.model, options)?;
+        let detector = load(&self.detector)?;
         let model = detector.model();
-        tracing::info!(
-            model = %model.name,
-            sha256 = %model.sha256,
-            classes = ?model.classes,
-            onnx_runtime = runtime.version(),
-            providers = ?runtime.providers(),
-            "model loaded"
-        );
         let active = ActiveModel { model: model.name.clone(), sha256: model.sha256.clone() };
         self.models.send_replace(Models { active: Some(active), last_refusal: None });
         self.board.detector.running();
@@ -138,14 +141,16 @@ impl Analysis {
 
     fn watch(&self, mut detector: Detector) {
         let thresholds = detector.model().thresholds.clone();
-        let model = detector.model().name.clone();
-        let story = |view: &View| Story {
-            scene: self.scene(view, &thresholds),
-            storm: Storm::new(view.alerts_per_minute),
+        let lookout = |index: usize| {
+            let (view, card) = (self.views[index].clone(), self.board.cameras[index].clone());
+            Lookout::new(view, thresholds.clone(), self.time_zone.clone(), card)
+        };
+        let story = |index: usize| Story {
+            lookout: lookout(index),
+            storm: Storm::new(self.views[index].alerts_per_minute),
             lasting: HashMap::new(),
         };
-        let mut stories: Vec<Story> = self.views.iter().map(story).collect();
-        let mut wakes = vec![0; stories.len()];
+        let mut stories: Vec<Story> = (0..self.views.len()).map(story).collect();
         loop {
             self.board.detector.beat();
             self.tell_ends(&mut stories);
@@ -154,28 +159,22 @@ impl Analysis {
                 Taken::Nothing => continue,
                 Taken::Closed => return,
             };
-            let (view, card) = (&self.views[index], &self.board.cameras[index]);
-            let woken = card.gate().wakes();
-            if std::mem::replace(&mut wakes[index], woken) != woken {
-                stories[index].scene.resume(self.clock.at(frame.arrived()));
-            }
+            let camera = &self.board.cameras[index].name;
             let looked = catch_unwind(AssertUnwindSafe(|| {
-                self.look(index, &mut detector, &thresholds, &model, view, &mut stories[index], card, &frame)
+                self.look(index, &mut detector, &mut stories[index], &frame)
             }));
             match looked {
                 Ok(Ok(())) => self.board.detector.running(),
                 Ok(Err(error)) => {
-                    tracing::warn!(camera = %card.name, "cannot analyse a frame: {error}");
+                    tracing::warn!(%camera, "cannot analyse a frame: {error}");
                     self.board.detector.failed(&error.to_string());
                 }
                 Err(_) => {
                     // The panic itself is logged by the hook; this camera forgets its tracks, the others keep theirs.
-                    tracing::error!(camera = %card.name, "analysing a frame panicked; its tracks start anew");
-                    self.board
-                        .detector
-                        .failed(&format!("analysing a frame of camera {} panicked", card.name));
+                    tracing::error!(%camera, "analysing a frame panicked; its tracks start anew");
+                    self.board.detector.failed(&format!("analysing a frame of camera {camera} panicked"));
                     let story = &mut stories[index];
-                    story.scene = self.scene(view, &thresholds);
+                    story.lookout = lookout(index);
                     for (_, id) in story.lasting.drain() {
                         self.outbox.change(AlertChange { id, change: Change::Over });
                     }
@@ -187,8 +186,8 @@ impl Analysis {
     /// Tells what is over by now, also of cameras that fell asleep meanwhile.
     fn tell_ends(&self, stories: &mut [Story]) {
         let now = self.clock.at(Instant::now());
-        for Story { scene, storm, lasting } in stories {
-            let over = scene.over(now).into_iter().filter_map(|number| lasting.remove(&number));
+        for Story { lookout, storm, lasting } in stories {
+            let over = lookout.over(now).into_iter().filter_map(|number| lasting.remove(&number));
             for change in
                 over.map(|id| AlertChange { id, change: Change::Over }).chain(storm.tell(now.monotonic))
             {
@@ -198,79 +197,46 @@ impl Analysis {
         }
     }
 
-    fn scene(&self, view: &View, thresholds: &Thresholds) -> Scene {
-        Scene::new(SceneOptions {
-            thresholds: thresholds.clone(),
-            rules: view.rules.clone(),
-            time_zone: self.time_zone.clone(),
-        })
-    }
-
-    #[allow(clippy::too_many_arguments)] // the parts of one camera, which `watch` keeps apart to borrow them
     fn look(
         &self,
         index: usize,
         detector: &mut Detector,
-        thresholds: &Thresholds,
-        model: &ModelName,
-        view: &View,
         story: &mut Story,
-        card: &CameraCard,
         frame: &Frame,
     ) -> Result<(), LookError> {
         frame.view(|planes| {
-            let started = Instant::now();
-            let detections = detector.detect(planes, &view.masks)?;
-            self.board.detector.inferred(started.elapsed());
-            card.analysed.increment();
-            card.detections
-                .add(detections.iter().filter(|d| d.score >= thresholds.of(d.class)).count() as u64);
-            let now = self.clock.at(frame.arrived());
-            let glare = |part| planes.glare(part);
+            let seen = story.lookout.look(detector, frame, planes, self.clock.at(frame.arrived()))?;
+            self.board.detector.inferred(seen.took);
             if frame.is_audit() {
-                let missed = story.scene.would_learn(now, &detections, &glare);
-                card.gate().audited(Instant::now(), missed);
                 return Ok(());
             }
-            // Of a camera that was turned away, places in the picture are not where its rules say.
-            if !card.is_displaced() {
-                let untracked = story.scene.overflow();
-                let incidents = story.scene.observe(now, &detections, &glare);
-                card.untracked.add(story.scene.overflow() - untracked);
-                for incident in incidents {
-                    self.raise(planes, view, &detections, &incident, model, card, frame.arrived(), story);
-                }
+            for incident in &seen.incidents {
+                let model = &detector.model().name;
+                self.raise(planes, &seen.detections, incident, model, frame.arrived(), story);
             }
-            let scene = &story.scene;
-            let sight = match () {
-                () if scene.is_undecided(now) => Sight::Stirring,
-                () if !scene.is_sure(now) => Sight::Unsure,
-                () => Sight::Calm,
-            };
-            card.gate().analysed(Instant::now(), sight);
+            let (masks, camera) = (&story.lookout.view().masks, &story.lookout.card().name);
             self.snapshots.serve(index, || {
-                let redacted = Redacted::of(planes, &view.masks, &detections, None, card.name.as_str());
+                let redacted = Redacted::of(planes, masks, &seen.detections, None, camera.as_str());
                 let pictures = redacted.thumbnail().and_then(|thumbnail| {
                     Ok(Snapshot { thumbnail, picture: redacted.picture(self.picture_bytes)? })
                 });
-                pictures.inspect_err(|error| tracing::warn!(camera = %card.name, "no snapshot: {error}")).ok()
+                pictures.inspect_err(|error| tracing::warn!(%camera, "no snapshot: {error}")).ok()
             });
             Ok(())
         })?
     }
 
-    #[allow(clippy::too_many_arguments)] // all that an alert says
     fn raise(
         &self,
         planes: &FrameView<'_>,
-        view: &View,
         detections: &[Detection],
         incident: &Incident,
         model: &ModelName,
-        card: &CameraCard,
         arrived: Instant,
         story: &mut Story,
     ) {
+        let Story { lookout, storm, lasting } = story;
+        let (view, card) = (lookout.view(), lookout.card());
         let foot = incident.bounds.foot();
         let bounds = incident.bounds.clamped();
         let data = AlertData {
@@ -299,9 +265,9 @@ impl Analysis {
             class = %incident.class, confidence = incident.confidence, severity = %incident.severity, "incident"
         );
         let camera = card.name.clone();
-        let (id, zone, data) = match story.storm.take(incident.at.monotonic, id, &data) {
+        let (id, zone, data) = match storm.take(incident.at.monotonic, id, &data) {
             Fate::Alone => {
-                story.lasting.insert(incident.number, id);
+                lasting.insert(incident.number, id);
                 (id, incident.zone.clone(), Some(data))
             }
             Fate::Begins(data) => (id, None, Some(*data)),
@@ -335,6 +301,23 @@ impl Analysis {
     }
 }
 
+/// Loads the runtime and the model.
+pub(crate) fn load(config: &DetectorConfig) -> Result<Detector, LoadError> {
+    let runtime = Runtime::load(&config.runtime)?;
+    let options = DetectorOptions { threads: config.threads };
+    let detector = Detector::load(&runtime, &config.model, options)?;
+    let model = detector.model();
+    tracing::info!(
+        model = %model.name,
+        sha256 = %model.sha256,
+        classes = ?model.classes,
+        onnx_runtime = runtime.version(),
+        providers = ?runtime.providers(),
+        "model loaded"
+    );
+    Ok(detector)
+}
+
 /// A UUIDv7 of the moment. A clock before 1970 gives the year 1970: the id stays valid, `clock` says the rest.
 fn uuid_of(at: &Moment) -> Uuid {
     let milliseconds = u64::try_from(at.wall.as_millisecond()).unwrap_or(0);
@@ -342,8 +325,10 @@ fn uuid_of(at: &Moment) -> Uuid {
     Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, milliseconds / 1000, nanoseconds))
 }
 
+/// The model cannot be used.
 #[derive(Debug, thiserror::Error)]
-enum LoadError {
+#[allow(missing_docs)] // the messages say it
+pub enum LoadError {
     #[error(transparent)]
     Runtime(#[from] sharp_eyes_vision::OnnxError),
     #[error(transparent)]

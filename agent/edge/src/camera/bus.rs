@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::CameraError;
 
 /// An error of one of a pipeline's elements.
-pub(super) struct Failure<'a>(&'a gst::message::Error);
+pub(super) struct Failure<'a>(pub(super) &'a gst::message::Error);
 
 impl Failure<'_> {
     /// The message, or the detail where that says more.
@@ -66,6 +66,18 @@ pub(super) fn ended(pipeline: &gst::Pipeline, then: impl FnOnce() + Send + 'stat
         }
         gst::BusSyncReply::Drop
     });
+}
+
+/// Why a pipeline failed whose bus nobody forwards, if it did.
+pub(super) fn failure(pipeline: &gst::Pipeline) -> Option<String> {
+    failure_within(pipeline, gst::ClockTime::ZERO)
+}
+
+/// The same, after it waited for a failure for some time.
+pub(super) fn failure_within(pipeline: &gst::Pipeline, time: gst::ClockTime) -> Option<String> {
+    let message = pipeline.bus()?.timed_pop_filtered(time, &[gst::MessageType::Error])?;
+    let gst::MessageView::Error(error) = message.view() else { return None };
+    Some(Failure(error).text())
 }
 
 /// Stops a pipeline on a thread of its own, because a hung camera can hold `set_state` for seconds. The receiver

@@ -4,8 +4,9 @@
 //! sleep costs neither time nor memory.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
@@ -45,6 +46,7 @@ pub(super) struct Decoder {
     caps: gst::Caps,
     sampler: Sampler,
     arrivals: Arc<Mutex<Arrivals>>,
+    work: Arc<Work>,
 }
 
 impl Drop for Decoder {
@@ -78,13 +80,15 @@ impl Decoder {
         let convert = gst::ElementFactory::make("videoconvert").build()?;
         let sink = planes();
         let arrivals = Arc::new(Mutex::new(Arrivals::default()));
-        sink.set_callbacks(take_frames(&caps, &name, arrivals.clone(), frames, card));
+        let work = Arc::new(Work::default());
+        work.watch(&source);
+        sink.set_callbacks(take_frames(&caps, &name, arrivals.clone(), work.clone(), frames, card));
 
         let chain = [source.upcast_ref::<gst::Element>(), &decoder, &convert, sink.upcast_ref()];
         pipeline.add_many(chain)?;
         gst::Element::link_many(chain)?;
         let sampler = Sampler::new(options.analysed_fps);
-        let decoder = Self { pipeline, source, name, caps, sampler, arrivals };
+        let decoder = Self { pipeline, source, name, caps, sampler, arrivals, work };
         decoder
             .pipeline
             .set_state(gst::State::Playing)
@@ -125,15 +129,70 @@ impl Decoder {
             return Ok(false);
         }
         self.arrivals.lock().unwrap_or_else(PoisonError::into_inner).note(buffer.pts(), arrived, want);
+        self.work.change(|done| done.pushed += 1);
         match self.source.push_buffer(buffer) {
             Ok(_) => Ok(true),
             Err(error) => Err(CameraError::Decode(error.to_string())),
         }
     }
 
-    /// Nothing more comes: [`CameraError::Ended`] says when the last frame is out.
-    pub(super) fn finish(&self) -> Result<(), CameraError> {
+    /// Whether everything that it was handed has passed, but for what it holds back to put it in order. Waits for it.
+    pub(super) fn settled(&self, patience: Duration) -> bool {
+        self.work.wait(patience, |done| done.finished == done.pushed)
+    }
+
+    /// Hands it nothing more: [`CameraError::Ended`] says when the last frame is out.
+    pub(super) fn end(&self) -> Result<(), CameraError> {
         self.source.end_of_stream().map(drop).map_err(|error| CameraError::Decode(error.to_string()))
+    }
+
+    /// Whether everything has passed after [`Decoder::end`]. Waits for it.
+    pub(super) fn drained(&self, patience: Duration) -> bool {
+        self.work.wait(patience, |done| done.ended)
+    }
+}
+
+/// How far a decoder has got, for whoever goes in step with it.
+///
+/// A decoder in software works on the thread that takes access units out of the source: when that asks for the next one,
+/// it has finished with those before. One in hardware may still be at work then; whoever waits is only a little early.
+#[derive(Default)]
+struct Work {
+    done: Mutex<Done>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Done {
+    /// Access units handed to the source, taken out of it, and finished with.
+    pushed: u64,
+    taken: u64,
+    finished: u64,
+    ended: bool,
+}
+
+impl Work {
+    fn watch(self: &Arc<Self>, source: &gst_app::AppSrc) {
+        let work = self.clone();
+        let entry = source.static_pad("src").expect("an appsrc has a source pad");
+        entry.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+            work.change(|done| done.taken += 1);
+            gst::PadProbeReturn::Ok
+        });
+        let work = self.clone();
+        let next = move |_: &gst_app::AppSrc, _| work.change(|done| done.finished = done.taken);
+        source.set_callbacks(gst_app::AppSrcCallbacks::builder().need_data(next).build());
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Done)) {
+        change(&mut self.done.lock().unwrap_or_else(PoisonError::into_inner));
+        self.changed.notify_all();
+    }
+
+    fn wait(&self, patience: Duration, until: impl Fn(&Done) -> bool) -> bool {
+        let done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.changed.wait_timeout_while(done, patience, |done| !until(done));
+        until(&waited.unwrap_or_else(PoisonError::into_inner).0)
     }
 }
 
@@ -141,6 +200,7 @@ fn take_frames(
     caps: &gst::Caps,
     decoder: &str,
     arrivals: Arc<Mutex<Arrivals>>,
+    work: Arc<Work>,
     frames: FrameSink,
     card: Arc<CameraCard>,
 ) -> gst_app::AppSinkCallbacks {
@@ -151,6 +211,7 @@ fn take_frames(
     let decoder = decoder.to_owned();
     let mut format: Option<(gst::Caps, gst_video::VideoInfo)> = None;
     gst_app::AppSinkCallbacks::builder()
+        .eos(move |_| work.change(|done| done.ended = true))
         .new_sample(move |sink| {
             let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
             card.decoded.increment();
@@ -178,6 +239,15 @@ fn take_frames(
 /// One keyframe of a sleeping camera on its way through a decoder. Given up when dropped.
 pub(super) struct Glance {
     pipeline: gst::Pipeline,
+    /// Disconnected when it has been seen. Nothing is ever sent.
+    unseen: Receiver<()>,
+}
+
+impl Glance {
+    /// Whether the picture has been seen, or none came out. Waits for it.
+    pub(super) fn settled(&self, patience: Duration) -> bool {
+        self.unseen.recv_timeout(patience) == Err(RecvTimeoutError::Disconnected)
+    }
 }
 
 impl Drop for Glance {
@@ -211,10 +281,11 @@ pub(super) fn glance(
     gst::Element::link_many(chain)?;
 
     // Whichever comes first: the picture, or the end without one.
-    let seen = Arc::new(Mutex::new(Some(seen)));
+    let (waiting, unseen) = channel();
+    let seen = Arc::new(Mutex::new(Some((seen, waiting))));
     let see = move |frame| {
         let seen = seen.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(seen) = seen {
+        if let Some((seen, _waiting)) = seen {
             seen(frame);
         }
     };
@@ -239,7 +310,7 @@ pub(super) fn glance(
             bus::stop(pipeline);
         }
     });
-    let glance = Glance { pipeline };
+    let glance = Glance { pipeline, unseen };
     let failed = |error: &dyn std::fmt::Display| CameraError::Decode(error.to_string());
     glance.pipeline.set_state(gst::State::Playing).map_err(|error| failed(&error))?;
     if let Some(buffer) = unit.into_sample().buffer_owned() {

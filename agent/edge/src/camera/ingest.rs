@@ -34,6 +34,11 @@ pub(super) struct AccessUnit {
 }
 
 impl AccessUnit {
+    /// A sample with a buffer and caps, and when it arrived.
+    pub(super) fn new(sample: gst::Sample, arrived: Instant) -> Self {
+        Self { sample, arrived }
+    }
+
     /// Codec, profile, size.
     pub(super) fn caps(&self) -> &gst::CapsRef {
         self.sample.caps().expect("an appsink's sample has caps")
@@ -210,12 +215,12 @@ fn attach(
                 if sample.buffer().is_none() || sample.caps().is_none() {
                     return Ok(gst::FlowSuccess::Ok);
                 }
-                on_unit(AccessUnit { sample, arrived: Instant::now() })
-                    .map(|()| gst::FlowSuccess::Ok)
-                    .map_err(|error| {
+                on_unit(AccessUnit::new(sample, Instant::now())).map(|()| gst::FlowSuccess::Ok).map_err(
+                    |error| {
                         let _ = failed.try_send(error); // full: an earlier error ends the connection already
                         gst::FlowError::Error
-                    })
+                    },
+                )
             })
             .build(),
     );

@@ -8,17 +8,21 @@
 //! - [`decode`]: access units to frames in the decoder's own planes;
 //! - [`frame`]: one decoded picture, mapped only while somebody looks at it;
 //! - [`probe`]: what a camera sends and costs, measured for an installer;
-//! - [`watchdog`]: how long a camera may be silent, a plain value.
+//! - [`watchdog`]: how long a camera may be silent, a plain value;
+//! - [`replay`]: a clip instead of a camera, [`clip`] its access units, [`film`] pictures to an MP4 file.
 //!
 //! [`run`] loops over [`run_once`]: the one waits, the other connects and fails freely.
 
 pub mod bitstream;
 mod bus;
+mod clip;
 mod decode;
+mod film;
 mod frame;
 mod gate;
 mod ingest;
 mod probe;
+mod replay;
 mod watchdog;
 
 use std::path::PathBuf;
@@ -31,10 +35,13 @@ use sharp_eyes_vision::{Impression, Miniature, Polygon};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+pub use clip::ClipError;
+pub use film::{Film, FilmError};
 pub use frame::{Frame, FrameError};
 pub use gate::{Gate, GateMode, GateOptions, Sight};
 pub use ingest::Transport;
 pub use probe::{Decoded, Listening, Recording};
+pub use replay::{Played, replay};
 
 use crate::backoff::Backoff;
 use crate::board::CameraCard;
@@ -208,19 +215,9 @@ fn connect(
     };
     // Errors of both pipelines. The first one ends the connection; if 16 wait, what else comes adds nothing and is dropped.
     let (failed, events) = mpsc::channel(16);
-    let decoder_name = Arc::new(std::sync::OnceLock::new());
     card.gate().connected(Instant::now());
-    let decoding = Decoding {
-        options: DecodeOptions { decoder: options.decoder.clone(), analysed_fps: options.analysed_fps },
-        card: card.clone(),
-        look: look(options, frames.clone(), card.clone()),
-        failed: failed.clone(),
-        name: decoder_name.clone(),
-        bitstream: None,
-        ring: Ring::new(),
-        decoder: None,
-        _glance: None,
-    };
+    let decoding = Decoding::new(options, frames, card, failed.clone());
+    let decoder_name = decoding.name.clone();
     let ingest = Ingest::start(options, login, decoding.each_unit(), failed)?;
     Ok(Connection { ingest, events, decoder_name })
 }
@@ -233,7 +230,7 @@ type Shown = Arc<dyn Fn(Frame, Look) + Send + Sync>;
 fn look(options: &CameraOptions, frames: FrameSink, card: Arc<CameraCard>) -> Shown {
     let masks = options.masks.clone();
     Arc::new(move |frame, look| {
-        let now = Instant::now();
+        let now = frame.arrived();
         let (watching, suspicious) = (card.gate().is_watching(), card.wants_impression(now));
         let miniature = (watching || suspicious).then(|| {
             frame.view(|planes| {
@@ -268,10 +265,29 @@ struct Decoding {
     bitstream: Option<Bitstream>,
     ring: Ring<Referred>,
     decoder: Option<Decoder>,
-    _glance: Option<Glance>,
+    glance: Option<Glance>,
 }
 
 impl Decoding {
+    fn new(
+        options: &CameraOptions,
+        frames: &FrameSink,
+        card: &Arc<CameraCard>,
+        failed: mpsc::Sender<CameraError>,
+    ) -> Self {
+        Self {
+            options: DecodeOptions { decoder: options.decoder.clone(), analysed_fps: options.analysed_fps },
+            card: card.clone(),
+            look: look(options, frames.clone(), card.clone()),
+            failed,
+            name: Arc::default(),
+            bitstream: None,
+            ring: Ring::new(),
+            decoder: None,
+            glance: None,
+        }
+    }
+
     fn each_unit(mut self) -> impl FnMut(AccessUnit) -> Result<(), CameraError> + Send {
         move |unit| self.unit(unit)
     }
@@ -343,7 +359,7 @@ impl Decoding {
             None => card.gate().glance_failed(),
         };
         let name = self.card.name.as_str();
-        self._glance = Some(decode::glance(self.options.decoder.as_deref(), unit, name, seen)?);
+        self.glance = Some(decode::glance(self.options.decoder.as_deref(), unit, name, seen)?);
         Ok(())
     }
 }

@@ -150,7 +150,7 @@ impl Recording {
         let Some((first, _)) = units.first() else {
             return Ok(Decoded { span: Duration::ZERO, last: None });
         };
-        let board = Board::new([(self.options.name.clone(), GateOptions::default())]);
+        let board = Board::new([(self.options.name.clone(), GateOptions::default(), None)]);
         let card = board.cameras[0].clone();
         let last = Arc::new(Mutex::new(None));
         let keep: FrameSink = {
@@ -166,7 +166,7 @@ impl Recording {
         for (unit, facts) in units {
             decoder.push(unit.clone(), Want::Look { late: false }, facts.reference)?;
         }
-        decoder.finish()?;
+        decoder.end()?;
         match events.recv().await {
             Some(CameraError::Ended) | None => {}
             Some(error) => return Err(error),

@@ -70,6 +70,12 @@ impl Redacted {
         Self { pixels, bounds: incident.map(|incident| incident.bounds), label: label.to_owned() }
     }
 
+    /// Width, height and rows of RGB, top first: for whoever draws on it.
+    pub fn rgb(&self) -> (u32, u32, &[u8]) {
+        let Pixels { width, height, rgb } = &self.pixels;
+        (*width as u32, *height as u32, rgb) // at most LONG_SIDE each
+    }
+
     /// Where the incident is, unless it is a snapshot.
     pub(super) fn bounds(&self) -> Option<Rect> {
         self.bounds

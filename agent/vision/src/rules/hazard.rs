@@ -67,6 +67,12 @@ impl Hazard {
         self.sights.iter().filter(move |(_, sights)| young(sights)).map(|(id, _)| *id)
     }
 
+    /// What is seen, and in how much of the frames that it takes, 0 to 1.
+    pub(super) fn progress(&self) -> impl Iterator<Item = (u64, f32)> {
+        let share = |sights: &Sights| (sights.recent.len() as f32 / self.seen as f32).min(1.0);
+        self.sights.iter().map(move |(id, sights)| (*id, share(sights)))
+    }
+
     /// The mean of the best scores that make it a hazard, where there are enough. `glare` says how much of a part of the
     /// picture is as bright as the camera can tell, 0 to 1.
     pub(super) fn see(

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::Scores;
+use super::{Scores, share_done};
 use crate::geometry::Polygon;
 use crate::track::Track;
 
@@ -41,6 +41,11 @@ impl Intrusion {
     pub(super) fn waiting(&self) -> impl Iterator<Item = (u64, Duration)> {
         let inside = self.stays.iter().filter(|(_, stay)| stay.outside.is_none());
         inside.map(|(id, stay)| (*id, stay.since + self.dwell))
+    }
+
+    /// The tracks inside, and how much of the dwell time each has done, 0 to 1.
+    pub(super) fn progress(&self, now: Duration) -> impl Iterator<Item = (u64, f32)> {
+        self.waiting().map(move |(id, due)| (id, share_done(now, due, self.dwell)))
     }
 
     /// The mean score of the stay, where the object is inside and has been for long enough.

@@ -119,6 +119,19 @@ pub struct Incident {
     pub evidence: bool,
 }
 
+/// What a rule is about, at one moment: for whoever tunes it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RuleState {
+    /// Whether its schedule is on.
+    pub awake: bool,
+    /// How much longer it is silent after an alert.
+    pub quiet: Duration,
+    /// The tracks that may come to break it, and how much of what it takes each has done, 0 to 1.
+    pub waiting: Vec<(u64, f32)>,
+    /// The tracks in sight that it has alarmed about.
+    pub alerted: Vec<u64>,
+}
+
 /// A [`Rule`] with what it remembers.
 #[derive(Clone, Debug)]
 pub(crate) struct Watch {
@@ -172,6 +185,26 @@ impl Watch {
         let (alerted, places) = (HashSet::new(), Places::new(settles));
         let (quiet_until, lasting, clear) = (Duration::ZERO, Vec::new(), None);
         Self { index, rule, judge, alerted, places, quiet_until, lasting, clear }
+    }
+
+    pub(crate) fn state(&self, now: Moment, zone: &TimeZone) -> RuleState {
+        let alerted = |id: &u64| self.alerted.contains(id);
+        let mut waiting: Vec<_> = match &self.judge {
+            Judge::Intrusion(intrusion) => intrusion.progress(now.monotonic).collect(),
+            Judge::Crossing(_) => Vec::new(), // nobody stays on a line
+            Judge::Stopped(stopped) => stopped.progress(now.monotonic, &self.places).collect(),
+            Judge::Hazard(hazard) => hazard.progress().collect(),
+        };
+        waiting.retain(|(id, _)| !alerted(id));
+        waiting.sort_by_key(|(id, _)| *id);
+        let mut alerted: Vec<_> = self.alerted.iter().copied().collect();
+        alerted.sort_unstable();
+        RuleState {
+            awake: self.rule.schedule.contains(now.wall, zone),
+            quiet: self.quiet_until.saturating_sub(now.monotonic),
+            waiting,
+            alerted,
+        }
     }
 
     /// Whether something may yet break the rule without moving.
@@ -292,6 +325,12 @@ impl Incidents<'_> {
         *self.last += 1;
         *self.last
     }
+}
+
+/// How much of the time is done that ends when something is due, 0 to 1.
+fn share_done(now: Duration, due: Duration, time: Duration) -> f32 {
+    let left = due.saturating_sub(now).as_secs_f32();
+    (1.0 - left / time.as_secs_f32().max(f32::EPSILON)).clamp(0.0, 1.0)
 }
 
 impl RuleKind {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::place::{Place, Places};
+use super::share_done;
 use crate::geometry::Polygon;
 
 /// The zone, and for how long a vehicle may stand in it.
@@ -34,6 +35,15 @@ impl Stopped {
     pub(super) fn waiting<'a>(&'a self, places: &'a Places) -> impl Iterator<Item = (u64, Duration)> + 'a {
         let seen = places.iter().filter(|place| place.is_in_sight() && place.alarmed.is_none());
         seen.filter_map(|place| self.due(place).map(|due| (place.track(), due)))
+    }
+
+    /// The same, and how much of the time each has done, 0 to 1.
+    pub(super) fn progress<'a>(
+        &'a self,
+        now: Duration,
+        places: &'a Places,
+    ) -> impl Iterator<Item = (u64, f32)> + 'a {
+        self.waiting(places).map(move |(track, due)| (track, share_done(now, due, self.time)))
     }
 
     /// The mean score since the vehicle came to rest, where it has stood for long enough.

@@ -1,9 +1,9 @@
-//! The footage, frame by frame.
+//! A clip, or a still picture, frame by frame.
 
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app as app;
@@ -14,7 +14,7 @@ use sharp_eyes_vision::{Colour, FrameView, PixelFormat, Plane};
 /// Width and height of the footage in pixels, which the truth is written in.
 pub(crate) const SIZE: (u32, u32) = (768, 576);
 
-/// Decodes a clip as fast as it goes, and shows each frame with its time.
+/// Decodes a clip, or a picture, as fast as it goes, and shows each frame with its time.
 pub(crate) fn play(clip: &Path, mut look: impl FnMut(Duration, &FrameView<'_>) -> Result<()>) -> Result<()> {
     gst::init()?;
     let line = "filesrc name=source ! decodebin ! videoconvert ! video/x-raw,format=I420 \
@@ -41,15 +41,9 @@ pub(crate) fn play(clip: &Path, mut look: impl FnMut(Duration, &FrameView<'_>) -
 fn show(sample: &gst::Sample, look: &mut impl FnMut(Duration, &FrameView<'_>) -> Result<()>) -> Result<()> {
     let info = gst_video::VideoInfo::from_caps(sample.caps().context("a frame without format")?)?;
     let buffer = sample.buffer().context("a sample without data")?;
-    let time = buffer.pts().context("a frame without time")?;
+    let time = buffer.pts().unwrap_or(gst::ClockTime::ZERO); // a still picture has none
     let mapped = gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, &info)?;
     let (width, height) = (mapped.width(), mapped.height());
-    ensure!(
-        (width, height) == SIZE,
-        "the footage is {width}x{height}, the truth is about {}x{}",
-        SIZE.0,
-        SIZE.1
-    );
     let mut planes = [Plane { data: &[], stride: 0 }; 3];
     for (index, plane) in planes.iter_mut().enumerate() {
         let stride = usize::try_from(mapped.plane_stride()[index])?;

@@ -1,12 +1,22 @@
-//! The table and the JSON.
+//! The tables and the JSON.
+
+use std::fmt;
 
 use serde_json::json;
 use sharp_eyes_tests::tracking::Tally;
 
+use crate::alerts::Clip;
+use crate::detection::Score;
+use crate::tracking::OVERLAP;
+
 /// Everything that was measured.
+#[derive(Default)]
 pub(crate) struct Figures {
-    overlap: f32,
-    pub(crate) rows: Vec<Row>,
+    pub(crate) detection: Vec<Score>,
+    pub(crate) tracking: Vec<Row>,
+    pub(crate) alerts: Vec<Clip>,
+    /// What was left out, because it is not here.
+    missing: Vec<String>,
 }
 
 /// One model at one rate.
@@ -17,35 +27,43 @@ pub(crate) struct Row {
     pub(crate) tally: Tally,
 }
 
-impl Figures {
-    pub(crate) fn new(overlap: f32) -> Self {
-        Self { overlap, rows: Vec::new() }
+/// Alerts of all clips together.
+pub(crate) struct Sums {
+    pub(crate) right: usize,
+    pub(crate) missed: usize,
+    pub(crate) wrong: usize,
+    /// Clips that were here, of how many.
+    pub(crate) clips: (usize, usize),
+}
+
+impl Sums {
+    pub(crate) fn recall(&self) -> f64 {
+        self.right as f64 / (self.right + self.missed) as f64
     }
 
-    pub(crate) fn print(&self) {
-        println!(
-            "\npeople followed, PETS09-S2L1, covered from an intersection over union of {} on\n",
-            self.overlap
-        );
-        println!(
-            "{:<34}{:>6}{:>8}{:>8}{:>10}{:>8}{:>8}{:>11}",
-            "model", "fps", "MOTA", "IDF1", "switches", "boxes", "recall", "precision"
-        );
-        for Row { model, fps, tally } in &self.rows {
-            println!(
-                "{model:<34}{fps:>6}{:>8.3}{:>8.3}{:>10}{:>8}{:>8.3}{:>11.3}",
-                tally.mota(),
-                tally.idf1(),
-                tally.switches,
-                tally.objects,
-                tally.recall(),
-                tally.precision()
-            );
+    pub(crate) fn precision(&self) -> f64 {
+        self.right as f64 / (self.right + self.wrong) as f64
+    }
+}
+
+impl Figures {
+    /// Something is not here.
+    pub(crate) fn missing(&mut self, what: &str) {
+        self.missing.push(what.to_owned());
+    }
+
+    pub(crate) fn sums(&self) -> Sums {
+        let here = || self.alerts.iter().filter_map(|clip| clip.outcome.as_ref());
+        Sums {
+            right: here().map(|clip| clip.right.len()).sum(),
+            missed: here().map(|clip| clip.missed.len()).sum(),
+            wrong: here().map(|clip| clip.wrong.len()).sum(),
+            clips: (here().count(), self.alerts.len()),
         }
     }
 
     pub(crate) fn to_json(&self) -> String {
-        let rows = self.rows.iter().map(|Row { model, fps, tally }| {
+        let rows = self.tracking.iter().map(|Row { model, fps, tally }| {
             json!({
                 "model": model,
                 "analysed_fps": fps,
@@ -56,7 +74,110 @@ impl Figures {
                 "counts": tally,
             })
         });
-        let all = json!({ "footage": "PETS09-S2L1", "overlap": self.overlap, "tracking": rows.collect::<Vec<_>>() });
+        let sums = self.sums();
+        let all = json!({
+            "detection": self.detection,
+            "footage": "PETS09-S2L1",
+            "overlap": OVERLAP,
+            "tracking": rows.collect::<Vec<_>>(),
+            "alerts": {
+                "recall": sums.recall(),
+                "precision": sums.precision(),
+                "right": sums.right,
+                "missed": sums.missed,
+                "wrong": sums.wrong,
+                "clips": self.alerts,
+            },
+            "left_out": self.missing,
+        });
         format!("{all:#}\n")
+    }
+}
+
+impl fmt::Display for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.detection.is_empty() {
+            writeln!(
+                f,
+                "\naverage precision on labelled pictures, as COCO defines it (-: no such object)\n"
+            )?;
+            writeln!(
+                f,
+                "{:<30}{:<20}{:<12}{:>8}{:>7}{:>7}{:>7}{:>7}{:>7}{:>7}",
+                "model", "set", "class", "objects", "AP", "AP50", "small", "medium", "large", "AR"
+            )?;
+        }
+        for score in &self.detection {
+            let p = &score.precision;
+            write!(
+                f,
+                "{:<30}{:<20}{:<12}{:>8}",
+                score.model,
+                score.set,
+                score.class.to_string(),
+                score.objects
+            )?;
+            for value in [p.ap, p.ap50, p.small, p.medium, p.large, p.recall] {
+                write!(f, "{:>7}", value.map_or("-".to_owned(), |value| format!("{value:.3}")))?;
+            }
+            writeln!(f)?;
+        }
+        if !self.tracking.is_empty() {
+            let covered = "covered from an intersection over union of";
+            writeln!(f, "\npeople followed, PETS09-S2L1, {covered} {OVERLAP} on\n")?;
+            writeln!(
+                f,
+                "{:<34}{:>6}{:>8}{:>8}{:>10}{:>8}{:>8}{:>11}",
+                "model", "fps", "MOTA", "IDF1", "switches", "boxes", "recall", "precision"
+            )?;
+        }
+        for Row { model, fps, tally } in &self.tracking {
+            writeln!(
+                f,
+                "{model:<34}{fps:>6}{:>8.3}{:>8.3}{:>10}{:>8}{:>8.3}{:>11.3}",
+                tally.mota(),
+                tally.idf1(),
+                tally.switches,
+                tally.objects,
+                tally.recall(),
+                tally.precision()
+            )?;
+        }
+        if !self.alerts.is_empty() {
+            writeln!(f, "\nalerts on clips, against tests/expectations\n")?;
+            writeln!(f, "{:<44}{:>8}{:>8}{:>8}", "clip", "right", "missed", "wrong")?;
+        }
+        for Clip { clip, outcome } in &self.alerts {
+            let Some(outcome) = outcome else {
+                writeln!(f, "{clip:<44}   not here")?;
+                continue;
+            };
+            let (right, missed, wrong) = (outcome.right.len(), outcome.missed.len(), outcome.wrong.len());
+            writeln!(f, "{clip:<44}{right:>8}{missed:>8}{wrong:>8}")?;
+            for expected in &outcome.missed {
+                writeln!(f, "    missed: {} from {} s to {} s", expected.rule, expected.from, expected.to)?;
+            }
+            for (rule, at) in &outcome.wrong {
+                writeln!(f, "    wrong: {rule} at {at:.1} s")?;
+            }
+        }
+        if !self.alerts.is_empty() {
+            let sums = self.sums();
+            writeln!(
+                f,
+                "\n{} of {} clips: recall {:.3} ({} of {}), precision {:.3} ({} wrong)",
+                sums.clips.0,
+                sums.clips.1,
+                sums.recall(),
+                sums.right,
+                sums.right + sums.missed,
+                sums.precision(),
+                sums.wrong
+            )?;
+        }
+        for what in &self.missing {
+            writeln!(f, "\nleft out: {what}")?;
+        }
+        Ok(())
     }
 }

@@ -1,46 +1,45 @@
-//! How well the agent follows people, on footage of which somebody wrote down who is where.
+//! How good the agent is: its detector on labelled pictures, its tracker on footage of which somebody wrote down who is
+//! where, its alerts on clips of which somebody wrote down what must be raised when.
 //!
 //! ```text
-//! EVAL_TRUTH=gt.txt make eval           # of MOTChallenge 2015, PETS09-S2L1: the demo's footage
-//! EVAL_MODELS="models/builtin other"    # folders of models; the built-in one unless given
+//! make eval                             # all three parts; one of them: EVAL=detection, tracking or alerts
+//! EVAL_MODEL="other.onnx another"       # files or folders of models, measured beside the built-in one
+//! EVAL_TRUTH=gt.txt                     # of MOTChallenge 2015, PETS09-S2L1: who is where in the demo's footage
+//! EVAL_DATA=folder                      # labelled pictures and clips: train/SET/{images,labels,manifest.json}, videos/
+//! EVAL_PICTURES=50                      # at most so many pictures of each set; all of them unless given
 //! EVAL_JSON=figures.json                # the figures as JSON, too
 //! EVAL_OUT=folder                       # truth and tracks as files of MOTChallenge, for other tools
 //! ```
 //!
 //! # Layout
 //!
-//! - [`clip`]: the footage, frame by frame;
-//! - [`truth`]: who is where in it;
-//! - [`figures`]: the table and the JSON.
+//! - [`detection`]: average precision of each class, [`pictures`] on what;
+//! - [`tracking`]: MOTA and IDF1; [`clip`] the footage, frame by frame, [`truth`] who is where in it;
+//! - [`alerts`]: recall and precision of alerts on the clips of `tests/expectations`;
+//! - [`figures`]: the tables and the JSON, [`page`]: the same as one page with plots.
 //!
-//! Every frame passes the model once; tracks are made of all of them, and of every second and fourth, as a slower agent
-//! would.
+//! What is not there (pictures, truth, clips) is said, and left out.
 
+mod alerts;
 mod clip;
+mod detection;
 mod figures;
+mod page;
+mod pictures;
+mod tracking;
 mod truth;
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use sharp_eyes_protocol::class::ObjectClass;
 use sharp_eyes_tests::places;
-use sharp_eyes_tests::tracking::{Sighting, compare, without_ignored};
-use sharp_eyes_vision::geometry::Rect;
-use sharp_eyes_vision::track::Tracker;
-use sharp_eyes_vision::{Detection, Detector, DetectorOptions, Runtime};
+use sharp_eyes_vision::{Detector, DetectorOptions, Runtime};
 
-use figures::{Figures, Row};
-use truth::Truth;
+use figures::Figures;
 
-/// Every how manieth frame is analysed: 10, 5 and 2.5 a second of footage with 10.
-const STEPS: [usize; 3] = [1, 2, 4];
-
-/// From which intersection over union on a track covers an object. The truth's boxes are loose sideways.
-const OVERLAP: f32 = 0.4;
+/// The parts, in their order.
+const PARTS: [&str; 3] = ["detection", "tracking", "alerts"];
 
 fn main() -> ExitCode {
     match evaluate() {
@@ -56,102 +55,51 @@ fn setting(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.trim().is_empty())
 }
 
+/// Labelled pictures and clips, where somebody has put them.
+fn data() -> Option<PathBuf> {
+    setting("EVAL_DATA").map(PathBuf::from).or_else(places::shared_data)
+}
+
+fn load(model: &Path) -> Result<Detector> {
+    let runtime = Runtime::load(&places::onnx_runtime()?)?;
+    Detector::load(&runtime, model, DetectorOptions { threads: 1 })
+        .with_context(|| format!("loading the model {}", model.display()))
+}
+
 fn evaluate() -> Result<()> {
-    let truth = Truth::read(&truth_file()?)?;
-    let models = match setting("EVAL_MODELS") {
-        Some(folders) => folders.split_whitespace().map(PathBuf::from).collect(),
-        None => vec![places::builtin_model()?],
-    };
-    let out = setting("EVAL_OUT").map(PathBuf::from);
-    if let Some(folder) = &out {
-        std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
-        write(&folder.join("truth.csv"), &truth.counted)?;
+    let part = setting("EVAL");
+    if let Some(part) = &part {
+        ensure!(PARTS.contains(&part.as_str()), "EVAL={part} is no part; the parts are {}", PARTS.join(", "));
     }
-    let mut figures = Figures::new(OVERLAP);
-    for folder in models {
-        let (model, frames) = detect(&folder)?;
-        for step in STEPS {
-            let (fps, found) = follow(&model, &frames, step);
-            let analysed = |seen: &&Sighting| (seen.frame as usize - 1).is_multiple_of(step);
-            let counted: Vec<_> = truth.counted.iter().filter(analysed).copied().collect();
-            let ignored: Vec<_> = truth.ignored.iter().filter(analysed).copied().collect();
-            let found: Vec<_> = found.into_iter().filter(|seen| truth.frames.contains(&seen.frame)).collect();
-            let found = without_ignored(&counted, &ignored, &found, OVERLAP);
-            if let Some(out) = &out {
-                write(&out.join(format!("{}-{fps}fps.csv", model.name)), &found)?;
-            }
-            let tally = compare(&counted, &found, OVERLAP);
-            figures.rows.push(Row { model: model.name.clone(), fps, tally });
+    let wanted = |name: &str| part.as_deref().is_none_or(|part| part == name);
+    let mut models = vec![places::builtin_model()?];
+    models.extend(setting("EVAL_MODEL").iter().flat_map(|files| files.split_whitespace()).map(PathBuf::from));
+
+    let mut figures = Figures::default();
+    if wanted("detection") {
+        match data().map(|data| pictures::sets(&data.join("train"))).transpose()? {
+            Some(sets) if !sets.is_empty() => figures.detection = detection::measure(&models, &sets)?,
+            _ => figures.missing("labelled pictures: EVAL_DATA names a folder with train/SET/manifest.json"),
         }
     }
-    figures.print();
+    if wanted("tracking") {
+        match tracking::truth_file() {
+            Ok(_) => figures.tracking = tracking::measure(&models)?,
+            Err(error) => figures.missing(&format!("{error:#}")),
+        }
+    }
+    if wanted("alerts") {
+        figures.alerts = alerts::measure(&places::repository().join("tests/expectations"))?;
+        for clip in figures.alerts.iter().filter(|clip| clip.outcome.is_none()) {
+            eprintln!("{}: not here, left out", clip.clip);
+        }
+    }
+    print!("{figures}");
+    let page = places::cache().join("eval.html");
+    std::fs::write(&page, page::html(&figures)).with_context(|| format!("writing {}", page.display()))?;
+    println!("\nwith plots: {}", page.display());
     if let Some(file) = setting("EVAL_JSON") {
         std::fs::write(&file, figures.to_json()).with_context(|| format!("writing {file}"))?;
     }
     Ok(())
-}
-
-/// Not in the repository: its licence forbids that.
-fn truth_file() -> Result<PathBuf> {
-    if let Some(file) = setting("EVAL_TRUTH") {
-        return Ok(file.into());
-    }
-    let file = places::shared_data().map(|data| data.join("datasets/pets09/pets09_s2l1_gt.csv"));
-    file.filter(|file| file.is_file()).context(
-        "who is where in the footage is not part of this repository: get gt.txt of PETS09-S2L1 from MOTChallenge 2015 \
-         (motchallenge.net, data/2DMOT2015, its training set), and name it: make eval EVAL_TRUTH=/path/to/gt.txt",
-    )
-}
-
-/// What is needed of a model to follow what it sees.
-struct Model {
-    name: String,
-    tracker: Tracker,
-}
-
-/// The time of a frame, and what a model found in it.
-type Seen = (Duration, Vec<Detection>);
-
-/// What a model sees in each frame, with the frame's time.
-fn detect(folder: &Path) -> Result<(Model, Vec<Seen>)> {
-    let runtime = Runtime::load(&places::onnx_runtime()?)?;
-    let mut detector = Detector::load(&runtime, folder, DetectorOptions { threads: 1 })
-        .with_context(|| format!("loading the model in {}", folder.display()))?;
-    let name = detector.model().name.to_string();
-    println!("{name}: looking at every frame");
-    let mut frames = Vec::new();
-    clip::play(&places::footage()?, |time, frame| {
-        frames.push((time, detector.detect(frame, &[])?));
-        Ok(())
-    })?;
-    ensure!(!frames.is_empty(), "the footage has no frames");
-    Ok((Model { name, tracker: Tracker::new(detector.model().thresholds.clone()) }, frames))
-}
-
-/// The people in every `step`th frame, as the agent would follow them, in pixels; and the frames per second.
-fn follow(model: &Model, frames: &[Seen], step: usize) -> (f64, Vec<Sighting>) {
-    let mut tracker = model.tracker.clone();
-    let mut found = Vec::new();
-    for (index, (time, detections)) in frames.iter().enumerate().step_by(step) {
-        tracker.observe(*time, detections);
-        let now = tracker.tracks().iter().filter(|track| track.is_confirmed() && track.seen() == *time);
-        found.extend(now.filter(|track| track.class() == ObjectClass::Person).map(|track| {
-            let Rect { left, top, width, height } = track.bounds();
-            let (w, h) = (clip::SIZE.0 as f32, clip::SIZE.1 as f32);
-            let bounds = Rect { left: left * w, top: top * h, width: width * w, height: height * h };
-            Sighting { frame: index as u32 + 1, id: track.id(), bounds }
-        }));
-    }
-    let seconds = frames.last().map_or(0.0, |(time, _)| time.as_secs_f64());
-    let fps = (frames.len() - 1) as f64 / seconds / step as f64;
-    ((fps * 10.0).round() / 10.0, found)
-}
-
-/// A line per box: frame, id, left, top, width, height, and MOTChallenge's four numbers that say nothing here.
-fn write(file: &Path, boxes: &[Sighting]) -> Result<()> {
-    let mut out = Vec::new();
-    for Sighting { frame, id, bounds: Rect { left, top, width, height } } in boxes {
-        writeln!(out, "{frame},{id},{left:.2},{top:.2},{width:.2},{height:.2},1,-1,-1,-1")?;
-    }
-    std::fs::write(file, out).with_context(|| format!("writing {}", file.display()))
 }

@@ -185,7 +185,8 @@ impl Gate {
         Self::with_dice(options, now, fastrand::Rng::new())
     }
 
-    fn with_dice(options: GateOptions, now: Instant, dice: fastrand::Rng) -> Self {
+    /// The same with dice that fall as somebody says: when it audits is all that is left to chance.
+    pub(crate) fn with_dice(options: GateOptions, now: Instant, dice: fastrand::Rng) -> Self {
         Self {
             hold: options.hold,
             audit: options.audit,
@@ -281,7 +282,7 @@ impl Gate {
         }
     }
 
-    /// Takes what a decoded frame looks like, and says whether the detector is to see it.
+    /// Takes what a decoded frame, which arrived `now`, looks like, and says whether the detector is to see it.
     pub(super) fn frame(&mut self, now: Instant, look: Look, miniature: &Miniature) -> bool {
         let moved =
             self.background.as_ref().is_none_or(|background| background.compare(miniature).is_motion());
@@ -292,7 +293,7 @@ impl Gate {
                 background.learn(miniature, 1.0 - (-elapsed.as_secs_f32() / SETTLE.as_secs_f32()).exp());
                 awake.compared = Some(now);
                 if moved {
-                    awake.stirred = now;
+                    awake.stirred = awake.stirred.max(now);
                 }
                 let shown = awake.wants_analysis(now);
                 self.spared += u64::from(!shown);
@@ -326,12 +327,12 @@ impl Gate {
         }
     }
 
-    /// Takes what the detector made of a frame that it was given.
+    /// Takes what the detector made of a frame that it was given, which arrived `now`.
     pub fn analysed(&mut self, now: Instant, sight: Sight) {
         if let State::Awake(awake) = &mut self.state {
             (awake.analysed, awake.sight) = (Some(now), sight);
             if sight == Sight::Stirring {
-                awake.stirred = now;
+                awake.stirred = awake.stirred.max(now);
             }
         }
     }

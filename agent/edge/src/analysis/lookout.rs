@@ -1,0 +1,106 @@
+//! One camera's frames to incidents, the same for a live camera and for a clip.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::tz::TimeZone;
+use sharp_eyes_vision::{
+    DetectError, Detection, Detector, FrameView, Incident, Moment, Scene, SceneOptions, Thresholds,
+};
+
+use super::View;
+use crate::board::CameraCard;
+use crate::camera::{Frame, Sight};
+
+/// Tracks and rules of one camera, with what its gate must know of them.
+pub(crate) struct Lookout {
+    view: View,
+    thresholds: Thresholds,
+    scene: Scene,
+    card: Arc<CameraCard>,
+    /// How often the camera had woken up when the last frame came.
+    wakes: u64,
+}
+
+/// What one frame showed.
+pub(crate) struct Seen {
+    /// Everything that the detector saw, faint ones too.
+    pub(crate) detections: Vec<Detection>,
+    /// The rules that it broke; none in an audit.
+    pub(crate) incidents: Vec<Incident>,
+    /// How long the detector took.
+    pub(crate) took: Duration,
+}
+
+impl Lookout {
+    /// Nothing was seen yet.
+    pub(crate) fn new(
+        view: View,
+        thresholds: Thresholds,
+        time_zone: TimeZone,
+        card: Arc<CameraCard>,
+    ) -> Self {
+        let options = SceneOptions { thresholds: thresholds.clone(), rules: view.rules.clone(), time_zone };
+        Self { view, thresholds, scene: Scene::new(options), card, wakes: 0 }
+    }
+
+    /// What the camera's frames are judged by.
+    pub(crate) fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// Whose frames these are.
+    pub(crate) fn card(&self) -> &CameraCard {
+        &self.card
+    }
+
+    /// Tracker and rules.
+    pub(crate) fn scene(&self) -> &Scene {
+        &self.scene
+    }
+
+    /// The numbers of the incidents that are over by now.
+    pub(crate) fn over(&mut self, now: Moment) -> Vec<u64> {
+        self.scene.over(now)
+    }
+
+    /// Shows a frame, whose planes are mapped and which arrived `now`, to detector, tracker and rules, and tells the gate.
+    pub(crate) fn look(
+        &mut self,
+        detector: &mut Detector,
+        frame: &Frame,
+        planes: &FrameView<'_>,
+        now: Moment,
+    ) -> Result<Seen, DetectError> {
+        let woken = self.card.gate().wakes();
+        if std::mem::replace(&mut self.wakes, woken) != woken {
+            self.scene.resume(now);
+        }
+        let started = Instant::now();
+        let detections = detector.detect(planes, &self.view.masks)?;
+        let took = started.elapsed();
+        self.card.analysed.increment();
+        let counts = |d: &&Detection| d.score >= self.thresholds.of(d.class);
+        self.card.detections.add(detections.iter().filter(counts).count() as u64);
+        let glare = |part| planes.glare(part);
+        if frame.is_audit() {
+            let missed = self.scene.would_learn(now, &detections, &glare);
+            self.card.gate().audited(frame.arrived(), missed);
+            return Ok(Seen { detections, incidents: Vec::new(), took });
+        }
+        // Of a camera that was turned away, places in the picture are not where its rules say.
+        let mut incidents = Vec::new();
+        if !self.card.is_displaced() {
+            let untracked = self.scene.overflow();
+            incidents = self.scene.observe(now, &detections, &glare);
+            self.card.untracked.add(self.scene.overflow() - untracked);
+        }
+        let sight = match () {
+            () if self.scene.is_undecided(now) => Sight::Stirring,
+            () if !self.scene.is_sure(now) => Sight::Unsure,
+            () => Sight::Calm,
+        };
+        self.card.gate().analysed(frame.arrived(), sight);
+        Ok(Seen { detections, incidents, took })
+    }
+}
