@@ -9,12 +9,10 @@ use std::time::{Duration, Instant};
 
 use jiff::tz::TimeZone;
 use sharp_eyes_protocol::alert::{AlertData, AlertState, ModelName, Subject, grid_cell, seconds};
-use sharp_eyes_protocol::report::{ActiveModel, Models};
 use sharp_eyes_vision::{
     DetectError, Detection, Detector, DetectorOptions, FrameView, Incident, Moment, Polygon, Redacted, Rule,
     Runtime, Scene, SceneOptions, Thresholds,
 };
-use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::backoff::Backoff;
@@ -22,6 +20,7 @@ use crate::board::{Board, CameraCard};
 use crate::camera::{Frame, Sight};
 use crate::clock::Clock;
 use crate::config::DetectorConfig;
+use crate::models::desk::{Chosen, Desk};
 use crate::outbox::{NewAlert, NewEvidence, Outbox};
 pub use slots::{Slots, Taken};
 pub use snapshots::Snapshots;
@@ -61,8 +60,8 @@ pub struct Analysis {
     pub snapshots: Arc<Snapshots>,
     /// Most bytes of a large picture, so that it does not take a slow link for long.
     pub picture_bytes: usize,
-    /// Where it says which model looks at frames.
-    pub models: watch::Sender<Models>,
+    /// Where other models come from, and where it says which one looks at frames.
+    pub desk: Arc<Desk>,
 }
 
 impl Analysis {
@@ -72,12 +71,15 @@ impl Analysis {
         let mut backoff = Backoff::new(min, max, 0.0).expect("constant limits are in order");
         let detector = loop {
             self.board.detector.beat();
-            match self.load() {
+            let chosen = self.desk.chosen();
+            match self.load(&chosen) {
                 Ok(detector) => break detector,
                 Err(error) => {
-                    tracing::error!("cannot use the model {}: {error}", self.detector.model.display());
+                    tracing::error!("cannot use the model {}: {error}", chosen.path.display());
                     self.board.detector.failed(&error.to_string());
-                    self.models.send_replace(Models { active: None, last_refusal: Some(error.to_string()) });
+                    if self.desk.unusable(&chosen, &error.to_string()) {
+                        continue; // with the one before
+                    }
                 }
             }
             if self.wait_for_reload(backoff.next(fastrand::f64())) {
@@ -102,10 +104,11 @@ impl Analysis {
         }
     }
 
-    fn load(&self) -> Result<Detector, LoadError> {
+    fn load(&self, chosen: &Chosen) -> Result<Detector, LoadError> {
         let runtime = Runtime::load(&self.detector.runtime)?;
         let options = DetectorOptions { threads: self.detector.threads };
-        let detector = Detector::load(&runtime, &self.detector.model, options)?;
+        let detector = Detector::load(&runtime, &chosen.path, options)?;
+        chosen.check(&detector).map_err(LoadError::Changed)?;
         let model = detector.model();
         tracing::info!(
             model = %model.name,
@@ -115,15 +118,14 @@ impl Analysis {
             providers = ?runtime.providers(),
             "model loaded"
         );
-        let active = ActiveModel { model: model.name.clone(), sha256: model.sha256.clone() };
-        self.models.send_replace(Models { active: Some(active), last_refusal: None });
+        self.desk.looks(model, chosen.installed.clone());
         self.board.detector.running();
         Ok(detector)
     }
 
     fn watch(&self, mut detector: Detector) {
-        let thresholds = detector.model().thresholds.clone();
-        let model = detector.model().name.clone();
+        let mut thresholds = detector.model().thresholds.clone();
+        let mut model = detector.model().name.clone();
         let mut scenes: Vec<Scene> = self.views.iter().map(|view| self.scene(view, &thresholds)).collect();
         let mut wakes = vec![0; scenes.len()];
         loop {
@@ -133,6 +135,13 @@ impl Analysis {
                 Taken::Nothing => continue,
                 Taken::Closed => return,
             };
+            if let Some((next, installed)) = self.desk.take() {
+                tracing::info!(before = %model, model = %next.model().name, "another model looks from this frame on");
+                self.desk.looks(next.model(), installed);
+                (thresholds, model) = (next.model().thresholds.clone(), next.model().name.clone());
+                detector = next;
+                scenes.iter_mut().for_each(|scene| scene.set_thresholds(thresholds.clone()));
+            }
             let (view, card) = (&self.views[index], &self.board.cameras[index]);
             let woken = card.gate().wakes();
             if std::mem::replace(&mut wakes[index], woken) != woken {
@@ -284,6 +293,8 @@ enum LoadError {
     Runtime(#[from] sharp_eyes_vision::OnnxError),
     #[error(transparent)]
     Model(#[from] sharp_eyes_vision::ModelError),
+    #[error("{0}")]
+    Changed(String),
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -4,6 +4,7 @@
 //! Nothing is tried while reading: no file that the configuration names is opened, no host is looked up.
 
 mod camera;
+mod models;
 mod reader;
 mod units;
 
@@ -17,6 +18,7 @@ use jiff::tz::TimeZone;
 use sharp_eyes_protocol::topic::{Name, Site};
 
 pub use camera::CameraConfig;
+pub use models::ModelsConfig;
 pub use reader::Problem;
 use reader::{Bytes, Document, Section, WithinOrNever};
 
@@ -39,6 +41,8 @@ pub struct Config {
     pub escalation: Escalation,
     /// What looks at frames.
     pub detector: DetectorConfig,
+    /// Where other models come from, if they do.
+    pub models: Option<ModelsConfig>,
     /// Where metrics are served, if at all.
     pub metrics: Option<SocketAddr>,
     /// At least one camera.
@@ -186,6 +190,10 @@ fn read(root: Section<'_>) -> Option<Config> {
         None => Some(Escalation::default()),
     };
     let detector = root.required_section("detector").and_then(detector);
+    let models = match root.section("models") {
+        Some(section) => models::models(section).map(Some),
+        None => Some(None),
+    };
     let metrics = match root.section("metrics") {
         Some(section) => metrics(section).map(Some),
         None => Some(None),
@@ -201,6 +209,7 @@ fn read(root: Section<'_>) -> Option<Config> {
         delivery: delivery?,
         escalation: escalation?,
         detector: detector?,
+        models: models?,
         metrics: metrics?,
         cameras: cameras?,
     })
