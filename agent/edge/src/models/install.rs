@@ -36,7 +36,7 @@ pub enum Outcome {
     /// The active model was revoked, and the one before is active.
     RolledBack(String),
     /// A model is being watched; another one waits until it is kept or rolled back.
-    Watching(ModelName),
+    Watching(String),
     /// Somebody else is installing a model.
     Busy,
 }
@@ -79,9 +79,6 @@ impl Check<'_> {
         let folder = &self.options.folder;
         let Some(lock) = Lock::take(folder).map_err(self.at())? else { return Ok(Outcome::Busy) };
         let mut state = State::read(folder).map_err(self.at())?;
-        if let (Some(active), Some(_)) = (&state.active, &state.trial) {
-            return Ok(Outcome::Watching(active.release.model.clone()));
-        }
         let outcome = self.ask(&mut state, &lock).await;
         state.repository = outcome.as_ref().err().map(ToString::to_string);
         if state != State::read(folder).map_err(self.at())? {
@@ -117,6 +114,9 @@ impl Check<'_> {
             Choice::RollBack { reason } => {
                 state.roll_back(&reason);
                 Ok(Outcome::RolledBack(reason))
+            }
+            Choice::Install(_) if state.trial.is_some() => {
+                Ok(Outcome::Watching(state.active_model().map(ToString::to_string).unwrap_or_default()))
             }
             Choice::Install(release) => self.install(&repository, release, state, lock).await,
         }

@@ -76,9 +76,10 @@ impl Updater {
             }
             if let (Some(active), Some(_)) = (&state.active, &state.trial) {
                 self.watch(active, &mut on_trial, before)?;
-                continue;
+            } else {
+                on_trial = None;
             }
-            on_trial = None;
+            // Also while one is watched: it may be revoked.
             if let Some(repository) = &self.options.config.repository
                 && Instant::now() >= due
             {
