@@ -359,10 +359,10 @@ fn what_a_hostile_mirror_does_is_noticed_and_changes_nothing() {
         for (n, (attack, does, words)) in attacks.iter().enumerate() {
             let mirror = folder.join(format!("mirror-{n}"));
             Tree::read(&maintainer.repository)?.write(&mirror)?;
-            does(&mirror).context(*attack)?;
+            does(&mirror).context(attack.to_string())?;
             let (taken, said) = maintainer::import(&village, &mirror)?;
             ensure!(!taken, "{attack}: {said}");
-            says(&said, words).context(*attack)?;
+            says(&said, words).context(attack.to_string())?;
             let status = maintainer::status(&village)?;
             ensure!(status["active"]["release"]["model"] == "village-detector@1.1.0", "{attack}: {status}");
             ensure!(status["repository"].is_string(), "{attack} is not reported: {status}");

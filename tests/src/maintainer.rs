@@ -17,7 +17,8 @@ pub struct Maintainer {
     pub repository: PathBuf,
     /// All of its keys.
     pub keys: PathBuf,
-    folder: PathBuf,
+    /// Where models, pictures and bundles are made.
+    pub folder: PathBuf,
 }
 
 impl Maintainer {

@@ -108,7 +108,7 @@ mod tests {
         // The model before: an hour, 25 ms an inference, 6 alerts an hour.
         let before = reading(3600, 18_000, 450_000, 3, 6);
         let watch = Watch::new(before, before, Duration::from_millis(40), Duration::from_secs(600));
-        let later = |seconds, frames: u64, ms: u64, failures, alerts| {
+        let later = |seconds: u64, frames: u64, ms: u64, failures: u64, alerts: u64| {
             reading(3600 + seconds, 18_000 + frames, 450_000 + frames * ms, 3 + failures, 6 + alerts)
         };
         for (now, said) in [
