@@ -11,6 +11,7 @@
 //! - [`wire`]: what crosses the wire is what the schemas and the AsyncAPI document say;
 //! - [`operation`]: what systemd and Prometheus see;
 //! - [`cameras`], [`broker`], [`detector`], [`state`], [`configuration`]: what goes wrong, one test each;
+//! - [`updates`]: models from a maintainer's repository, good and bad ones, and what a hostile mirror does;
 //! - [`invariants`]: what the source itself must keep to.
 //!
 //! Tests wait for conditions. A test that needs what a machine cannot give says so in `.cache/skipped`.
@@ -29,4 +30,5 @@ mod rules;
 mod stage;
 mod state;
 mod tampering;
+mod updates;
 mod wire;

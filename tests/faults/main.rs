@@ -12,6 +12,7 @@
 //! - [`backlog`]: an hour without a broker, and more messages than there are packet ids;
 //! - [`certificates`]: revoked and expired ones; [`clock`]: wall clocks that are wrong and jump;
 //! - [`cameras`]: cameras that hang, reboot, refuse, and send damage;
+//! - [`installation`]: a model is installed, and the process is killed, or the power cut, at every write;
 //! - [`kill`]: the agent killed at random moments; [`power`]: at every write, and the power with it;
 //! - [`storage`]: disks that refuse, databases that are damaged, newer or locked;
 //! - [`tools`]: the suite's own tools (weak link, faulty broker, faulty disk) against programs whose answer is known.
@@ -25,6 +26,7 @@ mod cameras;
 mod certificates;
 mod clock;
 mod delivery;
+mod installation;
 mod kill;
 mod outbox;
 mod power;

@@ -8,6 +8,7 @@
 //! - [`camera`]: a camera simulator, [`broker`]: a mosquitto, [`agent`]: the agent, each as a process;
 //! - [`alert_source`]: the agent without cameras, which decides alerts when it is told to;
 //! - [`authority`]: certificates for them, good, expired and revoked ones;
+//! - [`maintainer`]: who packs models, publishes them, and signs for it;
 //! - [`village`]: the configuration file that joins them;
 //! - [`console`]: what a township sees: everything that the agent publishes;
 //! - [`usage`]: what a process costs; [`shim`]: libraries that are preloaded into it;
@@ -31,6 +32,7 @@ pub mod disk;
 pub mod faulty_broker;
 pub mod faulty_camera;
 pub mod link;
+pub mod maintainer;
 pub mod places;
 pub mod precision;
 pub mod process;

@@ -29,6 +29,8 @@ pub struct Village {
     pub escalation_lines: String,
     /// The bundle of the model.
     pub model: PathBuf,
+    /// More tables after `[detector]`, such as `[models]`.
+    pub tables: String,
     /// ONNX Runtime's library.
     pub runtime: PathBuf,
     /// Where the agent answers `/health` and `/metrics`, on 127.0.0.1.
@@ -96,6 +98,7 @@ impl Village {
             delivery_lines: String::new(),
             escalation_lines: String::new(),
             model: places::builtin_model()?,
+            tables: String::new(),
             runtime: places::onnx_runtime()?,
             metrics_port: places::free_port()?,
             cameras: Vec::new(),
@@ -143,6 +146,7 @@ model = {model}
 runtime = {runtime}
 threads = 1
 
+{tables}
 [metrics]
 listen = "127.0.0.1:{metrics}"
 "#,
@@ -154,6 +158,7 @@ listen = "127.0.0.1:{metrics}"
             escalation_lines = self.escalation_lines,
             model = quote(&self.model.to_string_lossy()),
             runtime = quote(&self.runtime.to_string_lossy()),
+            tables = self.tables,
             metrics = self.metrics_port,
         );
         for camera in &self.cameras {

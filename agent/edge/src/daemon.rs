@@ -15,6 +15,9 @@ use crate::camera::{self, Frame, FrameSink, InitError};
 use crate::clock::Clock;
 use crate::config::{CameraConfig, Config};
 use crate::dispatch::{Dispatch, DispatchError};
+use crate::models::ModelsOptions;
+use crate::models::desk::Desk;
+use crate::models::updater::{Hangs, Updater};
 use crate::systemd;
 use crate::watch::Watch;
 
@@ -34,6 +37,10 @@ pub enum RunError {
     Dispatch(#[from] DispatchError),
     #[error("cannot start the analysis thread: {0}")]
     Thread(std::io::Error),
+    #[error("which model was installed: {0}")]
+    Models(std::io::Error),
+    #[error(transparent)]
+    Hangs(#[from] Hangs),
 }
 
 /// Runs until `shutdown`. Whatever fails after the start is reported in health and tried again.
@@ -47,7 +54,15 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
 
     // The far end of the data first, so that every part finds the next one ready.
     let dispatch = Dispatch::start(&config, &clock, &board).await?;
-    let analysis = start_analysis(&config, &slots, &board, &clock, &dispatch)?;
+    let models = ModelsOptions::new(&config);
+    let folder = models.as_ref().map(|models| models.folder.clone());
+    let desk = Arc::new(Desk::new(config.detector.model.clone(), folder, dispatch.models.clone()));
+    desk.start().map_err(RunError::Models)?;
+    let updater = models.map(|options| {
+        let (desk, board, clock) = (desk.clone(), board.clone(), clock.clone());
+        tokio::spawn(Updater { options, desk, board, clock }.run(shutdown.clone()))
+    });
+    let analysis = start_analysis(&config, &slots, &board, &clock, &dispatch, &desk)?;
     let rules = config.cameras.iter().map(|camera| camera.own_rules.clone());
     let watch = Watch {
         rules: rules
@@ -67,7 +82,20 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
     let timekeeper = tokio::spawn(clock.clone().keep(shutdown.clone()));
     tracing::info!(site = %config.site, cameras = board.cameras.len(), "running");
 
-    shutdown.cancelled().await;
+    // Whatever it was that ended the updater, only a model that hangs ends the agent.
+    let hangs = async {
+        match updater {
+            Some(updater) => match updater.await {
+                Ok(Err(hangs)) => hangs,
+                _ => std::future::pending().await,
+            },
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        hangs = hangs => return Err(hangs.into()),
+    }
     systemd::stopping();
     tracing::info!("stopping: cameras, analysis, broker, outbox");
     finish("the cameras", cameras).await;
@@ -75,6 +103,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
     finish("the analysis", tokio::task::spawn_blocking(move || analysis.join())).await;
     finish("the watch on cameras", watch).await;
     finish("the clock", timekeeper).await;
+    desk.stop();
     dispatch.stop().await;
     watchdog.abort();
     tracing::info!("stopped");
@@ -96,6 +125,7 @@ fn start_analysis(
     board: &Arc<Board>,
     clock: &Arc<Clock>,
     dispatch: &Dispatch,
+    desk: &Arc<Desk>,
 ) -> Result<std::thread::JoinHandle<()>, RunError> {
     let analysis = Analysis {
         detector: config.detector.clone(),
@@ -105,7 +135,7 @@ fn start_analysis(
         board: board.clone(),
         clock: clock.clone(),
         outbox: dispatch.outbox.clone(),
-        models: dispatch.models.clone(),
+        desk: desk.clone(),
         snapshots: dispatch.snapshots.clone(),
         // What the link carries in four seconds; the encoder keeps it within its own limits.
         picture_bytes: usize::try_from(config.delivery.evidence_rate.saturating_mul(4)).unwrap_or(usize::MAX),

@@ -81,7 +81,7 @@ impl Dispatch {
             .iter()
             .map(|(_, brokers)| watch::channel(UplinkStats::new(brokers[0].name.clone())))
             .collect();
-        let (models, models_seen) = watch::channel(Models { active: None, last_refusal: None });
+        let (models, models_seen) = watch::channel(Models::default());
         let examiner = Arc::new(Examiner {
             board: board.clone(),
             clock: clock.clone(),

@@ -10,6 +10,8 @@
 //!   does the looking);
 //! - [`outbox`]: alerts on disk until the brokers have them, open until somebody answers; the only folder that names the
 //!   database; [`escalation`] says when they climb;
+//! - [`models`]: what looks at frames, fetched, verified, tried, switched to and taken back; one folder of it names the TUF
+//!   client, and [`maintenance`] is the commands around it;
 //! - [`uplink`]: outbox to broker, retained reports, and commands in; one file of it names the MQTT client;
 //! - [`commands`]: what consoles ask for, judged and handed to the outbox;
 //! - [`board`]: what is known of cameras and detector; [`health`] makes the report of it, for broker and [`metrics`];
@@ -45,7 +47,9 @@ pub mod dispatch;
 pub mod escalation;
 pub mod health;
 pub mod log;
+pub mod maintenance;
 pub mod metrics;
+pub mod models;
 pub mod outbox;
 pub mod print;
 pub mod replay;

@@ -7,9 +7,13 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use sharp_eyes_agent::config::Config;
+use sharp_eyes_agent::daemon::{self, RunError};
+use sharp_eyes_agent::log;
+use sharp_eyes_agent::maintenance::{
+    ImportOptions, PackOptions, RepoCommand, TryOptions, import, pack, status, try_model,
+};
 use sharp_eyes_agent::print::{InspectOptions, audit, bench_box, inspect};
 use sharp_eyes_agent::replay::{ReplayOptions, replay};
-use sharp_eyes_agent::{daemon, log};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -60,10 +64,15 @@ enum Command {
         #[arg(long, default_value = DEFAULT_CONFIGURATION)]
         config: PathBuf,
     },
-    /// Look at detection models.
+    /// Look at detection models, pack them, install them from a stick.
     Model {
         #[command(subcommand)]
         command: ModelCommand,
+    },
+    /// Make and change a repository of signed models.
+    Repo {
+        #[command(subcommand)]
+        command: RepoCommand,
     },
 }
 
@@ -85,6 +94,22 @@ enum BenchCommand {
 enum ModelCommand {
     /// Say what a model is, what the agent makes of it, and how long it takes here. Fails if it cannot be run.
     Inspect(InspectOptions),
+    /// Check a model as a box will, and pack it into one file.
+    Pack(PackOptions),
+    /// Install what a repository on a stick has for this box, with all checks.
+    Import(ImportOptions),
+    /// Say which model looks, and what became of the last update.
+    Status {
+        /// The configuration file.
+        #[arg(long, default_value = DEFAULT_CONFIGURATION)]
+        config: PathBuf,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Try a model for the agent that waits for it.
+    #[command(hide = true)]
+    Try(TryOptions),
 }
 
 fn main() -> ExitCode {
@@ -109,7 +134,21 @@ fn main() -> ExitCode {
             with_config(&config, |config| exit(bench_box(&config, json)))
         }
         Command::Replay { options, config } => with_config(&config, |config| exit(replay(&options, &config))),
-        Command::Model { command: ModelCommand::Inspect(options) } => exit(inspect(&options)),
+        Command::Repo { command } => exit(command.run()),
+        Command::Model { command } => match command {
+            ModelCommand::Inspect(options) => exit(inspect(&options)),
+            ModelCommand::Pack(options) => exit(pack(&options)),
+            ModelCommand::Import(options) => {
+                with_config(&options.config, |config| exit(import(&config, &options)))
+            }
+            ModelCommand::Status { config, json } => {
+                with_config(&config, |config| exit(status(&config, json)))
+            }
+            ModelCommand::Try(options) => {
+                try_model(&options);
+                ExitCode::SUCCESS
+            }
+        },
     }
 }
 
@@ -141,7 +180,12 @@ fn run(config: Config) -> anyhow::Result<()> {
     runtime.block_on(async {
         let shutdown = CancellationToken::new();
         tokio::spawn(stop_on_signal(shutdown.clone())?);
-        Ok(daemon::run(config, shutdown).await?)
+        let ended = daemon::run(config, shutdown).await;
+        if let Err(error @ RunError::Hangs(_)) = &ended {
+            tracing::error!("{error}");
+            std::process::exit(1); // the thread that hangs would be waited for
+        }
+        Ok(ended?)
     })
 }
 

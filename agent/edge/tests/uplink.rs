@@ -133,7 +133,7 @@ impl Agent {
         let outbox = Outbox::start(settings, site(), clock).unwrap();
         let (sender, stats) = watch::channel(UplinkStats::new(name("broker")));
         let (health, seen) = watch::channel(health(1));
-        let (models, models_seen) = watch::channel(Models { active: None, last_refusal: None });
+        let (models, models_seen) = watch::channel(Models::default());
         let shutdown = CancellationToken::new();
         let reports = Reports { health: seen, models: models_seen };
         let clock = Arc::new(Clock::start(folder.path()));

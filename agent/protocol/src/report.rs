@@ -238,14 +238,20 @@ pub struct CommandsHealth {
 }
 
 /// Topic `models`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Models {
     /// The model that looks at frames, if any does.
     pub active: Option<ActiveModel>,
-    /// Why the last model was refused.
+    /// Why the last model was refused or rolled back.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub last_refusal: Option<String>,
+    /// How far the last update that was offered came.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub update: Option<ModelUpdate>,
+    /// Why the repository could not be asked the last time, where it could not.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub repository: Option<String>,
 }
 
 /// The model that looks at frames.
@@ -256,4 +262,50 @@ pub struct ActiveModel {
     pub model: ModelName,
     /// SHA-256 of the ONNX file, in hexadecimal.
     pub sha256: String,
+}
+
+/// A model on its way to look at frames.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ModelUpdate {
+    /// Which one.
+    pub model: ModelName,
+    /// Where it is.
+    pub stage: ModelStage,
+    /// Why it was refused or rolled back, where it was.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reason: Option<String>,
+    /// Bytes of its bundle that are here, while it is fetched.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub bytes: Option<u64>,
+    /// Bytes of its bundle.
+    pub of: u64,
+}
+
+/// The stages that a model passes, in their order, and the three ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ModelStage {
+    /// The repository has it for this box.
+    Offered,
+    /// Its bundle is being fetched.
+    Downloading,
+    /// Signatures, length and hash are right.
+    Verified,
+    /// It is a detector of the agent's classes that can be run here.
+    Contract,
+    /// It sees in its golden pictures what it should.
+    Golden,
+    /// It is fast enough on this box.
+    Budget,
+    /// It looks at frames from the next start or the next frame on.
+    Active,
+    /// It looks at frames, and is compared with the one before.
+    Watched,
+    /// It stays.
+    Kept,
+    /// It never looked at frames; the reason says why.
+    Refused,
+    /// It looked at frames, and the one before does again; the reason says why.
+    RolledBack,
 }

@@ -16,6 +16,7 @@
 //! - [`nms`]: many boxes of one object to one;
 //! - [`detection`]: what a frame's hops yield, and the scores that count;
 //! - [`detector`]: the hops up to here, joined;
+//! - [`golden`]: what a model has to see in pictures that travel with it;
 //! - [`track`]: detections of one object over time, within one camera and one visit;
 //! - [`schedule`]: when a rule is awake;
 //! - [`rules`]: tracks to incidents, one file per kind of rule;
@@ -37,6 +38,7 @@ pub mod detector;
 pub mod evidence;
 pub mod frame;
 pub mod geometry;
+pub mod golden;
 pub mod layout;
 pub mod letterbox;
 mod mask;

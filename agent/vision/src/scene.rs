@@ -69,6 +69,11 @@ impl Scene {
         self.rules.iter_mut().flat_map(|rule| rule.over(now.monotonic)).collect()
     }
 
+    /// Another model looks from the next frame on. What is in sight stays what it is.
+    pub fn set_thresholds(&mut self, thresholds: Thresholds) {
+        self.tracker.set_thresholds(thresholds);
+    }
+
     /// The camera slept until now, because nothing changed in front of it.
     pub fn resume(&mut self, now: Moment) {
         self.tracker.resume(now.monotonic);

@@ -44,6 +44,12 @@ impl Lookout {
         Self { view, thresholds, scene: Scene::new(options), card, wakes: 0 }
     }
 
+    /// Another model looks from now on.
+    pub(crate) fn set_thresholds(&mut self, thresholds: &Thresholds) {
+        self.thresholds = thresholds.clone();
+        self.scene.set_thresholds(thresholds.clone());
+    }
+
     /// What the camera's frames are judged by.
     pub(crate) fn view(&self) -> &View {
         &self.view

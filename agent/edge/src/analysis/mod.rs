@@ -7,18 +7,17 @@ mod storm;
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::tz::TimeZone;
 use sharp_eyes_protocol::alert::{AlertData, AlertState, ModelName, Subject, grid_cell, seconds};
-use sharp_eyes_protocol::report::{ActiveModel, Models};
 use sharp_eyes_protocol::topic::Name;
 use sharp_eyes_vision::{
     DetectError, Detection, Detector, DetectorOptions, FrameView, Incident, Moment, Polygon, Redacted, Rule,
-    Runtime,
+    Runtime, Thresholds,
 };
-use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::backoff::Backoff;
@@ -26,6 +25,7 @@ use crate::board::Board;
 use crate::camera::Frame;
 use crate::clock::Clock;
 use crate::config::{CameraConfig, DetectorConfig};
+use crate::models::desk::{Chosen, Desk};
 use crate::outbox::{AlertChange, Change, NewAlert, NewEvidence, Outbox};
 pub(crate) use lookout::{Lookout, Seen};
 pub use slots::{Slots, Taken};
@@ -89,8 +89,8 @@ pub struct Analysis {
     pub snapshots: Arc<Snapshots>,
     /// Most bytes of a large picture, so that it does not take a slow link for long.
     pub picture_bytes: usize,
-    /// Where it says which model looks at frames.
-    pub models: watch::Sender<Models>,
+    /// Where other models come from, and where it says which one looks at frames.
+    pub desk: Arc<Desk>,
 }
 
 impl Analysis {
@@ -100,12 +100,15 @@ impl Analysis {
         let mut backoff = Backoff::new(min, max, 0.0).expect("constant limits are in order");
         let detector = loop {
             self.board.detector.beat();
-            match self.load() {
+            let chosen = self.desk.chosen();
+            match self.load(&chosen) {
                 Ok(detector) => break detector,
                 Err(error) => {
-                    tracing::error!("cannot use the model {}: {error}", self.detector.model.display());
+                    tracing::error!("cannot use the model {}: {error}", chosen.path.display());
                     self.board.detector.failed(&error.to_string());
-                    self.models.send_replace(Models { active: None, last_refusal: Some(error.to_string()) });
+                    if self.desk.unusable(&chosen, &error.to_string()) {
+                        continue; // with the one before
+                    }
                 }
             }
             if self.wait_for_reload(backoff.next(fastrand::f64())) {
@@ -130,23 +133,21 @@ impl Analysis {
         }
     }
 
-    fn load(&self) -> Result<Detector, LoadError> {
-        let detector = load(&self.detector)?;
-        let model = detector.model();
-        let active = ActiveModel { model: model.name.clone(), sha256: model.sha256.clone() };
-        self.models.send_replace(Models { active: Some(active), last_refusal: None });
+    fn load(&self, chosen: &Chosen) -> Result<Detector, LoadError> {
+        let detector = load(&self.detector, &chosen.path)?;
+        chosen.check(&detector).map_err(LoadError::Changed)?;
+        self.desk.looks(detector.model(), chosen.installed.clone());
         self.board.detector.running();
         Ok(detector)
     }
 
     fn watch(&self, mut detector: Detector) {
-        let thresholds = detector.model().thresholds.clone();
-        let lookout = |index: usize| {
+        let lookout = |index: usize, thresholds: &Thresholds| {
             let (view, card) = (self.views[index].clone(), self.board.cameras[index].clone());
             Lookout::new(view, thresholds.clone(), self.time_zone.clone(), card)
         };
         let story = |index: usize| Story {
-            lookout: lookout(index),
+            lookout: lookout(index, &detector.model().thresholds),
             storm: Storm::new(self.views[index].alerts_per_minute),
             lasting: HashMap::new(),
         };
@@ -159,6 +160,13 @@ impl Analysis {
                 Taken::Nothing => continue,
                 Taken::Closed => return,
             };
+            if let Some((next, installed)) = self.desk.take() {
+                let (before, model) = (detector.model(), next.model());
+                tracing::info!(before = %before.name, model = %model.name, "another model looks from this frame on");
+                self.desk.looks(model, installed);
+                stories.iter_mut().for_each(|story| story.lookout.set_thresholds(&model.thresholds));
+                detector = next;
+            }
             let camera = &self.board.cameras[index].name;
             let looked = catch_unwind(AssertUnwindSafe(|| {
                 self.look(index, &mut detector, &mut stories[index], &frame)
@@ -174,7 +182,7 @@ impl Analysis {
                     tracing::error!(%camera, "analysing a frame panicked; its tracks start anew");
                     self.board.detector.failed(&format!("analysing a frame of camera {camera} panicked"));
                     let story = &mut stories[index];
-                    story.lookout = lookout(index);
+                    story.lookout = lookout(index, &detector.model().thresholds);
                     for (_, id) in story.lasting.drain() {
                         self.outbox.change(AlertChange { id, change: Change::Over });
                     }
@@ -301,11 +309,10 @@ impl Analysis {
     }
 }
 
-/// Loads the runtime and the model.
-pub(crate) fn load(config: &DetectorConfig) -> Result<Detector, LoadError> {
+/// Loads the runtime and a model.
+pub(crate) fn load(config: &DetectorConfig, model: &Path) -> Result<Detector, LoadError> {
     let runtime = Runtime::load(&config.runtime)?;
-    let options = DetectorOptions { threads: config.threads };
-    let detector = Detector::load(&runtime, &config.model, options)?;
+    let detector = Detector::load(&runtime, model, DetectorOptions { threads: config.threads })?;
     let model = detector.model();
     tracing::info!(
         model = %model.name,
@@ -333,6 +340,8 @@ pub enum LoadError {
     Runtime(#[from] sharp_eyes_vision::OnnxError),
     #[error(transparent)]
     Model(#[from] sharp_eyes_vision::ModelError),
+    #[error("{0}")]
+    Changed(String),
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -4,6 +4,7 @@
 //! Nothing is tried while reading: no file that the configuration names is opened, no host is looked up.
 
 mod camera;
+mod models;
 mod reader;
 mod rule;
 mod units;
@@ -19,6 +20,7 @@ use sharp_eyes_protocol::topic::{Name, Site};
 
 pub(crate) use camera::CAMERAS_MAX;
 pub use camera::CameraConfig;
+pub use models::ModelsConfig;
 pub use reader::Problem;
 use reader::{Bytes, Document, Section, WithinOrNever};
 
@@ -41,6 +43,8 @@ pub struct Config {
     pub escalation: Escalation,
     /// What looks at frames.
     pub detector: DetectorConfig,
+    /// Where other models come from, if they do.
+    pub models: Option<ModelsConfig>,
     /// Where metrics are served, if at all.
     pub metrics: Option<SocketAddr>,
     /// At least one camera.
@@ -188,6 +192,10 @@ fn read(root: Section<'_>) -> Option<Config> {
         None => Some(Escalation::default()),
     };
     let detector = root.required_section("detector").and_then(detector);
+    let models = match root.section("models") {
+        Some(section) => models::models(section).map(Some),
+        None => Some(None),
+    };
     let metrics = match root.section("metrics") {
         Some(section) => metrics(section).map(Some),
         None => Some(None),
@@ -203,6 +211,7 @@ fn read(root: Section<'_>) -> Option<Config> {
         delivery: delivery?,
         escalation: escalation?,
         detector: detector?,
+        models: models?,
         metrics: metrics?,
         cameras: cameras?,
     })

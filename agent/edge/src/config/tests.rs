@@ -103,6 +103,22 @@ fn each_mistake_is_named_with_its_place_and_what_would_be_right() {
     );
 }
 
+#[test]
+fn models_come_from_an_address_that_can_be_trusted() {
+    let check_models = |lines: &str, expected: &[&str]| {
+        check(&[("[detector]", &format!("[models]\nroot = \"/r.json\"\n{lines}\n[detector]"))], expected);
+    };
+    check_models("", &[]);
+    for address in ["https://m.example/a", "http://10.0.0.1", "file:///media/usb", "/media/usb"] {
+        check_models(&format!("repository = {address:?}"), &[]);
+    }
+    check_models("repository = \"ftp://m.example\"", &["17 models.repository: https://HOST/PATH"]);
+    check_models("repository = \"https://me:pw@m.example\"", &["17 models.repository: open to all boxes"]);
+    check_models("channel = \"beta\"", &["17 models.channel: neither"]);
+    check_models("budget = \"0s\"", &["17 models.budget: more than nothing"]);
+    check(&[("[detector]", "[models]\n[detector]")], &["15 models.root: missing"]);
+}
+
 /// Makes the minimal file's rule a crossing, and compares as [`check`] does.
 fn check_crossing(change: &[(&str, &str)], expected: &[&str]) {
     let line = "[[camera.line]]\nname = \"kerb\"\npoints = [[0.2, 0.6], [0.8, 0.6]]\n\n[[camera.rule]]";

@@ -123,7 +123,7 @@ pub fn play(
     progress: &mut Progress,
 ) -> Result<Replayed, ReplayError> {
     camera::init()?;
-    let detector = load(&config.detector)?;
+    let detector = load(&config.detector, &config.detector.model)?;
     let started = Instant::now();
     // Any fixed moment: all others are this one and a time of the clip.
     let beginning = started;

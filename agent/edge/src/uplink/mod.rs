@@ -42,6 +42,7 @@ pub use latency::Latency;
 use latency::Samples;
 use session::{Phase, Session, What};
 pub use tls::TlsOptions;
+pub(crate) use tls::web_tls;
 
 /// Attempts in vain after which another broker is tried, where there is one.
 const PATIENCE: u32 = 2;

@@ -45,6 +45,12 @@ pub(super) fn config(options: &TlsOptions, clock: &Arc<Clock>) -> Result<Arc<Cli
     config_at(options, Arc::new(CertificateTime(clock.clone())))
 }
 
+/// For a web server that is judged by these authorities, and by the time that certificates are judged by.
+pub(crate) fn web_tls(ca: &Path, clock: &Arc<Clock>) -> Result<Arc<ClientConfig>, String> {
+    let options = TlsOptions { ca: ca.to_owned(), client: None };
+    config(&options, clock).map_err(|error| error.to_string())
+}
+
 /// What rustls asks for the time.
 #[derive(Debug)]
 struct CertificateTime(Arc<Clock>);

@@ -18,7 +18,7 @@ use crate::command::{
 use crate::level::{Level, Severity};
 use crate::report::{
     ActiveModel, BoxState, CameraHealth, CameraState, CommandsHealth, DetectorHealth, DetectorState,
-    GateHealth, GateState, Health, Models, OutboxHealth, Status, UplinkHealth,
+    GateHealth, GateState, Health, ModelStage, ModelUpdate, Models, OutboxHealth, Status, UplinkHealth,
 };
 use crate::topic::{Name, Site};
 
@@ -177,12 +177,23 @@ pub(super) fn health() -> Examples {
 pub(super) fn models() -> Examples {
     let sha256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08".into();
     let active = Some(ActiveModel { model: model(), sha256 });
+    let update = ModelUpdate {
+        model: model(),
+        stage: ModelStage::RolledBack,
+        reason: Some("31 alerts in 600 s; the model before raised 2 an hour".into()),
+        bytes: None,
+        of: 5_662_720,
+    };
     vec![
-        ("looking", on_the_wire(&Models { active, last_refusal: None })),
+        ("looking", on_the_wire(&Models { active: active.clone(), ..Models::default() })),
         (
             "refused",
-            on_the_wire(&Models { active: None, last_refusal: Some("model.onnx: no such file".into()) }),
+            on_the_wire(&Models {
+                last_refusal: Some("model.onnx: no such file".into()),
+                ..Models::default()
+            }),
         ),
+        ("rolled back", on_the_wire(&Models { active, update: Some(update), ..Models::default() })),
     ]
 }
 

@@ -120,6 +120,10 @@ impl Tracker {
         &self.thresholds
     }
 
+    pub(crate) fn set_thresholds(&mut self, thresholds: Thresholds) {
+        self.thresholds = thresholds;
+    }
+
     /// How many detections were not tracked because [`TRACKS_MAX`] were.
     pub fn overflow(&self) -> u64 {
         self.overflow

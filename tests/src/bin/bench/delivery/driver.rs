@@ -310,7 +310,7 @@ impl Decider {
             commands: commands.clone(),
         };
         let (health, health_seen) = watch::channel(examiner.health());
-        let (models, models_seen) = watch::channel(Models { active: None, last_refusal: None });
+        let (models, models_seen) = watch::channel(Models::default());
         let broker = UplinkOptions {
             name: name("township"),
             host: "127.0.0.1".into(),

@@ -1,0 +1,272 @@
+//! `repo`: a maintainer makes a repository, puts bundles into it, and says who gets which.
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use sharp_eyes_protocol::alert::ModelName;
+
+use super::{MaintenanceError, at, wait};
+use crate::config::DEFAULT_RUNTIME;
+use crate::models::bundle;
+use crate::models::release::{Release, Rollout};
+use crate::models::trial::{self, TrialOptions};
+use crate::models::tuf::{Editor, Expiry, Fetch, KeyFolders, NewRepository, Repository, Trust, Web};
+
+/// What can be done with a repository.
+#[derive(Clone, Debug, clap::Subcommand)]
+pub enum RepoCommand {
+    /// Make keys and an empty repository.
+    Init {
+        /// The folder of the repository.
+        repository: PathBuf,
+        /// Where the keys are put. Take them apart then, to several people.
+        #[arg(long)]
+        keys: PathBuf,
+        /// Keys of root and of targets each.
+        #[arg(long, default_value_t = 3)]
+        number: u8,
+        /// How many of them have to sign.
+        #[arg(long, default_value_t = 2)]
+        threshold: u8,
+        /// Days that the root holds.
+        #[arg(long, default_value_t = 3650)]
+        root_days: u32,
+        /// For how long it holds.
+        #[command(flatten)]
+        expiry: ExpiryOptions,
+    },
+    /// Check a bundle as a box will, and add it. No box gets it yet: `repo channel` says who does.
+    Add {
+        /// The folder of the repository.
+        repository: PathBuf,
+        /// The bundle that `model pack` made.
+        bundle: PathBuf,
+        /// ONNX Runtime's library.
+        #[arg(long, default_value = DEFAULT_RUNTIME)]
+        runtime: PathBuf,
+        /// What it is signed with.
+        #[command(flatten)]
+        signing: SigningOptions,
+    },
+    /// Say how many boxes of a channel get a release.
+    Channel {
+        /// The folder of the repository.
+        repository: PathBuf,
+        /// NAME@VERSION.
+        #[arg(value_parser = model)]
+        model: ModelName,
+        /// Percent of the boxes of the channel `stable`.
+        #[arg(long, value_parser = clap::value_parser!(u8).range(0..=100))]
+        stable: Option<u8>,
+        /// Percent of the boxes of the channel `canary`.
+        #[arg(long, value_parser = clap::value_parser!(u8).range(0..=100))]
+        canary: Option<u8>,
+        /// Let boxes try it again that refused it or rolled it back.
+        #[arg(long)]
+        again: bool,
+        /// What it is signed with.
+        #[command(flatten)]
+        signing: SigningOptions,
+    },
+    /// Take a release back: no box runs it any more once it has heard of it.
+    Revoke {
+        /// The folder of the repository.
+        repository: PathBuf,
+        /// NAME@VERSION.
+        #[arg(value_parser = model)]
+        model: ModelName,
+        /// Why. Boxes report it.
+        #[arg(long)]
+        reason: String,
+        /// What it is signed with.
+        #[command(flatten)]
+        signing: SigningOptions,
+    },
+    /// Say anew that there is nothing newer, with the keys of snapshot and timestamp alone.
+    Refresh {
+        /// The folder of the repository.
+        repository: PathBuf,
+        /// What it is signed with.
+        #[command(flatten)]
+        signing: SigningOptions,
+    },
+    /// Judge a repository as a new box does, every bundle included.
+    Verify {
+        /// The folder of the repository.
+        repository: PathBuf,
+        /// The root of trust that boxes have.
+        #[arg(long)]
+        root: PathBuf,
+    },
+}
+
+/// What a change is signed with.
+#[derive(Clone, Debug, clap::Args)]
+pub struct SigningOptions {
+    /// A folder with keys; may be named several times.
+    #[arg(long, required = true)]
+    keys: Vec<PathBuf>,
+    #[command(flatten)]
+    expiry: ExpiryOptions,
+}
+
+/// For how long what is signed holds. A box refuses what has expired, and keeps its model.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct ExpiryOptions {
+    /// Days that the list of releases holds.
+    #[arg(long, default_value_t = 365)]
+    targets_days: u32,
+    /// Days that the list of files holds.
+    #[arg(long, default_value_t = 30)]
+    snapshot_days: u32,
+    /// Days within which `repo refresh` has to be run again.
+    #[arg(long, default_value_t = 14)]
+    timestamp_days: u32,
+}
+
+impl From<ExpiryOptions> for Expiry {
+    fn from(options: ExpiryOptions) -> Self {
+        let ExpiryOptions { targets_days, snapshot_days, timestamp_days } = options;
+        Self { targets_days, snapshot_days, timestamp_days }
+    }
+}
+
+impl SigningOptions {
+    fn keys(&self) -> (KeyFolders, Expiry) {
+        (KeyFolders(self.keys.clone()), self.expiry.into())
+    }
+}
+
+impl RepoCommand {
+    /// Does it.
+    pub fn run(self) -> Result<bool, MaintenanceError> {
+        wait(self.act())?.map(|()| true)
+    }
+
+    async fn act(self) -> Result<(), MaintenanceError> {
+        match self {
+            Self::Init { repository, keys, number, threshold, root_days, expiry } => {
+                let new = NewRepository {
+                    folder: repository,
+                    keys: keys.clone(),
+                    number,
+                    threshold,
+                    root_days,
+                    expiry: expiry.into(),
+                };
+                let root = new.make().await?;
+                println!("{}: {threshold} of {number} keys sign for root and targets", keys.display());
+                println!("{}: the root of trust for the boxes", root.display());
+            }
+            Self::Add { repository, bundle, runtime, signing } => {
+                let model = check(&bundle, runtime)?;
+                let mut release = Release {
+                    target: format!("{}-{}.bundle", model.name, model.version),
+                    length: 0,
+                    sha256: String::new(),
+                    model,
+                    number: 0,
+                    attempt: 1,
+                    rollout: Rollout::default(),
+                    revoked: None,
+                };
+                let (keys, expiry) = signing.keys();
+                Editor::open(&repository).await?.add(&bundle, &mut release, &keys, expiry).await?;
+                say(&release);
+            }
+            Self::Channel { repository, model, stable, canary, again, signing } => {
+                change(&repository, &model, &signing, |release| {
+                    release.rollout.stable = stable.unwrap_or(release.rollout.stable);
+                    release.rollout.canary = canary.unwrap_or(release.rollout.canary);
+                    release.attempt += u32::from(again);
+                })
+                .await?;
+            }
+            Self::Revoke { repository, model, reason, signing } => {
+                change(&repository, &model, &signing, |release| {
+                    release.revoked = Some(reason);
+                    release.rollout = Rollout::default();
+                })
+                .await?;
+            }
+            Self::Refresh { repository, signing } => {
+                let (keys, expiry) = signing.keys();
+                Editor::open(&repository).await?.refresh(&keys, expiry).await?;
+                println!("{}: holds for {} days", repository.display(), expiry.timestamp_days);
+            }
+            Self::Verify { repository, root } => verify(&repository, root).await?,
+        }
+        Ok(())
+    }
+}
+
+async fn change(
+    repository: &std::path::Path,
+    model: &ModelName,
+    signing: &SigningOptions,
+    change: impl FnOnce(&mut Release),
+) -> Result<(), MaintenanceError> {
+    let mut editor = Editor::open(repository).await?;
+    let releases = editor.releases();
+    let names = releases.iter().map(|release| release.model.to_string()).collect::<Vec<_>>().join(", ");
+    let mut release = releases.into_iter().find(|release| release.model == *model).ok_or_else(|| {
+        MaintenanceError::Other(format!("there is no {model} in the repository; it holds: {names}"))
+    })?;
+    change(&mut release);
+    let (keys, expiry) = signing.keys();
+    editor.change(&release, &keys, expiry).await?;
+    say(&release);
+    Ok(())
+}
+
+/// Unpacks and tries a bundle as a box does.
+fn check(bundle: &std::path::Path, runtime: PathBuf) -> Result<ModelName, MaintenanceError> {
+    let place = tempfile::tempdir().map_err(at(bundle))?;
+    let folder = place.path().join("candidate");
+    let file = File::open(bundle).map_err(at(bundle))?;
+    bundle::unpack(BufReader::new(file), &folder)?;
+    let options = TrialOptions { runtime, threads: 1, budget: Some(Duration::MAX), beside: None };
+    Ok(trial::run(&folder, &options, &mut |_| {})?.model)
+}
+
+async fn verify(repository: &std::path::Path, root: PathBuf) -> Result<(), MaintenanceError> {
+    let folder = repository.canonicalize().map_err(at(repository))?;
+    let place = tempfile::tempdir().map_err(at(repository))?;
+    let trust = Trust {
+        root,
+        folder: place.path().join("trust"),
+        now: Timestamp::now(),
+        clock: "this machine's clock was taken".to_owned(),
+    };
+    let opened = Repository::open(&folder.to_string_lossy(), &Web::default(), &trust).await?;
+    for why in &opened.ignored {
+        println!("{why}");
+    }
+    for release in &opened.releases {
+        if release.revoked.is_none() {
+            let fetch = Fetch { rate: None, progress: &mut |_| {} };
+            opened.fetch(release, &place.path().join("bundle"), fetch).await?;
+        }
+        say(release);
+    }
+    println!("{}: {} releases, all as signed", repository.display(), opened.releases.len());
+    Ok(())
+}
+
+fn say(release: &Release) {
+    let Rollout { stable, canary } = release.rollout;
+    match &release.revoked {
+        Some(reason) => println!("{}: release {}, revoked: {reason}", release.model, release.number),
+        None => println!(
+            "{}: release {}, for {stable} % of stable and {canary} % of canary, attempt {}",
+            release.model, release.number, release.attempt
+        ),
+    }
+}
+
+fn model(text: &str) -> Result<ModelName, String> {
+    ModelName::try_from(text.to_owned()).map_err(|error| error.to_string())
+}

@@ -1,0 +1,286 @@
+//! From a repository into a slot, with all checks in between.
+//!
+//! The agent does it when a check is due, and `model import` does it beside the agent, from a stick: whoever holds the
+//! lock. Nothing that the active model needs is touched before the new one has passed its trial, and every stage is
+//! written down.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use sharp_eyes_protocol::alert::ModelName;
+use sharp_eyes_protocol::report::{ModelStage, ModelUpdate};
+
+use super::ModelsOptions;
+use super::bundle::{self, BUNDLE_MAX_BYTES};
+use super::release::{Choice, Release, choose};
+use super::state::{Installed, Lock, State, sync};
+use super::trial::{self, Failed, Passed, TrialOptions};
+use super::tuf::{Fetch, Repository, Trust, TufError, Web};
+use crate::clock::Clock;
+use crate::uplink::web_tls;
+
+/// Hears how far an update came.
+pub type Tell<'a> = &'a (dyn Fn(ModelUpdate) + Send + Sync);
+
+/// What came of a check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The repository has nothing for this box.
+    Nothing,
+    /// This model is active from now on.
+    Activated(ModelName),
+    /// This model was tried in vain, and is not tried again.
+    Refused(ModelName, String),
+    /// The active model was revoked, and the one before is active.
+    RolledBack(String),
+    /// A model is being watched; another one waits until it is kept or rolled back.
+    Watching(String),
+    /// Somebody else is installing a model.
+    Busy,
+}
+
+/// Nothing came of it; the next check tries again.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // the messages say it
+pub enum InstallError {
+    #[error(transparent)]
+    Repository(#[from] TufError),
+    #[error("the authorities that servers of https:// are judged by: {0}")]
+    Tls(String),
+    #[error("the models' folder {}: {source}", folder.display())]
+    Folder { folder: PathBuf, source: io::Error },
+    #[error("{needed} bytes are needed in {}, and {free} are free", folder.display())]
+    Space { folder: PathBuf, needed: u64, free: u64 },
+    #[error("{0} has {1} bytes; {BUNDLE_MAX_BYTES} are the limit")]
+    TooLarge(ModelName, u64),
+    #[error("the installation failed: {0}")]
+    Task(String),
+}
+
+/// One check of a repository, and all that follows from it.
+pub struct Check<'a> {
+    /// Everything that installing needs.
+    pub options: &'a ModelsOptions,
+    /// `https://`, `http://`, `file://` or an absolute path.
+    pub repository: &'a str,
+    /// Bytes a second; without it as fast as they come.
+    pub rate: Option<u64>,
+    /// Judges expiry.
+    pub clock: &'a Arc<Clock>,
+    /// Hears how far it came.
+    pub tell: Tell<'a>,
+}
+
+impl Check<'_> {
+    /// Asks the repository, and installs what it has for this box.
+    pub async fn run(&self) -> Result<Outcome, InstallError> {
+        let folder = &self.options.folder;
+        let Some(lock) = Lock::take(folder).map_err(self.at())? else { return Ok(Outcome::Busy) };
+        let mut state = State::read(folder).map_err(self.at())?;
+        let outcome = self.ask(&mut state, &lock).await;
+        state.repository = outcome.as_ref().err().map(ToString::to_string);
+        if state != State::read(folder).map_err(self.at())? {
+            state.write(&lock, folder).map_err(self.at())?;
+        }
+        outcome
+    }
+
+    async fn ask(&self, state: &mut State, lock: &Lock) -> Result<Outcome, InstallError> {
+        let Self { options, clock, .. } = self;
+        let web = match self.repository.starts_with("https://") {
+            true => Web { tls: Some(web_tls(&options.config.ca, clock).map_err(InstallError::Tls)?) },
+            false => Web::default(),
+        };
+        let trust = Trust {
+            root: options.config.root.clone(),
+            folder: options.folder.join("trust"),
+            now: clock.certificate_time(),
+            clock: clock.describe(),
+        };
+        let repository = Repository::open(self.repository, &web, &trust).await?;
+        for why in &repository.ignored {
+            tracing::warn!(repository = self.repository, "{why}");
+        }
+        let is_revoked = |installed: &Installed| {
+            repository.releases.iter().any(|r| r.sha256 == installed.release.sha256 && r.revoked.is_some())
+        };
+        if state.previous.as_ref().is_some_and(is_revoked) {
+            state.forget_previous();
+        }
+        match choose(&repository.releases, options.config.channel, options.place, state) {
+            Choice::Stay => Ok(Outcome::Nothing),
+            Choice::RollBack { reason } => {
+                state.roll_back(&reason);
+                Ok(Outcome::RolledBack(reason))
+            }
+            Choice::Install(_) if state.trial.is_some() => {
+                Ok(Outcome::Watching(state.active_model().map(ToString::to_string).unwrap_or_default()))
+            }
+            Choice::Install(release) => self.install(&repository, release, state, lock).await,
+        }
+    }
+
+    async fn install(
+        &self,
+        repository: &Repository,
+        release: Release,
+        state: &mut State,
+        lock: &Lock,
+    ) -> Result<Outcome, InstallError> {
+        let folder = self.options.folder.clone();
+        self.stage(state, lock, &release, ModelStage::Offered)?;
+        if release.length > BUNDLE_MAX_BYTES {
+            return Err(InstallError::TooLarge(release.model, release.length));
+        }
+        let (bundle, candidate) = (folder.join("incoming.bundle"), folder.join("candidate"));
+        clear(&candidate).map_err(self.at())?;
+        space(&folder, release.length)?;
+        self.stage(state, lock, &release, ModelStage::Downloading)?;
+        let mut told = 0;
+        let mut progress = |bytes: u64| {
+            if bytes - told >= release.length / 20 {
+                told = bytes;
+                (self.tell)(ModelUpdate { bytes: Some(bytes), ..update(&release, ModelStage::Downloading) });
+            }
+        };
+        let fetch = Fetch { rate: self.rate, progress: &mut progress };
+        repository.fetch(&release, &bundle, fetch).await?;
+        self.stage(state, lock, &release, ModelStage::Verified)?;
+
+        let (reached, mut stages) = tokio::sync::mpsc::unbounded_channel(); // three stages
+        let work = {
+            let (options, release, candidate) =
+                (self.trial_options(state), release.clone(), candidate.clone());
+            let (agent, bundle) = (self.options.agent.clone(), bundle.clone());
+            tokio::task::spawn_blocking(move || {
+                try_bundle(&agent, &bundle, &candidate, &release, &options, &mut |stage| {
+                    let _ = reached.send(stage); // the receiver outlives this closure
+                })
+            })
+        };
+        while let Some(stage) = stages.recv().await {
+            self.stage(state, lock, &release, stage)?;
+        }
+        let passed = match work.await.map_err(|error| InstallError::Task(error.to_string()))? {
+            Ok(passed) => passed,
+            Err(Failed { reason, .. }) => {
+                state.refuse(&release, &reason);
+                state.write(lock, &folder).map_err(self.at())?;
+                let cleared = clear(&candidate).and_then(|()| fs::remove_file(&bundle));
+                cleared.map_err(self.at())?;
+                return Ok(Outcome::Refused(release.model, reason));
+            }
+        };
+        let model = release.model.clone();
+        self.activate(state, lock, release, &passed, &candidate).map_err(self.at())?;
+        fs::remove_file(&bundle).map_err(self.at())?;
+        Ok(Outcome::Activated(model))
+    }
+
+    /// Moves what has passed into the free slot, and points to it. Whenever the power goes, the state points to a slot
+    /// that is whole.
+    fn activate(
+        &self,
+        state: &mut State,
+        lock: &Lock,
+        release: Release,
+        passed: &Passed,
+        candidate: &Path,
+    ) -> io::Result<()> {
+        let folder = &self.options.folder;
+        let slot = state.free_slot();
+        state.write(lock, folder)?;
+        clear(&slot.folder(folder))?;
+        fs::rename(candidate, slot.folder(folder))?;
+        sync(folder)?;
+        state.activate(Installed { slot, release, sha256: passed.sha256.clone() });
+        state.write(lock, folder)?;
+        if let Some(update) = state.update.clone() {
+            (self.tell)(update);
+        }
+        Ok(())
+    }
+
+    fn trial_options(&self, state: &State) -> TrialOptions {
+        let detector = &self.options.detector;
+        let active = state.active.as_ref().map(|active| active.slot.folder(&self.options.folder));
+        TrialOptions {
+            runtime: detector.runtime.clone(),
+            threads: detector.threads,
+            budget: Some(self.options.budget),
+            beside: Some(active.unwrap_or_else(|| detector.model.clone()))
+                .filter(|_| self.options.config.budget.is_none()),
+        }
+    }
+
+    /// Writes a stage down, and tells it.
+    fn stage(
+        &self,
+        state: &mut State,
+        lock: &Lock,
+        release: &Release,
+        stage: ModelStage,
+    ) -> Result<(), InstallError> {
+        tracing::info!(model = %release.model, ?stage, "model update");
+        state.tell(release, stage, None);
+        state.write(lock, &self.options.folder).map_err(self.at())?;
+        (self.tell)(update(release, stage));
+        Ok(())
+    }
+
+    fn at(&self) -> impl Fn(io::Error) -> InstallError + use<> {
+        let folder = self.options.folder.clone();
+        move |source| InstallError::Folder { folder: folder.clone(), source }
+    }
+}
+
+/// Unpacks a bundle and tries what is in it.
+fn try_bundle(
+    agent: &Path,
+    bundle: &Path,
+    candidate: &Path,
+    release: &Release,
+    options: &TrialOptions,
+    reached: &mut dyn FnMut(ModelStage),
+) -> Result<Passed, Failed> {
+    let contract = |reason: String| Failed { stage: ModelStage::Contract, reason };
+    reached(ModelStage::Contract);
+    let file = File::open(bundle).map_err(|error| contract(error.to_string()))?;
+    bundle::unpack(io::BufReader::new(file), candidate).map_err(|error| contract(error.to_string()))?;
+    let mut first = true;
+    let passed = trial::in_child(agent, candidate, options, &mut |stage| {
+        if !std::mem::take(&mut first) {
+            reached(stage); // the first is the contract, once more
+        }
+    })?;
+    if passed.model != release.model {
+        return Err(contract(format!(
+            "the bundle holds {}; the repository calls it {}",
+            passed.model, release.model
+        )));
+    }
+    Ok(passed)
+}
+
+fn update(release: &Release, stage: ModelStage) -> ModelUpdate {
+    ModelUpdate { model: release.model.clone(), stage, reason: None, bytes: None, of: release.length }
+}
+
+/// Removes a folder that is pointed to no more.
+fn clear(folder: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// The bundle and what is unpacked of it have to fit, and the outbox needs room beside them.
+fn space(folder: &Path, bundle: u64) -> Result<(), InstallError> {
+    const LEFT: u64 = 16 << 20;
+    let at = |source: io::Error| InstallError::Folder { folder: folder.to_owned(), source };
+    let found = rustix::fs::statvfs(folder).map_err(|error| at(error.into()))?;
+    let (needed, free) = (2 * bundle + LEFT, found.f_bavail.saturating_mul(found.f_frsize));
+    if free < needed { Err(InstallError::Space { folder: folder.to_owned(), needed, free }) } else { Ok(()) }
+}

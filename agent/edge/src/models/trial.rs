@@ -1,0 +1,254 @@
+//! What a model has to pass before it looks at frames: contract, golden pictures, budget.
+//!
+//! A box lets a child process do it ([`in_child`]): a graph that crashes ONNX Runtime, hangs, or eats memory takes the
+//! child with it and nothing else, and the cameras are watched by the old model meanwhile.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use sharp_eyes_protocol::alert::ModelName;
+use sharp_eyes_protocol::report::ModelStage;
+use sharp_eyes_vision::golden::{Expected, Picture};
+use sharp_eyes_vision::{Detector, DetectorOptions, Runtime};
+
+use super::bundle::{self, GoldenFiles};
+
+/// A child that says nothing for this long hangs. The slowest board takes a tenth of it for the largest model.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Inferences that are measured, after one that warms up.
+const RUNS: usize = 9;
+
+/// A model may be so much slower than the one before, where that one is itself beyond the budget.
+const SLACK: f64 = 1.1;
+
+/// How a trial is run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrialOptions {
+    /// ONNX Runtime's library.
+    pub runtime: PathBuf,
+    /// Threads of one inference.
+    pub threads: usize,
+    /// The longest inference; nothing is measured without it.
+    pub budget: Option<Duration>,
+    /// The model that looks at frames now: what is as fast as it is fast enough.
+    pub beside: Option<PathBuf>,
+}
+
+/// A model that has passed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Passed {
+    /// Name and version out of its manifest.
+    pub model: ModelName,
+    /// SHA-256 of `model.onnx`.
+    pub sha256: String,
+    /// Golden pictures that it was shown.
+    pub pictures: usize,
+    /// Median time of one inference, where it was measured.
+    pub latency_ms: Option<f64>,
+}
+
+/// A model that has not.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, thiserror::Error)]
+#[error("{reason}")]
+pub struct Failed {
+    /// Where it failed.
+    pub stage: ModelStage,
+    /// Why.
+    pub reason: String,
+}
+
+/// What a child says on its standard output, a line each.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Line {
+    Stage(ModelStage),
+    Passed(Passed),
+    Failed(Failed),
+}
+
+/// Tries the model of a folder. `reached` hears of each stage when it begins.
+pub fn run(
+    folder: &Path,
+    options: &TrialOptions,
+    reached: &mut dyn FnMut(ModelStage),
+) -> Result<Passed, Failed> {
+    let at = |stage: ModelStage| move |reason: String| Failed { stage, reason };
+    reached(ModelStage::Contract);
+    let contract = at(ModelStage::Contract);
+    let runtime = Runtime::load(&options.runtime).map_err(|error| contract(error.to_string()))?;
+    let threads = DetectorOptions { threads: options.threads };
+    let load = |path: &Path| Detector::load(&runtime, path, threads).map_err(|error| error.to_string());
+    let mut detector = load(folder).map_err(contract)?;
+    reached(ModelStage::Golden);
+    let golden = at(ModelStage::Golden);
+    let files = bundle::golden_files(folder).map_err(|error| golden(error.to_string()))?;
+    let mut expected = 0;
+    for files in &files {
+        expected += compare(&mut detector, files)
+            .map_err(|reason| golden(format!("golden picture {}: {reason}", files.name())))?;
+    }
+    if expected == 0 {
+        return Err(golden(
+            "nothing is expected in any golden picture, so a blind model would pass: add one with something in it"
+                .to_owned(),
+        ));
+    }
+    let mut latency_ms = None;
+    if let (Some(budget), Some(files)) = (options.budget, files.first()) {
+        reached(ModelStage::Budget);
+        let over = at(ModelStage::Budget);
+        let took = latency(&mut detector, files).map_err(over)?;
+        let mut limit = budget.as_secs_f64() * 1000.0;
+        if took > limit
+            && let Some(path) = &options.beside
+        {
+            // A model that cannot be measured sets no limit.
+            let now = load(path).and_then(|mut detector| latency(&mut detector, files));
+            limit = now.map_or(limit, |now| limit.max(now * SLACK));
+        }
+        if took > limit {
+            return Err(over(format!(
+                "one inference takes {took:.1} ms; {limit:.1} ms are left for it on this box"
+            )));
+        }
+        latency_ms = Some(took);
+    }
+    let model = detector.model();
+    Ok(Passed { model: model.name.clone(), sha256: model.sha256.clone(), pictures: files.len(), latency_ms })
+}
+
+/// What the model of a folder sees in its golden pictures, for those that have no expectation yet.
+pub fn write_expected(folder: &Path, options: &TrialOptions) -> Result<Vec<PathBuf>, String> {
+    let runtime = Runtime::load(&options.runtime).map_err(|error| error.to_string())?;
+    let threads = DetectorOptions { threads: options.threads };
+    let mut detector = Detector::load(&runtime, folder, threads).map_err(|error| error.to_string())?;
+    let mut written = Vec::new();
+    for files in bundle::golden_files(folder).map_err(|error| error.to_string())? {
+        if files.expected.exists() {
+            continue;
+        }
+        let picture = picture(&files)?;
+        let found = detector
+            .detect(&picture.view().map_err(|error| error.to_string())?, &[])
+            .map_err(|error| error.to_string())?;
+        let expected = Expected::of(&found, &detector.model().thresholds);
+        let text = serde_json::to_string_pretty(&expected).map_err(|error| error.to_string())? + "\n";
+        std::fs::write(&files.expected, text)
+            .map_err(|error| format!("{}: {error}", files.expected.display()))?;
+        written.push(files.expected);
+    }
+    Ok(written)
+}
+
+/// How many detections were expected, all of which were found; or what differs.
+fn compare(detector: &mut Detector, files: &GoldenFiles) -> Result<usize, String> {
+    let json = bundle::read(&files.expected, u64::MAX - 1).map_err(|error| error.to_string())?;
+    let expected = Expected::parse(&json).map_err(|error| error.to_string())?;
+    let picture = picture(files)?;
+    let view = picture.view().map_err(|error| error.to_string())?;
+    let found = detector.detect(&view, &[]).map_err(|error| error.to_string())?;
+    expected.compare(&found, &detector.model().thresholds)?;
+    Ok(expected.detections.len())
+}
+
+fn picture(files: &GoldenFiles) -> Result<Picture, String> {
+    let jpeg = bundle::read(&files.picture, u64::MAX - 1).map_err(|error| error.to_string())?;
+    Picture::decode(&jpeg).map_err(|error| error.to_string())
+}
+
+/// The median of some inferences in milliseconds: a few of them meet other programs on the same cores.
+fn latency(detector: &mut Detector, files: &GoldenFiles) -> Result<f64, String> {
+    let picture = picture(files)?;
+    let view = picture.view().map_err(|error| error.to_string())?;
+    let mut times = Vec::with_capacity(RUNS);
+    for _ in 0..=RUNS {
+        let start = Instant::now();
+        detector.detect(&view, &[]).map_err(|error| error.to_string())?;
+        times.push(start.elapsed().as_secs_f64() * 1000.0);
+    }
+    times.remove(0);
+    times.sort_by(f64::total_cmp);
+    Ok(times[RUNS / 2])
+}
+
+/// Tries a model and prints what happens for the process that waits for it: the other end of [`in_child`].
+pub fn for_parent(folder: &Path, options: &TrialOptions) {
+    let say = |line: &Line| {
+        let mut out = std::io::stdout().lock();
+        let text = serde_json::to_string(line).unwrap_or_default();
+        let _ = writeln!(out, "{text}").and_then(|()| out.flush()); // nobody listens any more: fine
+    };
+    let result = run(folder, options, &mut |stage| say(&Line::Stage(stage)));
+    say(&result.map_or_else(Line::Failed, Line::Passed));
+}
+
+/// The same as [`run`], in a process of its own: `agent` is the agent's binary.
+pub fn in_child(
+    agent: &Path,
+    folder: &Path,
+    options: &TrialOptions,
+    reached: &mut dyn FnMut(ModelStage),
+) -> Result<Passed, Failed> {
+    let mut command = Command::new(agent);
+    command.args(["model", "try"]).arg(folder).arg("--runtime").arg(&options.runtime);
+    command.arg("--threads").arg(options.threads.to_string());
+    if let Some(budget) = options.budget {
+        command.arg("--budget-us").arg(budget.as_micros().to_string());
+    }
+    if let Some(beside) = &options.beside {
+        command.arg("--beside").arg(beside);
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut stage = ModelStage::Contract;
+    let failed = |stage, reason: String| Failed { stage, reason };
+    let mut child = command
+        .spawn()
+        .map_err(|error| failed(stage, format!("cannot start {}: {error}", agent.display())))?;
+    // Bounded by the child, which says five lines.
+    let (lines, heard) = mpsc::channel();
+    if let Some(output) = child.stdout.take() {
+        std::thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                let Ok(line) = serde_json::from_str::<Line>(&line) else { continue };
+                if lines.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    loop {
+        match heard.recv_timeout(PATIENCE) {
+            Ok(Line::Stage(next)) => {
+                stage = next;
+                reached(stage);
+            }
+            Ok(Line::Passed(passed)) => {
+                end(&mut child);
+                return Ok(passed);
+            }
+            Ok(Line::Failed(why)) => {
+                end(&mut child);
+                return Err(why);
+            }
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                end(&mut child);
+                return Err(failed(stage, format!("it hangs: nothing for {} s", PATIENCE.as_secs())));
+            }
+            Err(mpsc::RecvTimeoutError::Disconnected) => {
+                let how = child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
+                return Err(failed(stage, format!("it ends the process that tries it: {how}")));
+            }
+        }
+    }
+}
+
+/// It has said all that there is to say, or nothing for too long.
+fn end(child: &mut Child) {
+    let _ = child.kill(); // it may have ended by itself
+    let _ = child.wait();
+}

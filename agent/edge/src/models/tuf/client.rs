@@ -1,0 +1,182 @@
+//! A box asks a repository, and keeps what it has come to trust.
+//!
+//! `tough` judges signatures, versions, lengths and hashes. Two things are done here instead. Expiry: a box may have no
+//! clock, so that the newest time known counts, and a clock that ran ahead once must not lock the box out for ever. And
+//! what is kept between two checks: `tough` writes its files in place, so it works in a temporary folder, and what it has
+//! approved of is written, synced and renamed one by one. Each of the files is a floor of its own, so that a power cut
+//! between two of them forgets nothing.
+
+use std::fs;
+use std::io::{BufWriter, Write as _};
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::time::Instant;
+
+use futures_util::StreamExt;
+use jiff::Timestamp;
+use sha2::{Digest, Sha256};
+use tough::schema::{Role, Root, Signed};
+use tough::{ExpirationEnforcement, Limits, RepositoryLoader, TargetName};
+
+use super::super::release::Release;
+use super::super::state::replace;
+use super::transport::Web;
+use super::{TufError, addresses, at, hexadecimal, release};
+use crate::budget::Budget;
+
+/// What is kept between two checks.
+const KEPT: [&str; 4] = ["root.json", "timestamp.json", "snapshot.json", "targets.json"];
+
+/// A repository of ten thousand releases has a tenth of it.
+const LIMITS: Limits = Limits {
+    max_root_size: 256 << 10,
+    max_targets_size: 4 << 20,
+    max_timestamp_size: 64 << 10,
+    max_snapshot_size: 256 << 10,
+    max_root_updates: 256,
+};
+
+/// By what a box judges a repository.
+#[derive(Clone, Debug)]
+pub struct Trust {
+    /// The root metadata that came with the box.
+    pub root: PathBuf,
+    /// Where it is kept what that has led to.
+    pub folder: PathBuf,
+    /// The time that nothing may be older than.
+    pub now: Timestamp,
+    /// What the clock says, for the text of a refusal.
+    pub clock: String,
+}
+
+/// A repository all of whose metadata are verified.
+#[derive(Debug)]
+pub struct Repository {
+    inner: tough::Repository,
+    /// What it offers.
+    pub releases: Vec<Release>,
+    /// What it holds that is no release, and why.
+    pub ignored: Vec<String>,
+}
+
+/// How a bundle is fetched.
+pub struct Fetch<'a> {
+    /// Bytes a second; without it as fast as it comes.
+    pub rate: Option<u64>,
+    /// Hears how many bytes are here.
+    pub progress: &'a mut (dyn FnMut(u64) + Send),
+}
+
+impl Repository {
+    /// Fetches and verifies the metadata of a repository.
+    pub async fn open(address: &str, web: &Web, trust: &Trust) -> Result<Self, TufError> {
+        let reading = |source| TufError::Root { file: trust.root.clone(), source };
+        let shipped = fs::read(&trust.root).map_err(reading)?;
+        // Another root of trust has no history yet.
+        let name = &hexadecimal(&Sha256::digest(&shipped))[..16];
+        let kept = trust.folder.join(name);
+        let newest = fs::read(kept.join("root.json")).ok();
+        // One that is damaged on the disk: what came with the box is as good, with all that the repository has since.
+        let newest = newest.filter(|newest| serde_json::from_slice::<Signed<Root>>(newest).is_ok());
+        let (inner, work) = load(address, web, newest.as_ref().unwrap_or(&shipped), &kept).await?;
+        trust.check_expiry(&inner)?;
+        keep(work.path(), &trust.folder, &kept)
+            .map_err(|source| TufError::Keep { folder: kept.clone(), source })?;
+        let (mut releases, mut ignored) = (Vec::new(), Vec::new());
+        for (name, target) in &inner.targets().signed.targets {
+            match release(name.raw(), target) {
+                Ok(release) => releases.push(release),
+                Err(why) => ignored.push(why),
+            }
+        }
+        releases.sort_by_key(|release| release.number);
+        ignored.sort();
+        Ok(Self { inner, releases, ignored })
+    }
+
+    /// Fetches a bundle into a file. It is all there, verified and on the medium when this returns.
+    pub async fn fetch(&self, release: &Release, file: &Path, fetch: Fetch<'_>) -> Result<(), TufError> {
+        let name = TargetName::new(&release.target)?;
+        let stream = self.inner.read_target(&name).await?;
+        let mut stream = pin!(stream.ok_or_else(|| TufError::NoTarget(release.target.clone()))?);
+        // tough hands out files in parts of 4 KB.
+        let mut writer = BufWriter::with_capacity(1 << 20, fs::File::create(file).map_err(at(file))?);
+        let mut budget = fetch.rate.map(|rate| Budget::new(rate as f64, rate as f64, Instant::now()));
+        let mut bytes = 0;
+        while let Some(part) = stream.next().await {
+            let part = part?;
+            bytes += part.len() as u64;
+            writer.write_all(&part).map_err(at(file))?;
+            (fetch.progress)(bytes);
+            if let Some(budget) = &mut budget {
+                let now = Instant::now();
+                budget.take(part.len() as f64, now);
+                tokio::time::sleep(budget.ready_at(now).saturating_duration_since(now)).await;
+            }
+        }
+        if bytes != release.length {
+            return Err(TufError::Refused(format!(
+                "{} has {bytes} bytes; {} are signed for",
+                release.target, release.length
+            )));
+        }
+        let writer = writer.into_inner().map_err(|error| at(file)(error.into_error()))?;
+        writer.sync_all().map_err(at(file))
+    }
+}
+
+impl Trust {
+    fn check_expiry(&self, repository: &tough::Repository) -> Result<(), TufError> {
+        let roles = [
+            ("root", repository.root().signed.expires()),
+            ("timestamp", repository.timestamp().signed.expires()),
+            ("snapshot", repository.snapshot().signed.expires()),
+            ("targets", repository.targets().signed.expires()),
+        ];
+        match roles.into_iter().find(|(_, expires)| *expires <= self.now) {
+            None => Ok(()),
+            Some((role, expires)) => Err(TufError::Expired { role, expires, clock: self.clock.clone() }),
+        }
+    }
+}
+
+/// Lets `tough` verify a repository, in a folder with a copy of what is kept.
+async fn load(
+    address: &str,
+    web: &Web,
+    root: &[u8],
+    kept: &Path,
+) -> Result<(tough::Repository, tempfile::TempDir), TufError> {
+    let (metadata, targets) = addresses(address)?;
+    let work = tempfile::tempdir().map_err(at(Path::new("a temporary folder")))?;
+    for name in KEPT {
+        if let Ok(bytes) = fs::read(kept.join(name)) {
+            fs::write(work.path().join(name), bytes).map_err(at(work.path()))?;
+        }
+    }
+    let inner = RepositoryLoader::new(&root, metadata, targets)
+        .transport(web.clone())
+        .limits(LIMITS)
+        .datastore(work.path())
+        .expiration_enforcement(ExpirationEnforcement::Unsafe)
+        .load()
+        .await?;
+    Ok((inner, work))
+}
+
+/// Takes over what was approved of.
+fn keep(work: &Path, folder: &Path, kept: &Path) -> std::io::Result<()> {
+    if !kept.is_dir() {
+        fs::create_dir_all(kept)?;
+        for made in [folder, folder.parent().unwrap_or(folder)] {
+            fs::File::open(made)?.sync_all()?;
+        }
+    }
+    for name in KEPT {
+        let fresh = fs::read(work.join(name))?;
+        if fs::read(kept.join(name)).ok().as_ref() != Some(&fresh) {
+            replace(&kept.join(name), &fresh)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,341 @@
+//! A maintainer makes a repository and signs what is in it.
+//!
+//! Keys are Ed25519 as PKCS#8 DER, a file each, named after their roles, in folders that may lie on several sticks: a role
+//! is signed by all of its keys that are found, and refused where they are fewer than its threshold. Files are written in
+//! the order in which a client that reads meanwhile needs them; the timestamp last.
+
+use std::collections::HashMap;
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::num::NonZeroU64;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::Ed25519KeyPair;
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+use tough::editor::signed::SignedRole;
+use tough::key_source::{KeySource, LocalKeySource};
+use tough::schema::{
+    Hashes, KeyHolder, Metafile, Role, RoleKeys, RoleType, Root, Signed, Snapshot, Target, Targets,
+};
+use tough::{ExpirationEnforcement, RepositoryLoader, TargetName};
+
+use super::super::release::Release;
+use super::super::state::replace;
+use super::transport::Web;
+use super::{TufError, addresses, at, custom, release};
+
+const SPECIFICATION: &str = "1.0.0";
+
+/// What all is signed with.
+#[derive(Clone, Debug)]
+pub struct KeyFolders(pub Vec<PathBuf>);
+
+/// For how long what is signed now holds.
+#[derive(Clone, Copy, Debug)]
+pub struct Expiry {
+    /// What boxes are offered.
+    pub targets_days: u32,
+    /// Which files belong together; renewed with every change and every refresh.
+    pub snapshot_days: u32,
+    /// That there is nothing newer; renewed with every change and every refresh.
+    pub timestamp_days: u32,
+}
+
+/// What a new repository is made of.
+#[derive(Clone, Debug)]
+pub struct NewRepository {
+    /// The folder, which is not there yet.
+    pub folder: PathBuf,
+    /// Where the keys are put.
+    pub keys: PathBuf,
+    /// Keys of root and targets each.
+    pub number: u8,
+    /// How many of them have to sign.
+    pub threshold: u8,
+    /// For how long the root holds.
+    pub root_days: u32,
+    /// For how long the rest does.
+    pub expiry: Expiry,
+}
+
+/// A repository that is being changed.
+#[derive(Debug)]
+pub struct Editor {
+    folder: PathBuf,
+    root: Root,
+    targets: Targets,
+    snapshot: Snapshot,
+    timestamp: tough::schema::Timestamp,
+}
+
+impl NewRepository {
+    /// Makes keys and an empty repository. Returns the root of trust that boxes need.
+    pub async fn make(&self) -> Result<PathBuf, TufError> {
+        if self.threshold == 0 || self.threshold > self.number {
+            return Err(TufError::Metadata(format!(
+                "a threshold of {} with {} keys: expected 1 to {}",
+                self.threshold, self.number, self.number
+            )));
+        }
+        let metadata = self.folder.join("metadata");
+        for folder in [&metadata, &self.folder.join("targets"), &self.keys] {
+            fs::create_dir_all(folder).map_err(at(folder))?;
+        }
+        if fs::read_dir(&metadata).map_err(at(&metadata))?.next().is_some() {
+            return Err(TufError::Metadata(format!("{} holds a repository already", self.folder.display())));
+        }
+        let mut root = Root {
+            spec_version: SPECIFICATION.to_owned(),
+            consistent_snapshot: true,
+            version: NonZeroU64::MIN,
+            expires: in_days(self.root_days),
+            keys: HashMap::new(),
+            roles: HashMap::new(),
+            _extra: HashMap::new(),
+        };
+        let several = (self.number, self.threshold);
+        for (role, (number, threshold)) in [
+            (RoleType::Root, several),
+            (RoleType::Targets, several),
+            (RoleType::Snapshot, (1, 1)),
+            (RoleType::Timestamp, (1, 1)),
+        ] {
+            let mut keyids = Vec::new();
+            for n in 1..=number {
+                let file = match number {
+                    1 => self.keys.join(format!("{role}.key")),
+                    _ => self.keys.join(format!("{role}-{n}.key")),
+                };
+                make_key(&file)?;
+                let key = sign_with(&file)?
+                    .as_sign()
+                    .await
+                    .map_err(|e| TufError::Metadata(e.to_string()))?
+                    .tuf_key();
+                let id = key.key_id().map_err(|error| TufError::Metadata(error.to_string()))?;
+                root.keys.insert(id.clone(), key);
+                keyids.push(id);
+            }
+            let threshold = NonZeroU64::new(threshold.into()).unwrap_or(NonZeroU64::MIN);
+            root.roles.insert(role, RoleKeys { keyids, threshold, _extra: HashMap::new() });
+        }
+        let keys = KeyFolders(vec![self.keys.clone()]);
+        let (none, expires) = (NonZeroU64::MIN, Timestamp::now());
+        let mut editor = Editor {
+            folder: self.folder.clone(),
+            targets: Targets::new(SPECIFICATION.to_owned(), none, expires),
+            snapshot: Snapshot::new(SPECIFICATION.to_owned(), none, expires),
+            timestamp: tough::schema::Timestamp::new(SPECIFICATION.to_owned(), none, expires),
+            root: root.clone(),
+        };
+        editor.sign(root, &keys).await?;
+        editor.publish(&keys, self.expiry, None).await?;
+        Ok(metadata.join("1.root.json"))
+    }
+}
+
+impl Editor {
+    /// Opens a repository, whatever has expired in it.
+    pub async fn open(folder: &Path) -> Result<Self, TufError> {
+        let folder = folder.canonicalize().map_err(at(folder))?;
+        let metadata = folder.join("metadata");
+        let version = |name: &str| name.strip_suffix(".root.json")?.parse::<u64>().ok();
+        let newest = fs::read_dir(&metadata)
+            .map_err(at(&metadata))?
+            .filter_map(|entry| version(&entry.ok()?.file_name().to_string_lossy()))
+            .max()
+            .ok_or_else(|| TufError::Metadata(format!("{} holds no root metadata", metadata.display())))?;
+        let file = metadata.join(format!("{newest}.root.json"));
+        let root = fs::read(&file).map_err(at(&file))?;
+        let (metadata, targets) = addresses(&folder.to_string_lossy())?;
+        let repository = RepositoryLoader::new(&root, metadata, targets)
+            .transport(Web::default())
+            .expiration_enforcement(ExpirationEnforcement::Unsafe)
+            .load()
+            .await?;
+        Ok(Self {
+            folder,
+            root: repository.root().signed.clone(),
+            targets: repository.targets().signed.clone(),
+            snapshot: repository.snapshot().signed.clone(),
+            timestamp: repository.timestamp().signed.clone(),
+        })
+    }
+
+    /// What it offers.
+    pub fn releases(&self) -> Vec<Release> {
+        let of = |(name, target): (&TargetName, &Target)| release(name.raw(), target).ok();
+        let mut releases: Vec<_> = self.targets.targets.iter().filter_map(of).collect();
+        releases.sort_by_key(|release| release.number);
+        releases
+    }
+
+    /// Adds a bundle that the caller has checked. Nobody gets it yet.
+    pub async fn add(
+        &mut self,
+        bundle: &Path,
+        release: &mut Release,
+        keys: &KeyFolders,
+        expiry: Expiry,
+    ) -> Result<(), TufError> {
+        let releases = self.releases();
+        if releases.iter().any(|other| other.model == release.model) {
+            return Err(TufError::Metadata(format!(
+                "{} is in the repository already; another bundle needs another version",
+                release.model
+            )));
+        }
+        release.number = releases.last().map_or(1, |last| last.number + 1);
+        let mut target = Target::from_path(bundle)
+            .await
+            .map_err(|error| TufError::Metadata(format!("{}: {error}", bundle.display())))?;
+        release.length = target.length;
+        release.sha256 = super::hexadecimal(&target.hashes.sha256);
+        target.custom = custom(release)?;
+        let place = self.folder.join("targets").join(format!("{}.{}", release.sha256, release.target));
+        let bytes = fs::read(bundle).map_err(at(bundle))?;
+        replace(&place, &bytes).map_err(at(&place))?;
+        self.targets.add_target(TargetName::new(&release.target)?, target);
+        let before = self.targets.version;
+        self.publish(keys, expiry, Some(before)).await
+    }
+
+    /// Signs what is said of a release: its rollout, its attempt, or that it was revoked.
+    pub async fn change(
+        &mut self,
+        release: &Release,
+        keys: &KeyFolders,
+        expiry: Expiry,
+    ) -> Result<(), TufError> {
+        let name = TargetName::new(&release.target)?;
+        let target = self.targets.targets.get_mut(&name);
+        target.ok_or_else(|| TufError::NoTarget(release.target.clone()))?.custom = custom(release)?;
+        let before = self.targets.version;
+        self.publish(keys, expiry, Some(before)).await
+    }
+
+    /// Says anew that there is nothing newer, with the keys of snapshot and timestamp alone.
+    pub async fn refresh(&mut self, keys: &KeyFolders, expiry: Expiry) -> Result<(), TufError> {
+        let meta = self.snapshot.meta.get("targets.json").cloned();
+        let meta = meta.ok_or_else(|| TufError::Metadata("the snapshot names no targets".into()))?;
+        self.publish_snapshot(meta, keys, expiry).await
+    }
+
+    /// Signs targets and all above them. `before`: the version that they had, if they were published.
+    async fn publish(
+        &mut self,
+        keys: &KeyFolders,
+        expiry: Expiry,
+        before: Option<NonZeroU64>,
+    ) -> Result<(), TufError> {
+        if let Some(before) = before {
+            self.targets.version = before.saturating_add(1);
+        }
+        self.targets.expires = in_days(expiry.targets_days);
+        let targets = self.sign(self.targets.clone(), keys).await?;
+        self.publish_snapshot(meta_of(&targets), keys, expiry).await
+    }
+
+    async fn publish_snapshot(
+        &mut self,
+        targets: Metafile,
+        keys: &KeyFolders,
+        expiry: Expiry,
+    ) -> Result<(), TufError> {
+        // The first ones of a new repository have no meta yet.
+        if !self.snapshot.meta.is_empty() {
+            self.snapshot.version = self.snapshot.version.saturating_add(1);
+            self.timestamp.version = self.timestamp.version.saturating_add(1);
+        }
+        self.snapshot.expires = in_days(expiry.snapshot_days);
+        self.snapshot.meta.insert("targets.json".to_owned(), targets);
+        let snapshot = self.sign(self.snapshot.clone(), keys).await?;
+        self.timestamp.expires = in_days(expiry.timestamp_days);
+        self.timestamp.meta.insert("snapshot.json".to_owned(), meta_of(&snapshot));
+        self.sign(self.timestamp.clone(), keys).await?;
+        Ok(())
+    }
+
+    /// Signs a role with all of its keys that are there, and writes its file.
+    async fn sign<R: Role + Serialize>(&self, role: R, keys: &KeyFolders) -> Result<SignedRole<R>, TufError> {
+        let needed = &self.root.roles[&R::TYPE];
+        let mut sources: Vec<Box<dyn KeySource>> = Vec::new();
+        for source in keys.sources()? {
+            let key = source.as_sign().await.map_err(|error| TufError::Metadata(error.to_string()))?;
+            if self.root.key_id(key.as_ref()).is_some_and(|id| needed.keyids.contains(&id)) {
+                sources.push(source);
+            }
+        }
+        if (sources.len() as u64) < needed.threshold.get() {
+            return Err(TufError::Threshold {
+                role: R::TYPE.to_string(),
+                threshold: needed.threshold.get(),
+                found: sources.len(),
+            });
+        }
+        let holder = KeyHolder::Root(self.root.clone());
+        let signed = SignedRole::new(role, &holder, &sources, &SystemRandom::new()).await?;
+        let name = signed.signed().signed.filename(self.root.consistent_snapshot);
+        let file = self.folder.join("metadata").join(name);
+        replace(&file, signed.buffer()).map_err(at(&file))?;
+        Ok(signed)
+    }
+}
+
+impl KeyFolders {
+    /// The key files in all folders.
+    fn sources(&self) -> Result<Vec<Box<dyn KeySource>>, TufError> {
+        let mut files = Vec::new();
+        for folder in &self.0 {
+            for entry in fs::read_dir(folder).map_err(at(folder))? {
+                let path = entry.map_err(at(folder))?.path();
+                if path.extension().is_some_and(|extension| extension == "key") {
+                    files.push(path);
+                }
+            }
+        }
+        files.sort();
+        files.iter().map(|file| sign_with(file)).collect()
+    }
+}
+
+fn sign_with(file: &Path) -> Result<Box<dyn KeySource>, TufError> {
+    Ok(Box::new(LocalKeySource { path: file.to_owned() }))
+}
+
+/// Makes an Ed25519 key that only its owner can read. One that is there already, made by openssl say, is taken as it is.
+fn make_key(file: &Path) -> Result<(), TufError> {
+    if file.exists() {
+        return Ok(());
+    }
+    let failed = |_| TufError::Metadata("this machine makes no random keys".into());
+    let key = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(failed)?;
+    let writer = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file);
+    writer.and_then(|mut writer| writer.write_all(key.as_ref())).map_err(at(file))
+}
+
+fn meta_of<R: Role>(role: &SignedRole<R>) -> Metafile
+where
+    Signed<R>: Clone,
+{
+    Metafile {
+        length: Some(role.buffer().len() as u64),
+        hashes: Some(Hashes { sha256: sha256(role.buffer()).into(), _extra: HashMap::new() }),
+        version: role.signed().signed.version(),
+        _extra: HashMap::new(),
+    }
+}
+
+fn sha256(bytes: &[u8]) -> Vec<u8> {
+    use sha2::{Digest, Sha256};
+    Sha256::digest(bytes).to_vec()
+}
+
+/// Whole seconds: the specification knows no parts of them.
+fn in_days(days: u32) -> Timestamp {
+    let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or(Timestamp::UNIX_EPOCH);
+    now.checked_add(SignedDuration::from_hours(24 * i64::from(days))).unwrap_or(Timestamp::MAX)
+}

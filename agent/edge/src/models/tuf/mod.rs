@@ -1,0 +1,149 @@
+//! The Update Framework: who may say what a model is, and what a mirror cannot lie about. The only folder that names
+//! `tough` and the cryptography that it brings.
+//!
+//! - `client`: a box asks a repository, and keeps what it has come to trust;
+//! - `editor`: a maintainer makes a repository and signs what is in it;
+//! - `transport`: files over HTTP, with and without TLS, and from folders.
+//!
+//! A repository is a folder of plain files, `metadata/` and `targets/`, with consistent snapshots, as the specification
+//! (theupdateframework.github.io/specification, 1.0) lays them out. Each bundle is a target; what [`Release`] says beyond
+//! length and hash stands in the target's signed `custom` object.
+
+mod client;
+mod editor;
+mod transport;
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sharp_eyes_protocol::alert::ModelName;
+use tough::schema::Target;
+use url::Url;
+
+pub use client::{Fetch, Repository, Trust};
+pub use editor::{Editor, Expiry, KeyFolders, NewRepository};
+pub use transport::Web;
+
+use super::release::{Release, Rollout};
+
+/// The part of a [`Release`] that is the target's custom metadata.
+#[derive(Serialize, Deserialize)]
+struct Custom {
+    model: ModelName,
+    release: u64,
+    attempt: u32,
+    #[serde(default)]
+    rollout: Rollout,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    revoked: Option<String>,
+}
+
+/// A target as a release, or why it is none.
+fn release(name: &str, target: &Target) -> Result<Release, String> {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-+.@".contains(&b);
+    if !name.bytes().all(plain) || name.starts_with('.') || !name.ends_with(".bundle") {
+        return Err(format!("target {name:?} is ignored: it has not the name of a bundle"));
+    }
+    let custom: HashMap<&String, &Value> = target.custom.iter().collect();
+    let custom = serde_json::to_value(custom).and_then(serde_json::from_value::<Custom>);
+    let custom =
+        custom.map_err(|error| format!("target {name:?} is ignored: its custom metadata: {error}"))?;
+    Ok(Release {
+        target: name.to_owned(),
+        length: target.length,
+        sha256: hexadecimal(&target.hashes.sha256),
+        model: custom.model,
+        number: custom.release,
+        attempt: custom.attempt,
+        rollout: custom.rollout,
+        revoked: custom.revoked,
+    })
+}
+
+/// What the release says in the target's custom metadata.
+fn custom(release: &Release) -> Result<HashMap<String, Value>, TufError> {
+    let custom = Custom {
+        model: release.model.clone(),
+        release: release.number,
+        attempt: release.attempt,
+        rollout: release.rollout,
+        revoked: release.revoked.clone(),
+    };
+    let value = serde_json::to_value(custom).and_then(serde_json::from_value);
+    value.map_err(|error| TufError::Metadata(error.to_string()))
+}
+
+/// The addresses of metadata and targets in a repository: `https://`, `http://`, `file://` or an absolute path.
+fn addresses(repository: &str) -> Result<(Url, Url), TufError> {
+    let wrong = || TufError::Address(repository.to_owned());
+    let base = match repository.strip_prefix('/') {
+        Some(_) => Url::from_directory_path(repository).map_err(|()| wrong())?,
+        None => Url::parse(&format!("{}/", repository.trim_end_matches('/'))).map_err(|_| wrong())?,
+    };
+    if !["https", "http", "file"].contains(&base.scheme()) {
+        return Err(wrong());
+    }
+    let below = |folder: &str| base.join(folder).map_err(|_| wrong());
+    Ok((below("metadata/")?, below("targets/")?))
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Something with its whole chain of causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+impl From<tough::error::Error> for TufError {
+    fn from(error: tough::error::Error) -> Self {
+        Self::Refused(chain(&error))
+    }
+}
+
+/// A repository cannot be used, or what it says must not be believed.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // the messages say it
+pub enum TufError {
+    #[error("{0:?} is no repository: expected https://…, http://…, file://… or an absolute path")]
+    Address(String),
+    #[error("the root of trust {}: {source}", file.display())]
+    Root { file: std::path::PathBuf, source: std::io::Error },
+    #[error("the repository is refused: {0}")]
+    Refused(String),
+    #[error(
+        "the repository is refused: its {role} expired on {expires}, and {clock}; a maintainer renews it with `repo refresh`"
+    )]
+    Expired { role: &'static str, expires: Timestamp, clock: String },
+    #[error("what is trusted cannot be kept in {}: {source}", folder.display())]
+    Keep { folder: std::path::PathBuf, source: std::io::Error },
+    #[error("{}: {source}", file.display())]
+    File { file: std::path::PathBuf, source: std::io::Error },
+    #[error("the repository holds no {0}")]
+    NoTarget(String),
+    #[error("{0}")]
+    Metadata(String),
+    #[error(
+        "the role {role} takes signatures of {threshold} keys, and only {found} of its keys are in the folders that were named"
+    )]
+    Threshold { role: String, threshold: u64, found: usize },
+}
+
+/// The error for a file.
+fn at(file: &Path) -> impl Fn(std::io::Error) -> TufError + use<> {
+    let file = file.to_owned();
+    move |source| TufError::File { file: file.clone(), source }
+}

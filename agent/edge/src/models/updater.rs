@@ -1,0 +1,183 @@
+//! The task that keeps the models of a running agent: checks the repository, switches, watches, and rolls back.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sharp_eyes_vision::{Detector, DetectorOptions, Runtime};
+use tokio_util::sync::CancellationToken;
+
+use super::ModelsOptions;
+use super::desk::{Chosen, Desk};
+use super::install::{Check, Outcome};
+use super::state::{Installed, State};
+use super::watch::{Reading, Verdict, Watch};
+use crate::board::Board;
+use crate::clock::Clock;
+
+/// How often it looks whether a command beside the agent changed something, and at what the model does.
+const REST: Duration = Duration::from_secs(1);
+
+/// An analysis that is silent for so long while a model is on trial hangs. Only the end of the process helps then.
+const HANGS_AFTER: Duration = Duration::from_secs(30);
+
+/// The first check comes after a part of the interval, and at the latest after this time.
+const FIRST_CHECK: Duration = Duration::from_secs(600);
+
+/// The model on trial hangs the analysis. It has been rolled back on disk; the agent has to be started anew.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("the model {0} hangs the analysis and was rolled back: the agent has to be started anew")]
+pub struct Hangs(String);
+
+/// What it needs.
+#[derive(Debug)]
+pub struct Updater {
+    /// Everything that installing needs.
+    pub options: ModelsOptions,
+    /// Where detectors are handed over.
+    pub desk: Arc<Desk>,
+    /// What the model does.
+    pub board: Arc<Board>,
+    /// Judges expiry.
+    pub clock: Arc<Clock>,
+}
+
+/// A model on trial that looks at frames.
+struct OnTrial {
+    installed: Installed,
+    watch: Watch,
+}
+
+impl Updater {
+    /// Runs until `shutdown`, or until the model on trial hangs the analysis.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), Hangs> {
+        let interval = self.options.config.interval;
+        let mut due = Instant::now() + FIRST_CHECK.min(interval.mul_f64(0.5)).mul_f64(fastrand::f64());
+        let mut on_trial: Option<OnTrial> = None;
+        // What the models before did, so that the next one has something to be compared with.
+        let mut before = Reading::default();
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(REST) => {}
+                () = shutdown.cancelled() => return Ok(()),
+            }
+            let state = match State::read(&self.options.folder) {
+                Ok(state) => state,
+                Err(error) => {
+                    tracing::error!("cannot read which model was installed: {error}");
+                    continue;
+                }
+            };
+            self.desk.tell_state(&state);
+            if self.desk.is_outdated(&state) {
+                before = self.reading();
+                on_trial = None;
+                self.switch(state.active.clone()).await;
+                continue;
+            }
+            if let (Some(active), Some(_)) = (&state.active, &state.trial) {
+                self.watch(active, &mut on_trial, before)?;
+            } else {
+                on_trial = None;
+            }
+            // Also while one is watched: it may be revoked.
+            if let Some(repository) = &self.options.config.repository
+                && Instant::now() >= due
+            {
+                self.check(repository).await;
+                // A thousand boxes that started together do not stay together.
+                due = Instant::now() + interval.mul_f64(0.75 + 0.5 * fastrand::f64());
+            }
+        }
+    }
+
+    async fn check(&self, repository: &str) {
+        let tell = |update| self.desk.tell(update);
+        let rate = Some(self.options.config.rate).filter(|_| repository.starts_with("http"));
+        let check = Check { options: &self.options, repository, rate, clock: &self.clock, tell: &tell };
+        match check.run().await {
+            Ok(Outcome::Nothing | Outcome::Busy | Outcome::Watching(_)) => {}
+            Ok(Outcome::Activated(model)) => tracing::info!(%model, "a model passed its trial"),
+            Ok(Outcome::Refused(model, reason)) => tracing::warn!(%model, "a model is refused: {reason}"),
+            Ok(Outcome::RolledBack(reason)) => tracing::warn!("the model is taken back: {reason}"),
+            Err(error) => tracing::warn!("cannot update the model: {error}"),
+        }
+    }
+
+    /// Loads the model that shall look, while the other one looks, and hands it over.
+    async fn switch(&self, active: Option<Installed>) {
+        let chosen = match active {
+            Some(installed) => {
+                Chosen { path: installed.slot.folder(&self.options.folder), installed: Some(installed) }
+            }
+            None => Chosen { path: self.options.detector.model.clone(), installed: None },
+        };
+        let (detector, path) = (self.options.detector.clone(), chosen.path.clone());
+        let loaded = tokio::task::spawn_blocking(move || {
+            let runtime = Runtime::load(&detector.runtime).map_err(|error| error.to_string())?;
+            let options = DetectorOptions { threads: detector.threads };
+            Detector::load(&runtime, &path, options).map_err(|error| error.to_string())
+        });
+        let loaded = loaded.await.unwrap_or_else(|error| Err(error.to_string()));
+        match loaded.and_then(|detector| chosen.check(&detector).map(|()| detector)) {
+            Ok(detector) => self.desk.offer(detector, chosen.installed),
+            Err(reason) => {
+                self.desk.unusable(&chosen, &reason);
+            }
+        }
+    }
+
+    fn watch(
+        &self,
+        active: &Installed,
+        on_trial: &mut Option<OnTrial>,
+        before: Reading,
+    ) -> Result<(), Hangs> {
+        if self.board.detector.silence() > HANGS_AFTER {
+            let seconds = HANGS_AFTER.as_secs();
+            self.decide(|state| state.roll_back(&format!("it hangs: no frame was finished in {seconds} s")));
+            return Err(Hangs(active.release.model.to_string()));
+        }
+        if !self.desk.is_looking(active) {
+            return Ok(()); // it is on its way
+        }
+        let now = self.reading();
+        let OnTrial { watch, .. } = match on_trial {
+            Some(on_trial) if on_trial.installed == *active => on_trial,
+            _ => {
+                let watch = Watch::new(now, before, self.options.budget, self.options.config.watch);
+                self.decide(|state| state.watch());
+                on_trial.insert(OnTrial { installed: active.clone(), watch })
+            }
+        };
+        match watch.look(&now) {
+            Verdict::Watched => {}
+            Verdict::Kept => {
+                tracing::info!(model = %active.release.model, "the model is kept");
+                self.decide(State::keep);
+            }
+            Verdict::RolledBack(reason) => {
+                tracing::warn!(model = %active.release.model, "the model is rolled back: {reason}");
+                self.decide(|state| state.roll_back(&reason));
+            }
+        }
+        Ok(())
+    }
+
+    fn decide(&self, change: impl Fn(&mut State)) {
+        match self.desk.change(change) {
+            Ok(state) => self.desk.tell_state(&state),
+            Err(error) => tracing::error!("cannot write down what becomes of the model: {error}"),
+        }
+    }
+
+    fn reading(&self) -> Reading {
+        let health = self.board.detector.health();
+        Reading {
+            at: self.clock.uptime(),
+            inferences: health.inferences,
+            busy: Duration::from_secs_f64(health.inference_ms / 1000.0 * health.inferences as f64),
+            failures: health.failures,
+            alerts: self.board.cameras.iter().map(|card| card.alerts.get()).sum(),
+        }
+    }
+}
