@@ -35,7 +35,7 @@ fn a_parked_car_alarms_once() {
         let lines = "time = \"5s\"\ncooldown = \"0s\"\nmin_score = 0.25\nseverity = \"minor\"";
         let rules = VillageCamera::new("gate", gate.url("gate"))
             .zone_rule("lane", "stopped-vehicle", WHOLE_PICTURE, lines)
-            .line("gate = \"always\"");
+            .line("gate = \"always\"\nalerts_per_minute = 1000");
         let mut agent = Agent::start(&village(folder, &broker)?.with(rules))?;
         console.await_alerts(1)?;
         let first = agent.camera_when("gate", "its health", |_| true)?;

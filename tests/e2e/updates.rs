@@ -274,6 +274,9 @@ fn what_a_hostile_mirror_does_is_noticed_and_changes_nothing() {
         let (taken, said) = maintainer::import(&village, &maintainer.repository)?;
         ensure!(taken, "{said}");
         set_kept(&village)?;
+        // The box has seen newer metadata since, and so knows what yesterday's are.
+        maintainer.repo("refresh", &[])?;
+        says(&maintainer::import(&village, &maintainer.repository)?.1, &["nothing for this box"])?;
         maintainer.publish("1.2.0")?;
         let metadata = |mirror: &Path, name: &str| mirror.join("metadata").join(name);
         let flip = |file: PathBuf| -> Result<()> {

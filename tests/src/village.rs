@@ -181,9 +181,12 @@ impl VillageCamera {
         }
     }
 
-    /// Nobody may be anywhere for longer than a second: the rule that any person breaks at once.
+    /// Nobody may be anywhere for longer than a second: the rule that any person breaks at once. Each alert is told, however
+    /// many there are.
     pub fn guarded(name: &str, url: impl Into<String>) -> Self {
-        Self::new(name, url).rule("anywhere", WHOLE_PICTURE, "1s", "2s", "major")
+        Self::new(name, url)
+            .rule("anywhere", WHOLE_PICTURE, "1s", "2s", "major")
+            .line("alerts_per_minute = 1000")
     }
 
     /// The same with one more rule about persons, in a zone of its own of the same name.
