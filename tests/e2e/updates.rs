@@ -349,7 +349,7 @@ fn what_a_hostile_mirror_does_is_noticed_and_changes_nothing() {
                     fs::remove_file(&file)?;
                     Ok(std::os::unix::fs::symlink("/dev/zero", file)?)
                 },
-                &["refused", "max", "bytes"],
+                &["refused", "Maximum size", "exceeded"],
             ),
             (
                 "a timestamp without an end",

@@ -160,13 +160,23 @@ impl Volume {
         for pending in &mut self.pending {
             pending.folders.retain(|other| other != folder);
         }
-        let synced = &mut self.synced;
+        // Whatever happened in a folder that is gone from the medium goes with it: another of that name is another folder.
+        let on_medium = self.pending.iter().enumerate().filter(|(_, pending)| pending.folders.is_empty());
+        let gone: Vec<(usize, PathBuf)> = on_medium
+            .filter_map(|(at, pending)| match &pending.step {
+                Step::Remove(path) => Some((at, path.clone())),
+                _ => None,
+            })
+            .collect();
+        let (synced, mut at) = (&mut self.synced, 0);
         self.pending.retain(|pending| {
-            let waits = !pending.folders.is_empty();
-            if !waits {
+            let place = at;
+            at += 1;
+            if pending.folders.is_empty() {
                 pending.step.apply(synced);
+                return false;
             }
-            waits
+            !gone.iter().any(|(removed, folder)| place < *removed && pending.step.is_within(folder))
         });
     }
 
@@ -283,10 +293,19 @@ impl Volume {
 }
 
 impl Step {
+    fn is_within(&self, folder: &Path) -> bool {
+        let within = |path: &Path| path != folder && path.starts_with(folder);
+        match self {
+            Self::Add(path, _) | Self::Remove(path) => within(path),
+            Self::Move(from, to) => within(from) && within(to),
+        }
+    }
+
     fn apply(&self, entries: &mut Entries) {
         match self {
             Self::Add(path, entry) => drop(entries.insert(path.clone(), *entry)),
-            Self::Remove(path) => drop(entries.remove(path)),
+            // Of a folder also what a power cut would have left in it.
+            Self::Remove(path) => entries.retain(|entry, _| !entry.starts_with(path)),
             Self::Move(from, to) => {
                 let moved: Vec<_> = entries.extract_if(.., |path, _| path.starts_with(from)).collect();
                 for (path, entry) in moved {
