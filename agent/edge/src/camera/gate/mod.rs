@@ -140,6 +140,8 @@ pub struct Gate {
     in_step: bool,
     /// Units of the ring that the decoder was given at once and may take its time for.
     catching_up: u64,
+    /// Somebody waits for the detector to see a frame: the camera wakes up, and stays awake, until it did.
+    called: bool,
     dice: fastrand::Rng,
     wakes: u64,
     checks: u64,
@@ -196,6 +198,7 @@ impl Gate {
             state: State::Awake(Awake::new(now)),
             in_step: false,
             catching_up: 0,
+            called: false,
             dice,
             wakes: 0,
             checks: 0,
@@ -238,7 +241,9 @@ impl Gate {
         }
         let mode = self.standing.mode();
         match &mut self.state {
-            State::Awake(awake) if mode != GateMode::Always && awake.may_sleep(now, self.hold) => {
+            State::Awake(awake)
+                if mode != GateMode::Always && !self.called && awake.may_sleep(now, self.hold) =>
+            {
                 if mode == GateMode::Adaptive && !self.activity.is_ready() {
                     return self.pass(unit, waiting);
                 }
@@ -259,8 +264,9 @@ impl Gate {
                     // Its decoder hangs: the camera wakes up, so that this is seen.
                     (asleep.glancing, asleep.alarmed) = (None, true);
                 }
-                let woken = asleep.alarmed || mode == GateMode::Always;
+                let woken = asleep.alarmed || self.called || mode == GateMode::Always;
                 if group > 0 && woken {
+                    self.wakes += 1;
                     self.wake(now, State::Awake(Awake::new(now)), group);
                     Verdict::Wake
                 } else if group > 0 && active && mode == GateMode::Adaptive {
@@ -314,7 +320,6 @@ impl Gate {
                 asleep.glancing = None;
                 if moved {
                     asleep.alarmed = true;
-                    self.wakes += 1;
                     self.standing.woken(now, false);
                 } else {
                     background.learn(miniature, SETTLE_ASLEEP);
@@ -331,6 +336,7 @@ impl Gate {
     pub fn analysed(&mut self, now: Instant, sight: Sight) {
         if let State::Awake(awake) = &mut self.state {
             (awake.analysed, awake.sight) = (Some(now), sight);
+            self.called = false;
             if sight == Sight::Stirring {
                 awake.stirred = awake.stirred.max(now);
             }
@@ -342,12 +348,8 @@ impl Gate {
         self.audits += 1;
         self.missed += u64::from(missed);
         self.standing.audited(now, missed);
-        if let State::Asleep(asleep) = &mut self.state
-            && missed
-            && !asleep.alarmed
-        {
-            asleep.alarmed = true;
-            self.wakes += 1;
+        if let State::Asleep(asleep) = &mut self.state {
+            asleep.alarmed |= missed;
         }
     }
 
@@ -359,11 +361,9 @@ impl Gate {
         self.call();
     }
 
-    /// Somebody wants to see a frame of now.
+    /// Somebody wants the detector to see a frame of now, whatever the camera is doing.
     pub fn call(&mut self) {
-        if let State::Asleep(asleep) = &mut self.state {
-            asleep.alarmed = true;
-        }
+        self.called = true;
     }
 
     /// How often the camera woke up: whoever follows objects knows by it that time passed in which nothing happened.

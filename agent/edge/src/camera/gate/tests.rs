@@ -217,6 +217,22 @@ fn sleep_and_awakenings_are_counted() {
 }
 
 #[test]
+fn whoever_calls_is_shown_a_frame_whatever_the_camera_is_doing() {
+    // Awake and about to sleep, asleep, checking, and asleep again.
+    for units in (FPS * 8..FPS * 26).step_by(2) {
+        let mut stage = Stage::new(GateMode::Adaptive);
+        for unit in 0..units {
+            stage.unit((FPS * 22..FPS * 23).contains(&unit));
+        }
+        let (shown, state) = (stage.shown, format!("{:?}", stage.gate.state));
+        stage.gate.call();
+        stage.play(".");
+        assert!(stage.shown > shown, "nothing within a second of unit {units}: {state}");
+        assert!(stage.play(&".".repeat(10)).ends_with('.'), "no sleep after unit {units}");
+    }
+}
+
+#[test]
 fn nobody_is_woken_without_a_whole_group_of_pictures() {
     let mut stage = Stage::new(GateMode::Adaptive);
     stage.play(&".".repeat(20));
