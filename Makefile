@@ -20,7 +20,6 @@ test: ## everything: format, lints, unit, property and end-to-end tests
 	@tests/setup.sh
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	cargo build --workspace --bins --locked
 	@rm -f .cache/skipped
 	cargo test --workspace --locked
 	@tests/tested.sh
