@@ -1,5 +1,8 @@
 # The commands of this project. `make` alone lists them.
 
+# ONNX Runtime reports to its maker otherwise. The agent sees to it itself; bench and eval are told here.
+export ORT_DISABLE_TELEMETRY := 1
+
 BINARIES := $(or $(CARGO_TARGET_DIR),target)/release
 
 .PHONY: help setup demo test bench eval

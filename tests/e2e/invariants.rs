@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Result, ensure};
 use sharp_eyes_tests::places;
@@ -47,6 +48,24 @@ fn nothing_of_the_agent_is_unsafe() {
         assert_eq!(unsafe_line, None, "{}", file.display());
     })
     .unwrap();
+}
+
+/// ONNX Runtime's own builds write down the machine and its models, and send that to their maker. An environment variable
+/// says no, and must do so before the library is loaded.
+#[test]
+fn onnx_runtime_reports_nothing_to_anybody() {
+    let home = tempfile::tempdir().unwrap();
+    for told in [None, Some("0")] {
+        let mut command = Command::new(places::binary("sharp-eyes-agent").unwrap());
+        command.args(["model", "inspect", "--runtime"]).arg(places::onnx_runtime().unwrap());
+        command.arg(places::builtin_model().unwrap().join("model.onnx"));
+        command.env_clear().env("HOME", home.path());
+        command.envs(told.map(|value| ("ORT_DISABLE_TELEMETRY", value)));
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let written: Vec<_> = fs::read_dir(home.path()).unwrap().collect();
+        assert!(written.is_empty(), "with {told:?} the runtime wrote {written:?}");
+    }
 }
 
 /// Whether code, not comments, uses a crate: `name::` as a whole word.

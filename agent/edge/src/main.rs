@@ -2,8 +2,10 @@
 
 #![forbid(unsafe_code)]
 
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::{env, io, process};
 
 use clap::{Parser, Subcommand};
 use sharp_eyes_agent::config::Config;
@@ -14,6 +16,7 @@ use sharp_eyes_agent::maintenance::{
 };
 use sharp_eyes_agent::print::{InspectOptions, audit, bench_box, inspect};
 use sharp_eyes_agent::replay::{ReplayOptions, replay};
+use sharp_eyes_vision::TELEMETRY_OFF;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -113,7 +116,12 @@ enum ModelCommand {
 }
 
 fn main() -> ExitCode {
-    match Arguments::parse().command {
+    let arguments = Arguments::parse();
+    if let Err(error) = without_telemetry() {
+        eprintln!("cannot restart without ONNX Runtime's telemetry: {error}");
+        return ExitCode::FAILURE;
+    }
+    match arguments.command {
         Command::Run { config } => with_config(&config, |config| {
             log::start();
             run(config).map_or_else(
@@ -152,6 +160,16 @@ fn main() -> ExitCode {
     }
 }
 
+/// Becomes this program again, in the same process, with ONNX Runtime's telemetry off in its environment, unless it is:
+/// the library reads that when it is loaded, and a running process may not change its own environment safely.
+fn without_telemetry() -> io::Result<()> {
+    let (name, value) = TELEMETRY_OFF;
+    if env::var_os(name).is_some_and(|set| set == value) {
+        return Ok(());
+    }
+    Err(process::Command::new(env::current_exe()?).args(env::args_os().skip(1)).env(name, value).exec())
+}
+
 fn with_config(file: &Path, then: impl FnOnce(Config) -> ExitCode) -> ExitCode {
     match Config::load(file) {
         Ok(config) => then(config),
@@ -183,7 +201,7 @@ fn run(config: Config) -> anyhow::Result<()> {
         let ended = daemon::run(config, shutdown).await;
         if let Err(error @ RunError::Hangs(_)) = &ended {
             tracing::error!("{error}");
-            std::process::exit(1); // the thread that hangs would be waited for
+            process::exit(1); // the thread that hangs would be waited for
         }
         Ok(ended?)
     })
@@ -201,7 +219,7 @@ fn stop_on_signal(shutdown: CancellationToken) -> std::io::Result<impl Future<Ou
             }
             if shutdown.is_cancelled() {
                 tracing::warn!("second signal: exiting at once");
-                std::process::exit(1);
+                process::exit(1);
             }
             shutdown.cancel();
         }

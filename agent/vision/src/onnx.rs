@@ -18,6 +18,11 @@ use serde::Serialize;
 
 use crate::tensor::Tensor;
 
+/// The variable, and its value, without which [`Runtime::load`] refuses: ONNX Runtime's own builds since 1.29 write down what
+/// machine they run on and which models, and send it to their maker. They begin before `with_telemetry(false)` can be
+/// said, and ask the environment alone.
+pub const TELEMETRY_OFF: (&str, &str) = ("ORT_DISABLE_TELEMETRY", "1");
+
 /// The loaded library. Cheap to clone; a process has one.
 #[derive(Clone, Debug)]
 pub struct Runtime {
@@ -33,6 +38,10 @@ static LOADED: Mutex<Option<Runtime>> = Mutex::new(None);
 impl Runtime {
     /// Loads ONNX Runtime's shared library. A second call with the same file yields the same runtime.
     pub fn load(library: &Path) -> Result<Self, OnnxError> {
+        let (name, value) = TELEMETRY_OFF;
+        if std::env::var_os(name).is_none_or(|set| set != value) {
+            return Err(OnnxError::Telemetry);
+        }
         let path = library
             .canonicalize()
             .map_err(|source| OnnxError::Missing { library: library.to_owned(), source })?;
@@ -291,6 +300,11 @@ providers! {
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)] // the messages say it
 pub enum OnnxError {
+    #[error(
+        "ONNX Runtime would report to its maker: start this process with {}={} in its environment",
+        TELEMETRY_OFF.0, TELEMETRY_OFF.1
+    )]
+    Telemetry,
     #[error(
         "ONNX Runtime library {library:?}: {source}; it is capi/libonnxruntime.so.* of the PyPI wheel onnxruntime, 1.31 or later"
     )]
