@@ -129,13 +129,14 @@ impl Tracker {
         self.overflow
     }
 
-    /// The camera slept until now, because nothing changed in front of it: what was there is there, and stands.
+    /// The camera slept until now, because nothing changed in front of it: what was there is there, and stands. What was out
+    /// of sight already has been so for no longer than before.
     pub fn resume(&mut self, now: Duration) {
         let Some(last) = self.observed else { return };
-        let before = now.saturating_sub(Duration::from_millis(1));
+        let before = now.saturating_sub(Duration::from_millis(1)).max(last);
         self.tracks.retain(|track| track.confirmed && last.saturating_sub(track.seen) <= GAP_MAX);
         for track in &mut self.tracks {
-            track.seen = track.seen.max(before);
+            track.seen += before - last;
             track.motion = Motion::start(before, track.bounds);
         }
         self.observed = Some(before);
@@ -351,6 +352,15 @@ mod tests {
         assert_eq!(seen(&mut tracker, 7200.2, &[]), [0_u64; 0]);
         assert_eq!(seen(&mut tracker, 7203.0, &[]), [0_u64; 0]);
         assert_eq!(tracker.tracks().len(), 0);
+        // Who was out of sight when it fell asleep is so when it wakes, and the next one at that place is another.
+        assert_eq!(seen(&mut tracker, 7204.0, &[stands]), [3]);
+        assert_eq!(seen(&mut tracker, 7204.2, &[stands]), [3]);
+        assert_eq!(seen(&mut tracker, 7205.7, &[]), [0_u64; 0]);
+        tracker.resume(seconds(9000.0));
+        assert_eq!(seen(&mut tracker, 9000.0, &[]), [0_u64; 0]);
+        tracker.resume(seconds(9600.0));
+        seen(&mut tracker, 9600.6, &[stands]);
+        assert_eq!(seen(&mut tracker, 9600.8, &[stands]), [4]);
     }
 
     #[test]

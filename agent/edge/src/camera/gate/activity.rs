@@ -16,6 +16,10 @@ const PLACES: usize = 64;
 const LEARN: Duration = Duration::from_secs(8);
 const LEARN_KEYFRAMES: u32 = 3;
 
+/// Calm time after which its opinion is relied upon: somebody may have stood there while it learned, and what was learned of
+/// him takes about as long to fade.
+const RELY: Duration = Duration::from_secs(60);
+
 /// Keyframes in a row that make a stream all-intra.
 const ALL_INTRA: u32 = 10;
 
@@ -161,6 +165,11 @@ impl Activity {
     /// Whether it has seen enough calm to have an opinion.
     pub(super) fn is_ready(&self) -> bool {
         self.learned >= LEARN && self.keyframes >= LEARN_KEYFRAMES
+    }
+
+    /// Whether its opinion is enough, so that keyframes need not be compared as if there were none.
+    pub(super) fn is_reliable(&self) -> bool {
+        self.learned >= RELY
     }
 
     /// Whether nothing but keyframes comes.

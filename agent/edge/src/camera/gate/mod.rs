@@ -67,7 +67,7 @@ impl Default for GateOptions {
 /// Time between the keyframes that are compared while access units are believed.
 const GLANCE: Duration = Duration::from_secs(15);
 
-/// The same where keyframes alone are the watch. An all-intra stream has more than anybody needs.
+/// The same where keyframes alone are the watch, or sizes were not learned for long. An all-intra stream has more than anybody needs.
 const GLANCE_OFTEN: Duration = Duration::from_secs(1);
 
 /// A keyframe that was to be looked at and did not come back from its decoder within this long never will.
@@ -276,7 +276,7 @@ impl Gate {
                 } else if unit.keyframe && asleep.glancing.is_none() && now >= asleep.glance_due {
                     let audit = now >= asleep.audit_due;
                     asleep.glancing = Some(now);
-                    asleep.glance_due = now + glance_interval(mode);
+                    asleep.glance_due = now + glance_interval(mode, &self.activity);
                     if audit {
                         asleep.audit_due = now + exponential(self.audit, &mut self.dice);
                     }
@@ -320,7 +320,9 @@ impl Gate {
                 asleep.glancing = None;
                 if moved {
                     asleep.alarmed = true;
-                    self.standing.woken(now, false);
+                    if self.activity.is_reliable() {
+                        self.standing.woken(now, false);
+                    }
                 } else {
                     background.learn(miniature, SETTLE_ASLEEP);
                 }
@@ -393,7 +395,7 @@ impl Gate {
         self.activity.rest();
         self.in_step = false;
         let audit_due = now + exponential(self.audit, &mut self.dice);
-        let glance_due = now + glance_interval(self.standing.mode());
+        let glance_due = now + glance_interval(self.standing.mode(), &self.activity);
         self.state =
             State::Asleep(Asleep { since: now, glance_due, audit_due, glancing: None, alarmed: false });
     }
@@ -455,10 +457,10 @@ impl Awake {
     }
 }
 
-fn glance_interval(mode: GateMode) -> Duration {
+fn glance_interval(mode: GateMode, activity: &Activity) -> Duration {
     match mode {
-        GateMode::Adaptive => GLANCE,
-        GateMode::Keyframes | GateMode::Always => GLANCE_OFTEN,
+        GateMode::Adaptive if activity.is_reliable() => GLANCE,
+        _ => GLANCE_OFTEN,
     }
 }
 

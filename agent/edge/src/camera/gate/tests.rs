@@ -156,9 +156,10 @@ fn what_only_sizes_show_is_checked_and_never_analysed() {
 
 #[test]
 fn a_keyframe_shows_what_sizes_do_not() {
-    // Keyframes are compared every 15 seconds, or with every one where they are the watch.
+    // Keyframes are compared every 15 seconds, or with every one where they are the watch, or the camera is new.
+    check(GateMode::Adaptive, "p.........", "WWWWWWW...");
     let mut stage = Stage::new(GateMode::Adaptive);
-    stage.play(&".".repeat(20));
+    stage.play(&".".repeat(80));
     let states = stage.play(&format!("p{}", ".".repeat(20)));
     assert!(states.starts_with("....") && states.contains('W'), "{states}");
     check(GateMode::Keyframes, "p.........", "WWWWWWW...");
@@ -235,7 +236,7 @@ fn whoever_calls_is_shown_a_frame_whatever_the_camera_is_doing() {
 #[test]
 fn nobody_is_woken_without_a_whole_group_of_pictures() {
     let mut stage = Stage::new(GateMode::Adaptive);
-    stage.play(&".".repeat(20));
+    stage.play(&".".repeat(80));
     let unit = |keyframe, bytes| UnitFacts {
         keyframe,
         bytes,
