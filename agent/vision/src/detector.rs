@@ -3,16 +3,16 @@
 use std::path::Path;
 
 use sharp_eyes_protocol::alert::ModelName;
-use sharp_eyes_protocol::class::ObjectClass;
 
 use crate::detection::Detection;
 use crate::frame::{Colour, FrameView, PixelFormat, Plane};
-use crate::geometry::Polygon;
+use crate::geometry::{Polygon, Rect};
 use crate::layout::Candidate;
-use crate::letterbox::{Canvas, Letterbox};
+use crate::letterbox::{Canvas, Fit};
 use crate::model::{Model, ModelError, ModelInfo};
 use crate::nms;
 use crate::onnx::{OnnxError, Runtime};
+use crate::packing;
 use crate::tensor::UnexpectedShape;
 
 /// A model and the buffers that its frames pass through. One per thread.
@@ -58,8 +58,33 @@ impl Detector {
         frame: &FrameView<'_>,
         masks: &[Polygon],
     ) -> Result<Vec<Detection>, DetectError> {
+        let letterbox = self.canvas.draw(frame, masks);
+        self.look(|bounds| Some(letterbox.to_picture(bounds)))
+    }
+
+    /// The same of the surroundings of some `objects` (in 0..1 of the picture), larger than [`Detector::detect`] sees them
+    /// and at the same cost; nothing is known of the rest of the picture then. `None` where the whole picture shows as much
+    /// ([`packing::pack`]), or the model does not keep proportions.
+    pub fn detect_closely(
+        &mut self,
+        frame: &FrameView<'_>,
+        masks: &[Polygon],
+        objects: &[Rect],
+    ) -> Result<Option<Vec<Detection>>, DetectError> {
+        let picture = (frame.width(), frame.height());
+        let packed = match self.model.fit {
+            Fit::Letterbox => packing::pack(objects, picture, self.model.info.input),
+            Fit::Stretch => None,
+        };
+        let Some(parts) = packed else { return Ok(None) };
+        self.canvas.draw_parts(frame, masks, &parts);
+        self.look(|bounds| parts.iter().find_map(|part| part.to_picture(bounds, picture))).map(Some)
+    }
+
+    /// Runs the model on the canvas. `place` brings a box from there to the picture; what has no place there, or no area,
+    /// is nothing.
+    fn look(&mut self, place: impl Fn(Rect) -> Option<Rect>) -> Result<Vec<Detection>, DetectError> {
         let Self { model, canvas, candidates } = self;
-        let letterbox = canvas.draw(frame, masks);
         let name = || model.info.name.clone();
         let feeds = model.picture.feeds(canvas.tensor());
         let outputs =
@@ -72,18 +97,13 @@ impl Detector {
         if not_finite > 0 {
             return Err(DetectError::NotFinite { model: name(), count: not_finite });
         }
-        let detections = candidates
-            .iter()
-            .filter_map(|candidate| place(candidate, letterbox, (*model.classes.get(candidate.label)?)?))
-            .collect();
-        Ok(nms::suppress(detections, nms::OVERLAP))
+        let detection = |candidate: &Candidate| {
+            let class = (*model.classes.get(candidate.label)?)?;
+            let bounds = place(candidate.bounds)?.clamped();
+            (bounds.area() > 0.0).then(|| Detection { class, score: candidate.score.min(1.0), bounds })
+        };
+        Ok(nms::suppress(candidates.iter().filter_map(detection).collect(), nms::OVERLAP))
     }
-}
-
-/// A candidate as a detection, cut to the picture; `None` if it lies on the padding or has no area.
-fn place(candidate: &Candidate, letterbox: Letterbox, class: ObjectClass) -> Option<Detection> {
-    let bounds = letterbox.to_picture(candidate.bounds).clamped();
-    (bounds.area() > 0.0).then(|| Detection { class, score: candidate.score.min(1.0), bounds })
 }
 
 /// A frame yielded no detections because the detector failed, not because there was nothing.
@@ -100,8 +120,9 @@ pub enum DetectError {
 
 #[cfg(test)]
 mod tests {
+    use sharp_eyes_protocol::class::ObjectClass;
+
     use super::*;
-    use crate::geometry::Rect;
     use crate::layout::Layout;
     use crate::testing::{TestFrame, TinyElement, TinyModel, TinyOutput, runtime};
 
@@ -181,6 +202,26 @@ mod tests {
         let frame = TestFrame::new(128, 64, PixelFormat::Nv12, |_, _| [0, 128, 128]);
         let scores: Vec<_> = detector.detect(&frame.view(), &[]).unwrap().iter().map(|d| d.score).collect();
         assert_eq!(scores, [0.9, 0.7, 0.06]);
+    }
+
+    #[test]
+    fn a_close_look_finds_its_objects_where_they_are_in_the_picture() {
+        let Some(runtime) = runtime() else { return };
+        // Anchor 0 is the first of stride 8, at 4,4 of the tensor: a box of 8x8 there; and one that lies beyond all parts.
+        let model = ltrb(&[(0, [0.25, 0.25, 0.75, 0.75], [0.9, 0.0]), (31, [1.0; 4], [0.8, 0.0])]);
+        let mut detector = load(&runtime, MANIFEST, &model.to_bytes()).unwrap();
+        let frame = TestFrame::new(640, 320, PixelFormat::Nv12, |_, _| [80, 128, 128]);
+        let small = Rect { left: 0.5, top: 0.5, width: 8.0 / 640.0, height: 8.0 / 320.0 };
+        let found = detector.detect_closely(&frame.view(), &[], &[small]).unwrap().unwrap();
+        let [Detection { bounds, .. }] = found[..] else { panic!("expected one, found {found:?}") };
+        // The part begins 16 pixels before the object.
+        let (left, top) = (bounds.left * 640.0, bounds.top * 320.0);
+        assert!(
+            (left - (320.0 - 16.0 + 2.0)).abs() < 2.0 && (top - (160.0 - 16.0 + 2.0)).abs() < 2.0,
+            "{found:?}"
+        );
+        let large = Rect { left: 0.1, top: 0.1, width: 0.5, height: 0.8 };
+        assert_eq!(detector.detect_closely(&frame.view(), &[], &[large]).unwrap(), None);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use crate::frame::FrameView;
 use crate::geometry::{Polygon, Rect};
 use crate::mask::{self, Span};
+use crate::packing::{Area, Placement};
 use crate::yuv::Scaler;
 
 /// Where a picture lies in a tensor.
@@ -109,20 +110,52 @@ impl Canvas {
 
     /// Draws a frame. The pixels under `masks` become padding: the model cannot see what is masked.
     pub fn draw(&mut self, frame: &FrameView<'_>, masks: &[Polygon]) -> Letterbox {
+        let picture = (frame.width(), frame.height());
         let letterbox = match self.fit {
-            Fit::Letterbox => Letterbox::new((frame.width(), frame.height()), self.size),
+            Fit::Letterbox => Letterbox::new(picture, self.size),
             Fit::Stretch => Letterbox { width: self.size.0, height: self.size.1 },
         };
-        self.prepare(letterbox, masks);
+        let place = Area::all_of(letterbox.width, letterbox.height);
+        let whole = Placement { part: Area::all_of(picture.0, picture.1), place };
+        // Where the picture lies and what is masked are the same for all frames of a camera.
+        if self.drawn.as_ref().is_none_or(|drawn| drawn.letterbox != letterbox || drawn.masks != masks) {
+            self.pad();
+            let spans = mask::spans(masks, letterbox.width, letterbox.height);
+            self.drawn = Some(Drawn { letterbox, masks: masks.to_vec(), spans });
+        }
+        self.paint(frame, whole);
+        let drawn = self.drawn.take();
+        self.hide(drawn.as_ref().map_or(&[], |drawn| &drawn.spans));
+        self.drawn = drawn;
+        letterbox
+    }
 
-        let Self { size, normalisation, tensor, scaler, drawn, .. } = self;
-        let (width, stride) = (letterbox.width as usize, size.0 as usize);
-        let picture = scaler.scale(frame, letterbox.width, letterbox.height);
+    /// Draws parts of a frame, without what is masked.
+    pub fn draw_parts(&mut self, frame: &FrameView<'_>, masks: &[Polygon], parts: &[Placement]) {
+        self.drawn = None;
+        self.pad();
+        for part in parts {
+            self.paint(frame, *part);
+            self.hide(&mask::spans_within(masks, (frame.width(), frame.height()), *part));
+        }
+    }
+
+    fn pad(&mut self) {
+        let padding = self.normalisation.padding;
+        let (channels, gain, offset) = channels(&mut self.tensor, &self.normalisation);
+        for ((channel, gain), offset) in channels.into_iter().zip(gain).zip(offset) {
+            channel.fill(padding * gain + offset);
+        }
+    }
+
+    fn paint(&mut self, frame: &FrameView<'_>, Placement { part, place }: Placement) {
+        let Self { size, normalisation, tensor, scaler, .. } = self;
+        let (width, stride) = (place.width as usize, size.0 as usize);
+        let picture = scaler.scale(frame, part, place.width, place.height);
         let matrix = picture.matrix;
-        let (channels, gain, offset) = channels(tensor, normalisation);
-        let [red, green, blue] = channels;
-        for row in 0..letterbox.height as usize {
-            let (from, to) = (row * width, row * stride);
+        let ([red, green, blue], gain, offset) = channels(tensor, normalisation);
+        for row in 0..place.height as usize {
+            let (from, to) = (row * width, (place.top as usize + row) * stride + place.left as usize);
             let (y, u, v) =
                 (&picture.y[from..][..width], &picture.u[from..][..width], &picture.v[from..][..width]);
             let (red, green, blue) =
@@ -134,30 +167,19 @@ impl Canvas {
                 blue[column] = b * gain[2] + offset[2];
             }
         }
-        for span in drawn.iter().flat_map(|drawn| &drawn.spans) {
-            let row = span.row * stride;
-            for (channel, gain, offset) in
-                [(&mut *red, gain[0], offset[0]), (green, gain[1], offset[1]), (blue, gain[2], offset[2])]
-            {
-                channel[row + span.from..row + span.to].fill(normalisation.padding * gain + offset);
-            }
-        }
-        letterbox
     }
 
-    /// Pads anew when the picture's place changes, and rasterises masks when they or the place change: both are
-    /// the same for all frames of a camera.
-    fn prepare(&mut self, letterbox: Letterbox, masks: &[Polygon]) {
-        if self.drawn.as_ref().is_some_and(|drawn| drawn.letterbox == letterbox && drawn.masks == masks) {
-            return;
-        }
+    /// Makes padding of pixels.
+    fn hide(&mut self, spans: &[Span]) {
+        let stride = self.size.0 as usize;
         let padding = self.normalisation.padding;
         let (channels, gain, offset) = channels(&mut self.tensor, &self.normalisation);
         for ((channel, gain), offset) in channels.into_iter().zip(gain).zip(offset) {
-            channel.fill(padding * gain + offset);
+            for span in spans {
+                let row = span.row * stride;
+                channel[row + span.from..row + span.to].fill(padding * gain + offset);
+            }
         }
-        let spans = mask::spans(masks, letterbox.width, letterbox.height);
-        self.drawn = Some(Drawn { letterbox, masks: masks.to_vec(), spans });
     }
 }
 
@@ -376,5 +398,71 @@ mod tests {
                 assert_eq!([at(10, 5), at(50, 5), at(50, 40)].map(f32::round), expected, "{size:?}");
             }
         }
+    }
+
+    /// Two parts of a picture of 128x64 whose luma says where a pixel is from, in a tensor of 64x64 that showed all of it.
+    fn parts(format: PixelFormat, masks: &[Polygon]) -> (Vec<Placement>, Canvas) {
+        let area = |left, top, width, height| Area { left, top, width, height };
+        let parts = vec![
+            Placement { part: area(100, 40, 28, 24), place: area(0, 0, 28, 24) }, // as it is
+            Placement { part: area(0, 0, 40, 60), place: area(30, 2, 20, 30) },   // half as large
+        ];
+        let mut frame = TestFrame::new(128, 64, format, |x, y| [(x + y / 2) as u8, 128, 128]);
+        frame.full_range = true;
+        let mut canvas = Canvas::new((64, 64), PLAIN, Fit::Letterbox);
+        canvas.draw(&frame.view(), &[]);
+        canvas.draw_parts(&frame.view(), masks, &parts);
+        (parts, canvas)
+    }
+
+    #[test]
+    fn parts_lie_where_they_were_placed_and_the_rest_is_padding() {
+        for format in [PixelFormat::I420, PixelFormat::Nv12] {
+            let (parts, canvas) = parts(format, &[]);
+            for (x, y) in (0..64_u32).flat_map(|y| (0..64_u32).map(move |x| (x, y))) {
+                let inside = parts.iter().find(|Placement { place, .. }| {
+                    (place.left..place.left + place.width).contains(&x)
+                        && (place.top..place.top + place.height).contains(&y)
+                });
+                let found = canvas.tensor()[(y * 64 + x) as usize];
+                let Some(Placement { part, place }) = inside else {
+                    assert_eq!(found, 114.0, "{x} {y}");
+                    continue;
+                };
+                let scale = part.width as f32 / place.width as f32;
+                let from =
+                    |at: u32, place: u32, part: u32| part as f32 + ((at - place) as f32 + 0.5) * scale - 0.5;
+                let expected = from(x, place.left, part.left) + from(y, place.top, part.top) / 2.0;
+                assert!((found - expected).abs() < 3.0, "{x} {y}: {found} for {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_part_shows_what_is_masked() {
+        let points = [(0.1, 0.0), (0.9, 0.0), (0.9, 0.8), (0.1, 0.8)];
+        let mask = Polygon::new(points.iter().map(|&(x, y)| Point { x, y }).collect()).unwrap();
+        let (parts, canvas) = parts(PixelFormat::Nv12, std::slice::from_ref(&mask));
+        let (mut hidden, mut seen) = (0, 0);
+        for Placement { part, place } in parts {
+            for y in place.top..place.top + place.height {
+                for x in place.left..place.left + place.width {
+                    let scale = part.width as f32 / place.width as f32;
+                    // The picture's pixels that this one shows, in part at least.
+                    let span = |at: u32, place: u32, part: u32| {
+                        let from = part as f32 + (at - place) as f32 * scale;
+                        (from, from + scale)
+                    };
+                    let ((left, right), (top, bottom)) =
+                        (span(x, place.left, part.left), span(y, place.top, part.top));
+                    let masked =
+                        right > 0.1 * 128.0 && left < 0.9 * 128.0 && top < 0.8 * 64.0 && bottom > 0.0;
+                    let padded = canvas.tensor()[(y * 64 + x) as usize] == 114.0;
+                    assert!(padded || !masked, "{x} {y}");
+                    (hidden, seen) = (hidden + u32::from(padded), seen + u32::from(!padded));
+                }
+            }
+        }
+        assert!(hidden > 400 && seen > 300, "{hidden} {seen}");
     }
 }

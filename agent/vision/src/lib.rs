@@ -9,6 +9,7 @@
 //! - [`motion`]: whether anything changed, in a miniature of the luma: what wakes a camera, and lets it sleep;
 //! - [`tamper`]: whether the camera shows what it usually does, or somebody covered, blurred, turned or froze it;
 //! - [`letterbox`]: planes to the model's tensor, masked places never written to it;
+//! - [`attention`]: which parts of a frame to look at closely, or the whole; [`packing`]: such parts in one tensor;
 //! - [`model`]: a model's file, its manifest, and the contract that both must keep;
 //! - [`onnx`]: ONNX Runtime, loaded at run time; the only file that names it;
 //! - [`tensor`]: what a graph yields: the joint between inference and layout decoding;
@@ -33,6 +34,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod attention;
 pub mod detection;
 pub mod detector;
 pub mod evidence;
@@ -46,6 +48,7 @@ pub mod model;
 pub mod motion;
 pub mod nms;
 pub mod onnx;
+pub mod packing;
 pub mod rules;
 pub mod scene;
 pub mod schedule;
@@ -58,6 +61,7 @@ mod yuv;
 
 use std::time::Duration;
 
+pub use attention::{Attention, Look};
 pub use detection::{Detection, Thresholds};
 pub use detector::{DetectError, Detector, DetectorOptions};
 pub use evidence::{EVIDENCE_MAX_BYTES, EVIDENCE_MIN_BYTES, EvidenceError, Redacted, THUMBNAIL_MAX_BYTES};

@@ -1,6 +1,7 @@
 //! Polygons to the pixels that they touch.
 
 use crate::geometry::Polygon;
+use crate::packing::Placement;
 
 /// Pixels `from..to` of one row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +59,37 @@ pub(crate) fn spans(polygons: &[Polygon], width: u32, height: u32) -> Vec<Span> 
         }
     }
     spans
+}
+
+/// The same of a part of a picture (width, height), in pixels of the tensor that it is drawn in. A pixel more on each side
+/// where the part does not begin with a whole one.
+pub(crate) fn spans_within(
+    polygons: &[Polygon],
+    picture: (u32, u32),
+    Placement { part, place }: Placement,
+) -> Vec<Span> {
+    let scale = |picture: u32, part: u32, place: u32| {
+        let scale = f64::from(place) / f64::from(part);
+        ((f64::from(picture) * scale).round().max(1.0) as u32, scale)
+    };
+    let (width, across) = scale(picture.0, part.width, place.width);
+    let (height, down) = scale(picture.1, part.height, place.height);
+    let (left, top) = (f64::from(part.left) * across, f64::from(part.top) * down);
+    let (columns, rows) = (f64::from(place.width), f64::from(place.height));
+    let mut within = Vec::new();
+    for Span { row, from, to } in spans(polygons, width, height) {
+        let pixels =
+            |from: f64, to: f64, limit: f64| (from.floor() - 1.0).max(0.0)..(to.ceil() + 1.0).min(limit);
+        let across = pixels(from as f64 - left, to as f64 - left, columns);
+        let down = pixels(row as f64 - top, row as f64 + 1.0 - top, rows);
+        if across.start < across.end && down.start < down.end {
+            let (from, to) = (across.start as usize, across.end as usize);
+            let (from, to) = (place.left as usize + from, place.left as usize + to);
+            let rows = down.start as usize..down.end as usize;
+            within.extend(rows.map(|row| Span { row: place.top as usize + row, from, to }));
+        }
+    }
+    within
 }
 
 #[cfg(test)]

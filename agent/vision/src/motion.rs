@@ -4,7 +4,7 @@
 //! It answers "look closer" and nothing else: the gate wakes a camera by it, and a scene without motion may sleep.
 
 use crate::frame::FrameView;
-use crate::geometry::Polygon;
+use crate::geometry::{Polygon, Rect};
 use crate::mask::spans;
 
 /// Columns that a miniature has at most.
@@ -129,6 +129,48 @@ impl Background {
         if !self.fits(miniature) {
             return Change { cells: miniature.cells.len() as u32 };
         }
+        let changed = self.changed(miniature);
+        Change { cells: changed.into_iter().filter(|changed| *changed).count() as u32 }
+    }
+
+    /// Where it is different, in 0..1 of the picture: a rectangle around each patch of changed cells. Everywhere is nowhere.
+    pub fn areas(&self, miniature: &Miniature) -> Vec<Rect> {
+        if !self.fits(miniature) {
+            return Vec::new();
+        }
+        let mut changed = self.changed(miniature);
+        let (columns, rows) = (self.columns, changed.len() / self.columns);
+        let mut areas = Vec::new();
+        let mut edge = Vec::new();
+        for start in 0..changed.len() {
+            edge.extend(std::mem::take(&mut changed[start]).then_some(start));
+            let (mut left, mut top, mut right, mut bottom) = (columns, rows, 0, 0);
+            while let Some(at) = edge.pop() {
+                let (column, row) = (at % columns, at / columns);
+                (left, top) = (left.min(column), top.min(row));
+                (right, bottom) = (right.max(column + 1), bottom.max(row + 1));
+                for row in row.saturating_sub(1)..(row + 2).min(rows) {
+                    for column in column.saturating_sub(1)..(column + 2).min(columns) {
+                        let next = row * columns + column;
+                        edge.extend(std::mem::take(&mut changed[next]).then_some(next));
+                    }
+                }
+            }
+            if left < right {
+                let (across, down) = (columns as f32, rows as f32);
+                areas.push(Rect::from_sides(
+                    left as f32 / across,
+                    top as f32 / down,
+                    right as f32 / across,
+                    bottom as f32 / down,
+                ));
+            }
+        }
+        areas
+    }
+
+    /// Changed cells that have a changed neighbour. The miniature has the background's sides.
+    fn changed(&self, miniature: &Miniature) -> Vec<bool> {
         let exposure = self.exposure(miniature);
         let changed: Vec<bool> = self
             .cells
@@ -146,8 +188,7 @@ impl Background {
                 || (at >= self.columns && changed[at - self.columns])
                 || changed.get(at + self.columns) == Some(&true)
         };
-        let cells = (0..changed.len()).filter(|&at| changed[at] && has_neighbour(at)).count();
-        Change { cells: cells as u32 }
+        (0..changed.len()).map(|at| changed[at] && has_neighbour(at)).collect()
     }
 
     /// Takes a miniature for usual to this share, 0 to 1: 1 forgets what was.

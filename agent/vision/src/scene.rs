@@ -3,6 +3,7 @@
 use crate::Moment;
 use crate::detection::{Detection, Thresholds};
 use crate::geometry::Rect;
+use crate::nms;
 use crate::rules::{Incident, Incidents, Rule, RuleState, Surroundings, Watch};
 use crate::track::{Track, Tracker};
 
@@ -84,12 +85,16 @@ impl Scene {
         self.rules.iter().any(|rule| rule.is_undecided(now))
     }
 
-    /// Whether the last frame, of this moment, showed every object clearly.
-    pub fn is_sure(&self, now: Moment) -> bool {
-        let clear = |class| SURE * self.tracker.thresholds().of(class);
-        self.tracks()
-            .iter()
-            .all(|track| track.seen() == now.monotonic && track.score() >= clear(track.class()))
+    /// Whether the last frame, of this moment and with these detections, showed every object clearly: all that are known, and
+    /// nothing that could become one.
+    pub fn is_sure(&self, now: Moment, detections: &[Detection]) -> bool {
+        let thresholds = self.tracker.thresholds();
+        let clear = |class| SURE * thresholds.of(class);
+        let known =
+            |bounds: &Rect| self.tracks().iter().any(|track| track.bounds().iou(bounds) > nms::OVERLAP);
+        let seen = |track: &Track| track.seen() == now.monotonic && track.score() >= clear(track.class());
+        self.tracks().iter().all(seen)
+            && detections.iter().all(|d| d.score < thresholds.of(d.class) / 2.0 || known(&d.bounds))
     }
 
     /// Whether a frame of a camera that sleeps shows something that this scene does not know of: a new object, or one

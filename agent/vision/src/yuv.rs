@@ -8,6 +8,7 @@ use fast_image_resize::pixels::{U8, U8x2};
 use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resizer};
 
 use crate::frame::{Colour, FrameView, PixelFormat, Plane};
+use crate::packing::Area;
 
 /// Resizes planes. Keeps its buffers, so that a camera's frames allocate only once.
 #[derive(Default)]
@@ -27,8 +28,9 @@ pub(crate) struct Yuv444<'a> {
 }
 
 impl Scaler {
-    /// Brings every plane of the frame, chroma too, to `width` by `height`.
-    pub(crate) fn scale(&mut self, frame: &FrameView<'_>, width: u32, height: u32) -> Yuv444<'_> {
+    /// Brings a part of every plane of the frame, chroma too, to `width` by `height`. The part lies within the frame and
+    /// begins at even pixels.
+    pub(crate) fn scale(&mut self, frame: &FrameView<'_>, part: Area, width: u32, height: u32) -> Yuv444<'_> {
         let Self { resizer, planes, interleaved, packed } = self;
         let pixels = width as usize * height as usize;
         for plane in planes.iter_mut() {
@@ -37,7 +39,8 @@ impl Scaler {
         let [y, u, v] = planes;
         let mut resize = |index: usize, target: &mut [u8]| {
             let (columns, rows, bytes) = frame.plane_size(index);
-            let source = Source { plane: frame.planes()[index], columns, rows, bytes };
+            let part = if index == 0 { part } else { part.halved() };
+            let source = Source { plane: frame.planes()[index], columns, rows, bytes, part };
             source.resize(resizer, packed, target, width, height);
         };
         resize(0, y);
@@ -64,6 +67,7 @@ struct Source<'a> {
     columns: u32,
     rows: u32,
     bytes: usize,
+    part: Area,
 }
 
 impl Source<'_> {
@@ -109,7 +113,8 @@ impl Source<'_> {
         // `FrameView::new` has checked every size that could make one of these fail.
         const CHECKED: &str = "the planes hold what FrameView checked";
         let padded = TypedImageRef::<P>::from_buffer(columns, self.rows, data).expect(CHECKED);
-        let source = TypedCroppedImage::new(padded, 0, 0, self.columns, self.rows).expect(CHECKED);
+        let Area { left, top, width: columns, height: rows } = self.part;
+        let source = TypedCroppedImage::new(padded, left, top, columns, rows).expect(CHECKED);
         let mut target = TypedImage::<P>::from_buffer(width, height, target).expect(CHECKED);
         // Triangle filter with the support of the scale: every source pixel counts, so that a far person of a
         // 1080p picture is not lost between samples. The second byte of U8x2 is V here, not transparency.

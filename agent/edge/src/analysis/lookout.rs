@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use jiff::tz::TimeZone;
 use sharp_eyes_vision::{
-    DetectError, Detection, Detector, FrameView, Incident, Moment, Scene, SceneOptions, Thresholds,
+    Attention, DetectError, Detection, Detector, FrameView, Incident, Look, Moment, Scene, SceneOptions,
+    Thresholds,
 };
 
 use super::View;
@@ -16,6 +17,7 @@ use crate::camera::{Frame, Sight};
 pub(crate) struct Lookout {
     view: View,
     thresholds: Thresholds,
+    attention: Attention,
     scene: Scene,
     card: Arc<CameraCard>,
     /// How often the camera had woken up when the last frame came.
@@ -25,7 +27,9 @@ pub(crate) struct Lookout {
 /// What one frame showed.
 pub(crate) struct Seen {
     /// Everything that the detector saw, faint ones too.
-    pub(crate) detections: Vec<Detection>,
+    detections: Vec<Detection>,
+    /// Whether it looked at the whole picture; otherwise at parts of it, closely.
+    whole: bool,
     /// The rules that it broke; none in an audit.
     pub(crate) incidents: Vec<Incident>,
     /// How long the detector took.
@@ -41,7 +45,8 @@ impl Lookout {
         card: Arc<CameraCard>,
     ) -> Self {
         let options = SceneOptions { thresholds: thresholds.clone(), rules: view.rules.clone(), time_zone };
-        Self { view, thresholds, scene: Scene::new(options), card, wakes: 0 }
+        let (attention, scene) = (Attention::new(), Scene::new(options));
+        Self { view, thresholds, attention, scene, card, wakes: 0 }
     }
 
     /// Another model looks from now on.
@@ -83,7 +88,12 @@ impl Lookout {
             self.scene.resume(now);
         }
         let started = Instant::now();
-        let detections = detector.detect(planes, &self.view.masks)?;
+        let masks = &self.view.masks;
+        let Look { detections, whole } = if self.view.look_closer && !frame.is_audit() {
+            self.attention.look(detector, planes, masks, now.monotonic, self.scene.tracks())?
+        } else {
+            Look { detections: detector.detect(planes, masks)?, whole: true }
+        };
         let took = started.elapsed();
         self.card.analysed.increment();
         let counts = |d: &&Detection| d.score >= self.thresholds.of(d.class);
@@ -92,7 +102,7 @@ impl Lookout {
         if frame.is_audit() {
             let missed = self.scene.would_learn(now, &detections, &glare);
             self.card.gate().audited(frame.arrived(), missed);
-            return Ok(Seen { detections, incidents: Vec::new(), took });
+            return Ok(Seen { detections, whole, incidents: Vec::new(), took });
         }
         // Of a camera that was turned away, places in the picture are not where its rules say.
         let mut incidents = Vec::new();
@@ -103,10 +113,32 @@ impl Lookout {
         }
         let sight = match () {
             () if self.scene.is_undecided(now) => Sight::Stirring,
-            () if !self.scene.is_sure(now) => Sight::Unsure,
+            () if !self.scene.is_sure(now, &detections) => Sight::Unsure,
             () => Sight::Calm,
         };
         self.card.gate().analysed(frame.arrived(), sight);
-        Ok(Seen { detections, incidents, took })
+        Ok(Seen { detections, whole, incidents, took })
+    }
+
+    /// Everybody whose head a picture of this frame could show, the doubtful ones too: also those whom a close look left out,
+    /// and those who were there before and are overlooked now.
+    pub(crate) fn everybody(
+        &self,
+        detector: &mut Detector,
+        planes: &FrameView<'_>,
+        now: Moment,
+        seen: &Seen,
+    ) -> Result<Vec<Detection>, DetectError> {
+        let mut everybody = seen.detections.clone();
+        if !seen.whole {
+            everybody.extend(detector.detect(planes, &self.view.masks)?);
+        }
+        let overlooked = self.scene.tracks().iter().filter(|track| track.seen() != now.monotonic);
+        everybody.extend(overlooked.map(|track| Detection {
+            class: track.class(),
+            score: track.score(),
+            bounds: track.bounds(),
+        }));
+        Ok(everybody)
     }
 }

@@ -15,7 +15,7 @@ use jiff::tz::TimeZone;
 use sharp_eyes_protocol::alert::{AlertData, AlertState, ModelName, Subject, grid_cell, seconds};
 use sharp_eyes_protocol::topic::Name;
 use sharp_eyes_vision::{
-    DetectError, Detection, Detector, DetectorOptions, FrameView, Incident, Moment, Polygon, Redacted, Rule,
+    DetectError, Detector, DetectorOptions, EvidenceError, Incident, Moment, Polygon, Redacted, Rule,
     Runtime, Thresholds,
 };
 use uuid::Uuid;
@@ -27,7 +27,7 @@ use crate::clock::Clock;
 use crate::config::{CameraConfig, DetectorConfig};
 use crate::models::desk::{Chosen, Desk};
 use crate::outbox::{AlertChange, Change, NewAlert, NewEvidence, Outbox};
-pub(crate) use lookout::{Lookout, Seen};
+pub(crate) use lookout::Lookout;
 pub use slots::{Slots, Taken};
 pub use snapshots::{Snapshot, Snapshots};
 use storm::{Fate, Storm};
@@ -47,6 +47,8 @@ pub struct View {
     pub rules: Vec<Rule>,
     /// So many alerts within a minute are told one by one.
     pub alerts_per_minute: usize,
+    /// Whether what is small is looked at closely.
+    pub look_closer: bool,
 }
 
 impl View {
@@ -56,6 +58,7 @@ impl View {
             masks: camera.stream.masks.clone(),
             rules: camera.rules.clone(),
             alerts_per_minute: camera.alerts_per_minute,
+            look_closer: camera.look_closer,
         }
     }
 }
@@ -213,36 +216,59 @@ impl Analysis {
         frame: &Frame,
     ) -> Result<(), LookError> {
         frame.view(|planes| {
-            let seen = story.lookout.look(detector, frame, planes, self.clock.at(frame.arrived()))?;
+            let now = self.clock.at(frame.arrived());
+            let seen = story.lookout.look(detector, frame, planes, now)?;
             self.board.detector.inferred(seen.took);
             if frame.is_audit() {
                 return Ok(());
             }
+            let mut wanting = Vec::new();
             for incident in &seen.incidents {
-                let model = &detector.model().name;
-                self.raise(planes, &seen.detections, incident, model, frame.arrived(), story);
+                let alert = self.raise(incident, &detector.model().name, frame.arrived(), story);
+                wanting.extend(alert.map(|id| (id, incident)));
             }
-            let (masks, camera) = (&story.lookout.view().masks, &story.lookout.card().name);
+            if wanting.is_empty() && !self.snapshots.are_wanted(index) {
+                return Ok(());
+            }
+            // Only now: an alert never waits for its pictures.
+            let lookout = &story.lookout;
+            let everybody = lookout.everybody(detector, planes, now, &seen)?;
+            let (masks, camera) = (&lookout.view().masks, &lookout.card().name);
+            for (alert, incident) in wanting {
+                let label = incident.zone.as_ref().map_or("hazard", Name::as_str);
+                let label = format!("{label} {} {:.2}", incident.class, incident.confidence);
+                let redacted = Redacted::of(planes, masks, &everybody, Some(incident), &label);
+                match self.pictures(&redacted) {
+                    Ok((thumbnail, picture)) => {
+                        let severity = incident.severity;
+                        self.outbox.attach(NewEvidence { alert, severity, thumbnail, picture });
+                    }
+                    Err(error) => tracing::warn!(%camera, %alert, "alert without pictures: {error}"),
+                }
+            }
             self.snapshots.serve(index, || {
-                let redacted = Redacted::of(planes, masks, &seen.detections, None, camera.as_str());
-                let pictures = redacted.thumbnail().and_then(|thumbnail| {
-                    Ok(Snapshot { thumbnail, picture: redacted.picture(self.picture_bytes)? })
-                });
+                let redacted = Redacted::of(planes, masks, &everybody, None, camera.as_str());
+                let pictures =
+                    self.pictures(&redacted).map(|(thumbnail, picture)| Snapshot { thumbnail, picture });
                 pictures.inspect_err(|error| tracing::warn!(%camera, "no snapshot: {error}")).ok()
             });
             Ok(())
         })?
     }
 
+    /// A small one and a large one.
+    fn pictures(&self, redacted: &Redacted) -> Result<(Vec<u8>, Vec<u8>), EvidenceError> {
+        Ok((redacted.thumbnail()?, redacted.picture(self.picture_bytes)?))
+    }
+
+    /// Hands an alert to the outbox, or counts it with others. Returns the alert that wants pictures of this frame.
     fn raise(
         &self,
-        planes: &FrameView<'_>,
-        detections: &[Detection],
         incident: &Incident,
         model: &ModelName,
         arrived: Instant,
         story: &mut Story,
-    ) {
+    ) -> Option<Uuid> {
         let Story { lookout, storm, lasting } = story;
         let (view, card) = (lookout.view(), lookout.card());
         let foot = incident.bounds.foot();
@@ -280,7 +306,7 @@ impl Analysis {
             }
             Fate::Begins(data) => (id, None, Some(*data)),
             Fate::Joins { id, worst: true } => (id, None, None),
-            Fate::Joins { worst: false, .. } => return, // the digest counts it
+            Fate::Joins { worst: false, .. } => return None, // the digest counts it
         };
         if let Some(data) = data {
             card.alerts.increment();
@@ -290,22 +316,7 @@ impl Analysis {
                 tracing::error!(camera = %card.name, alert = %id, "alert lost: {error}");
             }
         }
-        if !incident.evidence {
-            return;
-        }
-        let label = incident.zone.as_ref().map_or("hazard", Name::as_str);
-        // Only now: an alert never waits for its pictures.
-        let label = format!("{label} {} {:.2}", incident.class, incident.confidence);
-        let redacted = Redacted::of(planes, &view.masks, detections, Some(incident), &label);
-        let severity = incident.severity;
-        let pictures = redacted.thumbnail().and_then(|thumbnail| {
-            let picture = redacted.picture(self.picture_bytes)?;
-            Ok(NewEvidence { alert: id, severity, thumbnail, picture })
-        });
-        match pictures {
-            Ok(evidence) => self.outbox.attach(evidence),
-            Err(error) => tracing::warn!(camera = %card.name, alert = %id, "alert without pictures: {error}"),
-        }
+        incident.evidence.then_some(id)
     }
 }
 

@@ -44,6 +44,11 @@ impl Snapshots {
         picture.await.ok()
     }
 
+    /// Whether somebody waits for a picture of this camera.
+    pub(super) fn are_wanted(&self, index: usize) -> bool {
+        self.wanted()[index].iter().any(|sender| !sender.is_closed())
+    }
+
     /// Makes a picture, where somebody waits for one of this camera.
     pub(super) fn serve(&self, index: usize, make: impl FnOnce() -> Option<Snapshot>) {
         let mut waiting = std::mem::take(&mut self.wanted()[index]);

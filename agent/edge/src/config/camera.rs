@@ -28,6 +28,8 @@ pub struct CameraConfig {
     pub rules: Vec<Rule>,
     /// So many alerts about what is seen are told one by one in a minute; more become one that says how many.
     pub alerts_per_minute: usize,
+    /// Whether what is small is looked at closely.
+    pub look_closer: bool,
     /// What may be wrong with it itself. At most one rule of each kind.
     pub own_rules: Vec<CameraRule>,
 }
@@ -96,6 +98,7 @@ fn camera(section: Section<'_>, names: &mut BTreeSet<String>) -> Option<CameraCo
     if !(1..=1000).contains(&alerts_per_minute) {
         section.problem("alerts_per_minute", "expected 1 to 1000");
     }
+    let look_closer = section.or("look_closer", true);
     let masks = section.or("masks", Vec::new());
     let places = places(&section);
     let mut rule_names = BTreeSet::new();
@@ -119,7 +122,7 @@ fn camera(section: Section<'_>, names: &mut BTreeSet<String>) -> Option<CameraCo
         masks,
     };
     let alerts_per_minute = alerts_per_minute.into();
-    complete.then_some(CameraConfig { stream, gate, rules, alerts_per_minute, own_rules })
+    complete.then_some(CameraConfig { stream, gate, rules, alerts_per_minute, look_closer, own_rules })
 }
 
 fn url_fits(section: &Section<'_>, url: &str) -> bool {

@@ -25,8 +25,8 @@ pub(super) struct Sight<'a> {
     pub(super) lookout: &'a Lookout,
     /// When it was taken.
     pub(super) now: Moment,
-    /// Everything that the detector saw.
-    pub(super) detections: Vec<Detection>,
+    /// Everybody whose head it could show.
+    pub(super) everybody: Vec<Detection>,
     /// The rules that it broke.
     pub(super) broken: &'a [Incident],
 }
@@ -53,17 +53,9 @@ impl Filming {
 
     /// Appends a frame.
     pub(super) fn frame(&mut self, planes: &FrameView<'_>, sight: &Sight<'_>) -> Result<(), ReplayError> {
-        let Sight { lookout, now, detections, broken } = sight;
+        let Sight { lookout, now, everybody, broken } = sight;
         let scene = lookout.scene();
-        // Somebody whom the detector overlooks in this frame still has a head where he was.
-        let overlooked = scene.tracks().iter().filter(|track| track.seen() != now.monotonic);
-        let overlooked = overlooked.map(|track| Detection {
-            class: track.class(),
-            score: track.score(),
-            bounds: track.bounds(),
-        });
-        let heads: Vec<_> = detections.iter().copied().chain(overlooked).collect();
-        let redacted = Redacted::of(planes, &lookout.view().masks, &heads, None, "");
+        let redacted = Redacted::of(planes, &lookout.view().masks, everybody, None, "");
 
         self.painter.learn(*now, scene.tracks(), scene.rules(*now), broken);
         let size = self.begun.as_ref().map_or_else(|| self.painter.size(&redacted), |begun| begun.size);

@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use sharp_eyes_protocol::report::GateState;
-use sharp_eyes_vision::{Detector, Moment};
+use sharp_eyes_vision::{DetectError, Detector, Moment};
 
 use super::film::{Filming, Sight};
 use super::report::{Replayed, Told, clock};
 use super::{ReplayError, name_of};
-use crate::analysis::{Lookout, Seen};
+use crate::analysis::Lookout;
 use crate::board::CameraCard;
 use crate::camera::{ClipError, Frame};
 
@@ -65,14 +65,16 @@ impl Stage {
         let now = Moment { monotonic: at, wall: self.wall.checked_add(elapsed).unwrap_or(Timestamp::MAX) };
         let Self { detector, lookout, film, incidents, .. } = self;
         let looked = frame.view(|planes| {
-            let Seen { detections, incidents: broken, .. } =
-                lookout.look(detector, frame, planes, now).map_err(|error| failed(error.to_string()))?;
+            let failed = |error: DetectError| failed(error.to_string());
+            let seen = lookout.look(detector, frame, planes, now).map_err(failed)?;
             let rules = &lookout.view().rules;
+            let broken = &seen.incidents;
             incidents.extend(broken.iter().map(|incident| Told::of(incident, &rules[incident.rule].name)));
             match film {
                 // What an audit shows does not count, and its time may lie after that of what wakes the camera.
                 Some(film) if !frame.is_audit() => {
-                    film.frame(planes, &Sight { lookout, now, detections, broken: &broken })
+                    let everybody = lookout.everybody(detector, planes, now, &seen).map_err(failed)?;
+                    film.frame(planes, &Sight { lookout, now, everybody, broken })
                 }
                 _ => Ok(()),
             }

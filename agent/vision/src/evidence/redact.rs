@@ -12,6 +12,7 @@ use crate::detection::Detection;
 use crate::frame::FrameView;
 use crate::geometry::{Polygon, Rect};
 use crate::mask::{self, Span};
+use crate::packing::Area;
 use crate::rules::Incident;
 use crate::yuv::Scaler;
 
@@ -146,7 +147,7 @@ fn shrunk((width, height): (u32, u32), long_side: u32) -> (u32, u32) {
 
 fn converted(frame: &FrameView<'_>, width: u32, height: u32) -> Pixels {
     let mut scaler = Scaler::default();
-    let planes = scaler.scale(frame, width, height);
+    let planes = scaler.scale(frame, Area::all_of(frame.width(), frame.height()), width, height);
     let mut rgb = vec![0; planes.y.len() * 3];
     let yuv = planes.y.iter().zip(planes.u).zip(planes.v);
     for (pixel, ((&y, &u), &v)) in rgb.chunks_exact_mut(3).zip(yuv) {

@@ -19,9 +19,13 @@ pub(crate) struct Figures {
     missing: Vec<String>,
 }
 
-/// One model at one rate.
+/// One model, one way to look, one rate.
 pub(crate) struct Row {
     pub(crate) model: String,
+    /// The picture: the footage's own size, or the footage in a larger one.
+    pub(crate) shown: &'static str,
+    /// At the whole picture each time, or closer every other time.
+    pub(crate) look: &'static str,
     /// Analysed frames per second.
     pub(crate) fps: f64,
     pub(crate) tally: Tally,
@@ -63,9 +67,11 @@ impl Figures {
     }
 
     pub(crate) fn to_json(&self) -> String {
-        let rows = self.tracking.iter().map(|Row { model, fps, tally }| {
+        let rows = self.tracking.iter().map(|Row { model, shown, look, fps, tally }| {
             json!({
                 "model": model,
+                "picture": shown,
+                "look": look,
                 "analysed_fps": fps,
                 "mota": tally.mota(),
                 "idf1": tally.idf1(),
@@ -127,14 +133,14 @@ impl fmt::Display for Figures {
             writeln!(f, "\npeople followed, PETS09-S2L1, {covered} {OVERLAP} on\n")?;
             writeln!(
                 f,
-                "{:<34}{:>6}{:>8}{:>8}{:>10}{:>8}{:>8}{:>11}",
-                "model", "fps", "MOTA", "IDF1", "switches", "boxes", "recall", "precision"
+                "{:<30}{:<10}{:<8}{:>5}{:>8}{:>8}{:>10}{:>8}{:>8}{:>11}",
+                "model", "picture", "look", "fps", "MOTA", "IDF1", "switches", "boxes", "recall", "precision"
             )?;
         }
-        for Row { model, fps, tally } in &self.tracking {
+        for Row { model, shown, look, fps, tally } in &self.tracking {
             writeln!(
                 f,
-                "{model:<34}{fps:>6}{:>8.3}{:>8.3}{:>10}{:>8}{:>8.3}{:>11.3}",
+                "{model:<30}{shown:<10}{look:<8}{fps:>5}{:>8.3}{:>8.3}{:>10}{:>8}{:>8.3}{:>11.3}",
                 tally.mota(),
                 tally.idf1(),
                 tally.switches,

@@ -10,7 +10,7 @@ use sharp_eyes_tests::places;
 use sharp_eyes_tests::tracking::{Sighting, compare, without_ignored};
 use sharp_eyes_vision::geometry::Rect;
 use sharp_eyes_vision::track::Tracker;
-use sharp_eyes_vision::{Detection, Detector};
+use sharp_eyes_vision::{Attention, Detector, FrameView, Plane};
 
 use crate::figures::Row;
 use crate::truth::Truth;
@@ -22,6 +22,23 @@ const STEPS: [usize; 3] = [1, 2, 4];
 /// From which intersection over union on a track covers an object. The truth's boxes are loose sideways.
 pub(crate) const OVERLAP: f32 = 0.4;
 
+/// What is shown to a model: the footage, or a picture of 1920x1080 that has it in its middle, pixel by pixel, as a camera
+/// with a wider lens would show the same people.
+#[derive(Clone, Copy, PartialEq)]
+enum Shown {
+    Footage,
+    Wide,
+}
+
+/// One way to follow people.
+#[derive(Clone, Copy)]
+struct Way {
+    shown: Shown,
+    /// Whether every other look is a close one at what moves and is known.
+    closer: bool,
+    step: usize,
+}
+
 /// Follows people with each model at each rate.
 pub(crate) fn measure(models: &[PathBuf]) -> Result<Vec<Row>> {
     let truth = Truth::read(&truth_file()?)?;
@@ -30,21 +47,32 @@ pub(crate) fn measure(models: &[PathBuf]) -> Result<Vec<Row>> {
         std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
         write(&folder.join("truth.csv"), &truth.counted)?;
     }
+    let both = [false, true];
+    let ways =
+        STEPS.into_iter().flat_map(|step| both.map(|closer| Way { shown: Shown::Footage, closer, step }));
+    let wide = both.map(|closer| Way { shown: Shown::Wide, closer, step: 2 });
+    let ways: Vec<Way> = ways.chain(wide).collect();
     let mut rows = Vec::new();
     for folder in models {
-        let (model, frames) = detect(load(folder)?)?;
-        for step in STEPS {
-            let (fps, found) = follow(&model, &frames, step);
+        let mut detector = load(folder)?;
+        let model = detector.model().name.to_string();
+        for &way in &ways {
+            let (fps, found) = follow(&mut detector, way)?;
+            let Way { shown, closer, step } = way;
+            let shown = if shown == Shown::Wide { "in 1080p" } else { "768x576" };
+            let look = if closer { "closer" } else { "whole" };
+            eprintln!("{model}: {shown}, {look}, {fps} fps");
             let analysed = |seen: &&Sighting| (seen.frame as usize - 1).is_multiple_of(step);
             let counted: Vec<_> = truth.counted.iter().filter(analysed).copied().collect();
             let ignored: Vec<_> = truth.ignored.iter().filter(analysed).copied().collect();
             let found: Vec<_> = found.into_iter().filter(|seen| truth.frames.contains(&seen.frame)).collect();
             let found = without_ignored(&counted, &ignored, &found, OVERLAP);
             if let Some(out) = &out {
-                write(&out.join(format!("{}-{fps}fps.csv", model.name)), &found)?;
+                let size = shown.replace(' ', "-");
+                write(&out.join(format!("{model}-{size}-{look}-{fps}fps.csv")), &found)?;
             }
             let tally = compare(&counted, &found, OVERLAP);
-            rows.push(Row { model: model.name.clone(), fps, tally });
+            rows.push(Row { model: model.clone(), shown, look, fps, tally });
         }
     }
     Ok(rows)
@@ -62,48 +90,79 @@ pub(crate) fn truth_file() -> Result<PathBuf> {
     )
 }
 
-/// What is needed of a model to follow what it sees.
-struct Model {
-    name: String,
-    tracker: Tracker,
-}
-
-/// The time of a frame, and what a model found in it.
-type Seen = (Duration, Vec<Detection>);
-
-/// What a model sees in each frame, with the frame's time.
-fn detect(mut detector: Detector) -> Result<(Model, Vec<Seen>)> {
-    let name = detector.model().name.to_string();
-    eprintln!("{name}: looking at every frame of the footage");
-    let mut frames = Vec::new();
+/// The people in every `step`th frame, as the agent would follow them, in pixels of the footage; and the frames per second.
+fn follow(detector: &mut Detector, Way { shown, closer, step }: Way) -> Result<(f64, Vec<Sighting>)> {
+    let mut tracker = Tracker::new(detector.model().thresholds.clone());
+    let mut attention = Attention::new();
+    let mut wide = Wide::new();
+    let (mut found, mut last, mut count) = (Vec::new(), Duration::ZERO, 0_usize);
     clip::play(&places::footage()?, |time, frame| {
         let (width, height) = (frame.width(), frame.height());
         let (w, h) = clip::SIZE;
         ensure!((width, height) == (w, h), "the footage is {width}x{height}, the truth is about {w}x{h}");
-        frames.push((time, detector.detect(frame, &[])?));
-        Ok(())
-    })?;
-    ensure!(!frames.is_empty(), "the footage has no frames");
-    Ok((Model { name, tracker: Tracker::new(detector.model().thresholds.clone()) }, frames))
-}
-
-/// The people in every `step`th frame, as the agent would follow them, in pixels; and the frames per second.
-fn follow(model: &Model, frames: &[Seen], step: usize) -> (f64, Vec<Sighting>) {
-    let mut tracker = model.tracker.clone();
-    let mut found = Vec::new();
-    for (index, (time, detections)) in frames.iter().enumerate().step_by(step) {
-        tracker.observe(*time, detections);
-        let now = tracker.tracks().iter().filter(|track| track.is_confirmed() && track.seen() == *time);
+        (last, count) = (time, count + 1);
+        if !(count - 1).is_multiple_of(step) {
+            return Ok(());
+        }
+        let frame = match shown {
+            Shown::Footage => *frame,
+            Shown::Wide => wide.around(frame)?,
+        };
+        let detections = if closer {
+            attention.look(detector, &frame, &[], time, tracker.tracks())?.detections
+        } else {
+            detector.detect(&frame, &[])?
+        };
+        tracker.observe(time, &detections);
+        let (w, h) = (frame.width() as f32, frame.height() as f32);
+        let (x, y) = if shown == Shown::Wide { Wide::AT } else { (0, 0) };
+        let now = tracker.tracks().iter().filter(|track| track.is_confirmed() && track.seen() == time);
         found.extend(now.filter(|track| track.class() == ObjectClass::Person).map(|track| {
             let Rect { left, top, width, height } = track.bounds();
-            let (w, h) = (clip::SIZE.0 as f32, clip::SIZE.1 as f32);
-            let bounds = Rect { left: left * w, top: top * h, width: width * w, height: height * h };
-            Sighting { frame: index as u32 + 1, id: track.id(), bounds }
+            let (left, top) = (left * w - x as f32, top * h - y as f32);
+            let bounds = Rect { left, top, width: width * w, height: height * h };
+            Sighting { frame: count as u32, id: track.id(), bounds }
         }));
+        Ok(())
+    })?;
+    ensure!(count > 0, "the footage has no frames");
+    let fps = (count - 1) as f64 / last.as_secs_f64() / step as f64;
+    Ok(((fps * 10.0).round() / 10.0, found))
+}
+
+/// A grey picture of 1920x1080 in I420 with another one in its middle.
+struct Wide {
+    planes: [Vec<u8>; 3],
+}
+
+impl Wide {
+    const SIZE: (usize, usize) = (1920, 1080);
+    /// Where the footage lies in it.
+    const AT: (usize, usize) = (576, 252);
+
+    fn new() -> Self {
+        let (width, height) = Self::SIZE;
+        Self { planes: [1, 2, 2].map(|part| vec![128; (width / part) * (height / part)]) }
     }
-    let seconds = frames.last().map_or(0.0, |(time, _)| time.as_secs_f64());
-    let fps = (frames.len() - 1) as f64 / seconds / step as f64;
-    ((fps * 10.0).round() / 10.0, found)
+
+    fn around(&mut self, frame: &FrameView<'_>) -> Result<FrameView<'_>> {
+        let ((width, height), (x, y)) = (Self::SIZE, Self::AT);
+        for (index, plane) in self.planes.iter_mut().enumerate() {
+            let part = if index == 0 { 1 } else { 2 };
+            let (columns, rows, _) = frame.plane_size(index);
+            let from = frame.planes()[index];
+            for row in 0..rows as usize {
+                let to = (y / part + row) * (width / part) + x / part;
+                let columns = columns as usize;
+                plane[to..to + columns].copy_from_slice(&from.data[row * from.stride..][..columns]);
+            }
+        }
+        let strides = [width, width / 2, width / 2];
+        let planes: Vec<_> =
+            self.planes.iter().zip(strides).map(|(data, stride)| Plane { data, stride }).collect();
+        let (width, height) = (width as u32, height as u32);
+        Ok(FrameView::new(width, height, frame.format(), frame.colour(), frame.full_range(), &planes)?)
+    }
 }
 
 /// A line per box: frame, id, left, top, width, height, and MOTChallenge's four numbers that say nothing here.

@@ -1,0 +1,128 @@
+//! Where to look in the next frame: at the whole picture now and then, and in between closely at what is known and at what
+//! moves.
+//!
+//! A model sees the whole picture shrunk, and nobody of whom ten pixels are left. What matters of a village square lies in
+//! a few places, and those fit into the same tensor much larger ([`crate::packing`]).
+
+use std::time::Duration;
+
+use crate::detection::{Detection, Thresholds};
+use crate::detector::{DetectError, Detector};
+use crate::frame::FrameView;
+use crate::geometry::{Polygon, Rect};
+use crate::motion::{Background, Miniature};
+use crate::track::Track;
+
+/// How long what moves takes to belong to the background once it stands still.
+const SETTLE: Duration = Duration::from_secs(1);
+
+/// What one look showed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Look {
+    /// Best score first.
+    pub detections: Vec<Detection>,
+    /// Whether it was at the whole picture. Otherwise nothing is known of what lies outside of what moved or was known.
+    pub whole: bool,
+}
+
+/// What decides, for one camera.
+#[derive(Clone, Debug, Default)]
+pub struct Attention {
+    background: Option<Background>,
+    compared: Duration,
+    /// What the last look showed, if it was at the whole picture. Every other one is: it finds what stands still, and what a
+    /// close look cuts off.
+    seen: Option<Vec<Rect>>,
+}
+
+impl Attention {
+    /// Nothing was seen yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Looks at a frame of this moment with `detector`: at all of it, or closely at what moves in it, what the last look
+    /// showed, and the tracks as they were before it. Either costs one inference. What `masks` cover is not looked at.
+    pub fn look(
+        &mut self,
+        detector: &mut Detector,
+        frame: &FrameView<'_>,
+        masks: &[Polygon],
+        now: Duration,
+        tracks: &[Track],
+    ) -> Result<Look, DetectError> {
+        if let Some(objects) = self.objects(now, &Miniature::of(frame, masks), tracks)
+            && let Some(detections) = detector.detect_closely(frame, masks, &objects)?
+        {
+            return Ok(Look { detections, whole: false });
+        }
+        let detections = detector.detect(frame, masks)?;
+        self.looked_at_all(&detections, &detector.model().thresholds);
+        Ok(Look { detections, whole: true })
+    }
+
+    /// What is worth a close look. `None` where the whole picture is due.
+    fn objects(&mut self, now: Duration, miniature: &Miniature, tracks: &[Track]) -> Option<Vec<Rect>> {
+        let elapsed = now.saturating_sub(self.compared);
+        let background = self.background.get_or_insert_with(|| Background::of(miniature));
+        let moved = background.areas(miniature);
+        background.learn(miniature, 1.0 - (-elapsed.as_secs_f32() / SETTLE.as_secs_f32()).exp());
+        self.compared = now;
+        let mut objects = self.seen.take()?;
+        objects.extend(moved);
+        objects.extend(tracks.iter().map(Track::bounds));
+        Some(objects)
+    }
+
+    /// What is faint counts, too: of something large, a close look at what moves would show a part.
+    fn looked_at_all(&mut self, detections: &[Detection], thresholds: &Thresholds) {
+        let counts = |d: &&Detection| d.score >= thresholds.of(d.class) / 2.0;
+        self.seen = Some(detections.iter().filter(counts).map(|detection| detection.bounds).collect());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sharp_eyes_protocol::class::ObjectClass;
+
+    use super::*;
+    use crate::frame::PixelFormat;
+    use crate::testing::TestFrame;
+
+    /// A street of 640x360 with somebody of 16x40 pixels, if he is there.
+    fn street(somebody: Option<(usize, usize)>) -> Miniature {
+        let frame = TestFrame::new(640, 360, PixelFormat::I420, |x, y| {
+            let he = somebody
+                .is_some_and(|(left, top)| (left..left + 16).contains(&x) && (top..top + 40).contains(&y));
+            [if he { 200 } else { 80 }, 128, 128]
+        });
+        Miniature::of(&frame.view(), &[])
+    }
+
+    #[test]
+    fn every_other_look_is_a_close_one_at_what_moves_and_what_was_seen() {
+        let thresholds = Thresholds::default();
+        let detection = |left: f32, score: f32| Detection {
+            class: ObjectClass::Person,
+            score,
+            bounds: Rect { left, top: 0.2, width: 0.1, height: 0.3 },
+        };
+        let mut attention = Attention::new();
+        let mut now = Duration::ZERO;
+        let mut objects = |attention: &mut Attention, somebody| {
+            now += Duration::from_millis(200);
+            attention.objects(now, &street(somebody), &[])
+        };
+        assert_eq!(objects(&mut attention, None), None, "the first look is at everything");
+        attention.looked_at_all(&[], &thresholds);
+        assert_eq!(objects(&mut attention, None), Some(Vec::new()), "nothing is worth a close look");
+        attention.looked_at_all(&[detection(0.1, 0.3), detection(0.5, 0.02)], &thresholds);
+        let moved =
+            Rect { left: 320.0 / 640.0, top: 120.0 / 360.0, width: 16.0 / 640.0, height: 40.0 / 360.0 };
+        let found = objects(&mut attention, Some((320, 120))).unwrap();
+        assert_eq!(found[0], detection(0.1, 0.3).bounds, "faint, but there");
+        assert_eq!(found.len(), 2, "what is no more than noise does not count");
+        assert!(found[1].iou(&moved) > 0.6, "{:?}", found[1]);
+        assert_eq!(objects(&mut attention, Some((324, 120))), None, "after a close look");
+    }
+}

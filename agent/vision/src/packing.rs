@@ -1,0 +1,318 @@
+//! Parts of a picture side by side in one tensor, each as large as it is worth: a close look at all that moves, which costs
+//! no more than a look at the whole picture.
+
+use crate::geometry::Rect;
+
+/// An upright rectangle of whole pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Area {
+    /// Left side.
+    pub left: u32,
+    /// Top side.
+    pub top: u32,
+    /// Width, at least one pixel.
+    pub width: u32,
+    /// Height, at least one pixel.
+    pub height: u32,
+}
+
+impl Area {
+    /// All of a picture.
+    pub fn all_of(width: u32, height: u32) -> Self {
+        Self { left: 0, top: 0, width, height }
+    }
+
+    /// The same in planes of half the size, where it begins at even pixels.
+    pub(crate) fn halved(self) -> Self {
+        let half = |side: u32| side.div_ceil(2);
+        Self { left: self.left / 2, top: self.top / 2, width: half(self.width), height: half(self.height) }
+    }
+
+    fn right(self) -> u32 {
+        self.left + self.width
+    }
+
+    fn bottom(self) -> u32 {
+        self.top + self.height
+    }
+}
+
+/// A part of a picture, and where in a tensor it is drawn. Both have the same proportions, but for rounding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// In pixels of the picture, from even pixels on.
+    pub part: Area,
+    /// In pixels of the tensor.
+    pub place: Area,
+}
+
+impl Placement {
+    /// A box in pixels of the tensor as one in 0..1 of a picture of this size (width, height); `None` if it does not lie
+    /// here, or if its object goes on beyond this part: such a box is not that of an object.
+    pub(crate) fn to_picture(self, tensor: Rect, picture: (u32, u32)) -> Option<Rect> {
+        let Self { part, place } = self;
+        let centre = tensor.centre();
+        let within = |at: f32, from: u32, to: u32| (from as f32..to as f32).contains(&at);
+        if !within(centre.x, place.left, place.right()) || !within(centre.y, place.top, place.bottom()) {
+            return None;
+        }
+        let cut = (part.left > 0 && tensor.left < place.left as f32 + EDGE)
+            || (part.top > 0 && tensor.top < place.top as f32 + EDGE)
+            || (part.right() < picture.0 && tensor.right() > place.right() as f32 - EDGE)
+            || (part.bottom() < picture.1 && tensor.bottom() > place.bottom() as f32 - EDGE);
+        let (across, down) =
+            (part.width as f32 / place.width as f32, part.height as f32 / place.height as f32);
+        let (width, height) = (picture.0 as f32, picture.1 as f32);
+        (!cut).then(|| Rect {
+            left: (part.left as f32 + (tensor.left - place.left as f32) * across) / width,
+            top: (part.top as f32 + (tensor.top - place.top as f32) * down) / height,
+            width: tensor.width * across / width,
+            height: tensor.height * down / height,
+        })
+    }
+}
+
+/// Pixels of the tensor within which a box touches an edge.
+const EDGE: f32 = 1.5;
+
+/// Pixels of the tensor on an object's longer side beyond which more of them tell a detector nothing.
+const ENOUGH: f32 = 96.0;
+
+/// How much of its surroundings an object is shown with, on each side: in its own sides, and in pixels of the picture.
+const MARGIN: f32 = 0.5;
+const MARGIN_MIN: f32 = 16.0;
+
+/// Pixels of the tensor between two parts, so that nobody is seen across them.
+const GAP: u32 = 4;
+
+/// Parts that are shown at once at most: more is a crowd, rain or a swaying tree, and the whole picture shows it.
+const PARTS_MAX: usize = 16;
+
+/// How much larger than in the whole picture something must be shown to be worth it.
+const WORTH: f32 = 1.3;
+
+/// What all parts are shrunk by until they fit.
+const SHRINK: [f32; 6] = [1.0, 0.85, 0.72, 0.61, 0.52, 0.44];
+
+/// A part before it has its place, in pixels of the picture.
+#[derive(Clone, Copy)]
+struct Part {
+    sides: [f32; 4],
+    /// The longer side of the largest object in it.
+    object: f32,
+}
+
+impl Part {
+    fn around(object: Rect, (width, height): (f32, f32)) -> Self {
+        let (across, down) = (object.width * width, object.height * height);
+        let margin = |side: f32| (MARGIN * side).max(MARGIN_MIN);
+        let (left, top) = (object.left * width - margin(across), object.top * height - margin(down));
+        let (right, bottom) =
+            (object.right() * width + margin(across), object.bottom() * height + margin(down));
+        Self {
+            sides: [left.max(0.0), top.max(0.0), right.min(width), bottom.min(height)],
+            object: across.max(down),
+        }
+    }
+
+    fn touches(&self, other: &Self) -> bool {
+        let ([left, top, right, bottom], [l, t, r, b]) = (self.sides, other.sides);
+        left < r && l < right && top < b && t < bottom
+    }
+
+    fn join(&mut self, other: &Self) {
+        let ([left, top, right, bottom], [l, t, r, b]) = (self.sides, other.sides);
+        self.sides = [left.min(l), top.min(t), right.max(r), bottom.max(b)];
+        self.object = self.object.max(other.object);
+    }
+
+    /// Even pixels, but for the picture's far edges.
+    fn area(&self, picture: (u32, u32)) -> Area {
+        let from = |side: f32, limit: u32| (side as u32 & !1).min(limit.saturating_sub(1) & !1);
+        let to = |side: f32, from: u32, limit: u32| ((side.ceil() as u32 + 1) & !1).clamp(from + 1, limit);
+        let [left, top, right, bottom] = self.sides;
+        let (left, top) = (from(left, picture.0), from(top, picture.1));
+        let (right, bottom) = (to(right, left, picture.0), to(bottom, top, picture.1));
+        Area { left, top, width: right - left, height: bottom - top }
+    }
+}
+
+/// Places the surroundings of objects (0..1 of the picture) in a tensor; both sizes are (width, height). `None` where that
+/// would show nothing much larger than the whole picture does: nothing is small, or too much is going on.
+pub fn pack(objects: &[Rect], picture: (u32, u32), tensor: (u32, u32)) -> Option<Vec<Placement>> {
+    let size = (picture.0 as f32, picture.1 as f32);
+    let parts = joined(objects.iter().map(|object| Part::around(*object, size)))?;
+    let whole = f32::min(tensor.0 as f32 / size.0, tensor.1 as f32 / size.1);
+    let worth = |part: &Part| (ENOUGH / part.object.max(1.0)).clamp(whole.min(1.0), 1.0);
+    let mut parts: Vec<(Area, f32)> = parts.iter().map(|part| (part.area(picture), worth(part))).collect();
+    SHRINK.into_iter().find_map(|shrink| {
+        let scale = |worth: f32| (worth * shrink).max(whole.min(1.0));
+        if !parts.iter().any(|&(_, worth)| scale(worth) >= WORTH * whole) {
+            return None;
+        }
+        parts.sort_by(|a, b| (b.0.height as f32 * b.1).total_cmp(&(a.0.height as f32 * a.1)));
+        shelve(parts.iter().map(|&(area, worth)| (area, scale(worth))), tensor)
+    })
+}
+
+/// Parts that touch become one. `None` if there are too many, or none.
+fn joined(parts: impl Iterator<Item = Part>) -> Option<Vec<Part>> {
+    let mut apart: Vec<Part> = Vec::new();
+    for mut part in parts {
+        while let Some(other) = apart.iter().position(|other| other.touches(&part)) {
+            part.join(&apart.swap_remove(other));
+        }
+        apart.push(part);
+        if apart.len() > 2 * PARTS_MAX {
+            return None; // before a snowfall is compared flake by flake
+        }
+    }
+    (1..=PARTS_MAX).contains(&apart.len()).then_some(apart)
+}
+
+/// Parts in rows from the top, the highest first. `None` if they do not fit.
+fn shelve(parts: impl Iterator<Item = (Area, f32)>, tensor: (u32, u32)) -> Option<Vec<Placement>> {
+    let (mut left, mut top, mut row) = (0, 0, 0);
+    let mut placements = Vec::new();
+    for (part, scale) in parts {
+        let side = |side: u32| ((side as f32 * scale).round() as u32).max(1);
+        let (width, height) = (side(part.width), side(part.height));
+        if left + width > tensor.0 {
+            (left, top, row) = (0, top + row + GAP, 0);
+        }
+        if width > tensor.0 || top + height > tensor.1 {
+            return None;
+        }
+        placements.push(Placement { part, place: Area { left, top, width, height } });
+        left += width + GAP;
+        row = row.max(height);
+    }
+    Some(placements)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const HD: (u32, u32) = (1920, 1080);
+    const TENSOR: (u32, u32) = (512, 320);
+
+    /// An object by its centre and size in pixels of a 1080p picture.
+    fn object(x: f32, y: f32, width: f32, height: f32) -> Rect {
+        let (w, h) = (HD.0 as f32, HD.1 as f32);
+        Rect {
+            left: (x - width / 2.0) / w,
+            top: (y - height / 2.0) / h,
+            width: width / w,
+            height: height / h,
+        }
+    }
+
+    /// How much larger than in the whole picture each part is shown, in tenths; nothing if the whole picture is as good.
+    fn enlarged(objects: &[Rect]) -> Vec<u32> {
+        let placements = pack(objects, HD, TENSOR).unwrap_or_default();
+        let whole = TENSOR.0 as f32 / HD.0 as f32;
+        let scale = |p: &Placement| p.place.height as f32 / p.part.height as f32;
+        placements.iter().map(|placement| (10.0 * scale(placement) / whole).round() as u32).collect()
+    }
+
+    #[test]
+    fn what_is_small_is_shown_at_its_own_size_and_what_is_large_as_large_as_is_enough() {
+        let far = object(300.0, 200.0, 24.0, 60.0);
+        assert_eq!(enlarged(&[far]), [37]); // pixel by pixel: 1920 / 512 is 3.75
+        assert_eq!(enlarged(&[object(900.0, 500.0, 80.0, 192.0)]), [19]); // 96 of 192 pixels
+        assert_eq!(enlarged(&[object(900.0, 500.0, 150.0, 350.0)]), [] as [u32; 0]); // no need
+        assert_eq!(enlarged(&[object(1500.0, 700.0, 80.0, 192.0), far]), [19, 37]);
+        assert_eq!(enlarged(&[]), [] as [u32; 0]);
+    }
+
+    #[test]
+    fn who_walks_together_is_shown_together() {
+        let pair = [object(300.0, 200.0, 24.0, 60.0), object(330.0, 204.0, 24.0, 60.0)];
+        assert_eq!(enlarged(&pair).len(), 1);
+        // Also where a third one joins two that were apart.
+        let chain = [
+            object(300.0, 200.0, 24.0, 60.0),
+            object(400.0, 200.0, 24.0, 60.0),
+            object(350.0, 200.0, 24.0, 60.0),
+        ];
+        assert_eq!(enlarged(&chain).len(), 1);
+    }
+
+    #[test]
+    fn a_full_street_is_shrunk_and_a_snowfall_is_not_looked_at_closely() {
+        let people = |count: u32, size: f32| -> Vec<Rect> {
+            let place =
+                |i: u32| object((60 + i % 8 * 235) as f32, (90 + i / 8 * 220) as f32, size / 2.5, size);
+            (0..count).map(place).collect()
+        };
+        assert!(enlarged(&people(4, 90.0)).iter().all(|&tenths| tenths >= 35));
+        let full = enlarged(&people(16, 90.0));
+        assert!(full.len() == 16 && full.iter().all(|tenths| (13..37).contains(tenths)), "{full:?}");
+        assert_eq!(enlarged(&people(17, 20.0)), [] as [u32; 0]);
+    }
+
+    #[test]
+    fn a_box_that_goes_on_beyond_its_part_is_none_but_at_the_pictures_edge() {
+        let inside = pack(&[object(900.0, 500.0, 30.0, 60.0)], HD, TENSOR).unwrap()[0];
+        let corner = pack(&[object(10.0, 20.0, 20.0, 40.0)], HD, TENSOR).unwrap()[0];
+        for (placement, [left, top, right, bottom], whole) in [
+            (inside, [5.0, 5.0, 20.0, 30.0], true),
+            (inside, [0.0, 5.0, 20.0, 30.0], false),
+            (inside, [5.0, 0.5, 20.0, 30.0], false),
+            (inside, [5.0, 5.0, inside.place.width as f32, 30.0], false),
+            (corner, [0.0, 0.0, 20.0, 30.0], true),
+            (corner, [0.0, 0.0, 20.0, corner.place.height as f32], false),
+        ] {
+            let found = placement.to_picture(Rect::from_sides(left, top, right, bottom), HD);
+            assert_eq!(found.is_some(), whole, "{placement:?} {left} {top} {right} {bottom}");
+        }
+        assert_eq!(inside.to_picture(Rect::from_sides(200.0, 5.0, 220.0, 30.0), HD), None, "elsewhere");
+    }
+
+    proptest! {
+        #[test]
+        fn parts_lie_apart_within_the_tensor_and_lead_back_to_the_picture(
+            objects in prop::collection::vec((0.0f32..0.95, 0.0f32..0.95, 0.001f32..0.3, 0.001f32..0.3), 0..24),
+            picture in (32u32..2000, 32u32..2000),
+            tensor in (64u32..700, 64u32..700),
+        ) {
+            let objects: Vec<_> = objects
+                .into_iter()
+                .map(|(left, top, width, height)| Rect { left, top, width, height }.clamped())
+                .collect();
+            let Some(placements) = pack(&objects, picture, tensor) else { return Ok(()) };
+            let apart = |a: Area, b: Area| {
+                a.right() <= b.left || b.right() <= a.left || a.bottom() <= b.top || b.bottom() <= a.top
+            };
+            for (index, Placement { part, place }) in placements.iter().enumerate() {
+                prop_assert!(place.right() <= tensor.0 && place.bottom() <= tensor.1);
+                prop_assert!(part.right() <= picture.0 && part.bottom() <= picture.1);
+                prop_assert!(part.left.is_multiple_of(2) && part.top.is_multiple_of(2));
+                prop_assert!(place.width <= part.width && place.height <= part.height, "nothing is blown up");
+                for other in &placements[..index] {
+                    prop_assert!(apart(*place, other.place));
+                }
+            }
+            for object in objects {
+                let home = placements.iter().find_map(|&placement| {
+                    let Placement { part, place } = placement;
+                    let scale = place.width as f32 / part.width as f32;
+                    let (x, y) = (object.left * picture.0 as f32, object.top * picture.1 as f32);
+                    let tensor = Rect {
+                        left: place.left as f32 + (x - part.left as f32) * scale,
+                        top: place.top as f32 + (y - part.top as f32) * scale,
+                        width: object.width * picture.0 as f32 * scale,
+                        height: object.height * picture.1 as f32 * scale,
+                    };
+                    placement.to_picture(tensor, picture)
+                });
+                let Some(found) = home else { continue }; // it touches an edge after rounding
+                let off = (found.left - object.left).abs() * picture.0 as f32;
+                prop_assert!(off <= 4.0, "{off} pixels off");
+            }
+        }
+    }
+}
