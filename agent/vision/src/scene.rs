@@ -85,6 +85,11 @@ impl Scene {
         self.rules.iter().any(|rule| rule.is_undecided(now))
     }
 
+    /// Whether some rule keeps the camera awake at this moment, whatever happens in front of it.
+    pub fn is_wakeful(&self, now: Moment) -> bool {
+        self.rules.iter().any(|rule| rule.is_wakeful(now, &self.time_zone))
+    }
+
     /// Whether the last frame, of this moment and with these detections, showed every object clearly: all that are known, and
     /// nothing that could become one.
     pub fn is_sure(&self, now: Moment, detections: &[Detection]) -> bool {
@@ -218,6 +223,7 @@ mod tests {
             min_score: None,
             min_height: 0.0,
             evidence: true,
+            wakeful: false,
         };
         let point = |text: &str| {
             let (x, y) = text.split_once(',').unwrap();

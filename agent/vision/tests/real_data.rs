@@ -213,6 +213,7 @@ fn people_on_the_pavement(detector: &mut Detector) -> Option<usize> {
         schedule: "always".parse().unwrap(),
         min_score: None,
         min_height: 0.0,
+        wakeful: false,
         evidence: true,
     };
     let options = SceneOptions { thresholds, rules: vec![rule], time_zone: jiff::tz::TimeZone::UTC };

@@ -70,6 +70,13 @@ impl Lookout {
         &self.scene
     }
 
+    /// Keeps the camera awake while one of its rules wants that. Asked every second or so, also of one that sleeps.
+    pub(crate) fn keep_awake(&self, now: Moment) {
+        if self.view.rules.iter().any(|rule| rule.wakeful) {
+            self.card.gate().keep_awake(self.scene.is_wakeful(now));
+        }
+    }
+
     /// The numbers of the incidents that are over by now.
     pub(crate) fn over(&mut self, now: Moment) -> Vec<u64> {
         self.scene.over(now)

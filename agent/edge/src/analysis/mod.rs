@@ -157,7 +157,7 @@ impl Analysis {
         let mut stories: Vec<Story> = (0..self.views.len()).map(story).collect();
         loop {
             self.board.detector.beat();
-            self.tell_ends(&mut stories);
+            self.keep_up(&mut stories);
             let (index, frame) = match self.slots.take(HEARTBEAT) {
                 Taken::Frame(index, frame) => (index, frame),
                 Taken::Nothing => continue,
@@ -194,10 +194,11 @@ impl Analysis {
         }
     }
 
-    /// Tells what is over by now, also of cameras that fell asleep meanwhile.
-    fn tell_ends(&self, stories: &mut [Story]) {
+    /// What time alone brings: wakes cameras whose rules want that by now, and tells what is over, also of those that sleep.
+    fn keep_up(&self, stories: &mut [Story]) {
         let now = self.clock.at(Instant::now());
         for Story { lookout, storm, lasting } in stories {
+            lookout.keep_awake(now);
             let over = lookout.over(now).into_iter().filter_map(|number| lasting.remove(&number));
             for change in
                 over.map(|id| AlertChange { id, change: Change::Over }).chain(storm.tell(now.monotonic))

@@ -108,6 +108,7 @@ fn picture_rule(section: &Section<'_>, name: Option<Name>, what: Option<What>) -
         section.problem("min_height", "expected a part of the picture's height, such as 0.05");
     }
     let evidence = section.or("evidence", true);
+    let wakeful = section.or("wakeful", false);
     let What { zone, kind, classes } = what?;
     Some(Ruled::Picture(Rule {
         name: name?,
@@ -120,6 +121,7 @@ fn picture_rule(section: &Section<'_>, name: Option<Name>, what: Option<What>) -
         min_score,
         min_height,
         evidence,
+        wakeful,
     }))
 }
 

@@ -61,8 +61,7 @@ impl Stage {
     fn look(&mut self, frame: &Frame) -> Result<(), ReplayError> {
         let at = frame.arrived().saturating_duration_since(self.beginning);
         let failed = |reason: String| ReplayError::Frame { at: clock(at), reason };
-        let elapsed = SignedDuration::try_from(at).unwrap_or(SignedDuration::MAX);
-        let now = Moment { monotonic: at, wall: self.wall.checked_add(elapsed).unwrap_or(Timestamp::MAX) };
+        let now = self.moment(at);
         let Self { detector, lookout, film, incidents, .. } = self;
         let looked = frame.view(|planes| {
             let failed = |error: DetectError| failed(error.to_string());
@@ -82,9 +81,15 @@ impl Stage {
         looked.map_err(|error| failed(error.to_string()))?
     }
 
+    fn moment(&self, at: Duration) -> Moment {
+        let elapsed = SignedDuration::try_from(at).unwrap_or(SignedDuration::MAX);
+        Moment { monotonic: at, wall: self.wall.checked_add(elapsed).unwrap_or(Timestamp::MAX) }
+    }
+
     /// One more access unit has passed. False: no more of them are wanted.
     pub(super) fn pass(&mut self, at: Duration, gate: GateState) -> bool {
         self.passed = at;
+        self.lookout.keep_awake(self.moment(at));
         let sleeps = self.asleep.last().is_some_and(|(_, until)| until.is_none());
         match (gate, self.asleep.last_mut()) {
             (GateState::Asleep, _) if !sleeps => self.asleep.push((at, None)),

@@ -55,6 +55,8 @@ pub struct Rule {
     pub min_height: f32,
     /// Whether a picture is wanted.
     pub evidence: bool,
+    /// Whether the camera may not sleep while the rule is awake.
+    pub wakeful: bool,
 }
 
 /// What is forbidden. An object is where its foot point is, the middle of its box's bottom side.
@@ -205,6 +207,11 @@ impl Watch {
             waiting,
             alerted,
         }
+    }
+
+    /// Whether the rule keeps its camera awake at this moment.
+    pub(crate) fn is_wakeful(&self, now: Moment, zone: &TimeZone) -> bool {
+        self.rule.wakeful && self.rule.schedule.contains(now.wall, zone)
     }
 
     /// Whether something may yet break the rule without moving.

@@ -142,6 +142,8 @@ pub struct Gate {
     catching_up: u64,
     /// Somebody waits for the detector to see a frame: the camera wakes up, and stays awake, until it did.
     called: bool,
+    /// A rule wants it to be awake.
+    kept: bool,
     dice: fastrand::Rng,
     wakes: u64,
     checks: u64,
@@ -199,6 +201,7 @@ impl Gate {
             in_step: false,
             catching_up: 0,
             called: false,
+            kept: false,
             dice,
             wakes: 0,
             checks: 0,
@@ -239,7 +242,7 @@ impl Gate {
             let all_intra = self.activity.is_all_intra();
             self.standing.keyframe(now, self.activity.group(), all_intra);
         }
-        let mode = self.standing.mode();
+        let mode = if self.kept { GateMode::Always } else { self.standing.mode() };
         match &mut self.state {
             State::Awake(awake)
                 if mode != GateMode::Always && !self.called && awake.may_sleep(now, self.hold) =>
@@ -366,6 +369,11 @@ impl Gate {
     /// Somebody wants the detector to see a frame of now, whatever the camera is doing.
     pub fn call(&mut self) {
         self.called = true;
+    }
+
+    /// It does not sleep until it is told otherwise.
+    pub fn keep_awake(&mut self, kept: bool) {
+        self.kept = kept;
     }
 
     /// How often the camera woke up: whoever follows objects knows by it that time passed in which nothing happened.

@@ -234,6 +234,16 @@ fn whoever_calls_is_shown_a_frame_whatever_the_camera_is_doing() {
 }
 
 #[test]
+fn a_camera_that_is_kept_awake_wakes_and_sleeps_only_when_it_is_let_go() {
+    let mut stage = Stage::new(GateMode::Adaptive);
+    stage.play(&".".repeat(20));
+    stage.gate.keep_awake(true);
+    assert_eq!(stage.play(&".".repeat(20)), "W".repeat(20));
+    stage.gate.keep_awake(false);
+    assert!(stage.play("..").ends_with('.'), "it was calm for long");
+}
+
+#[test]
 fn nobody_is_woken_without_a_whole_group_of_pictures() {
     let mut stage = Stage::new(GateMode::Adaptive);
     stage.play(&".".repeat(80));
