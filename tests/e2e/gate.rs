@@ -66,6 +66,8 @@ fn a_still_street_is_not_decoded_and_its_life_is_seen_in_both_codecs() {
             })?;
             ensure!(awake.failures == 0 && awake.state == CameraState::Streaming, "{awake:?}");
         }
+        let wakeup = agent.quantile("wakeup_seconds", "0.5")?;
+        ensure!(wakeup.is_some_and(|seconds| seconds > 0.0), "{wakeup:?}");
         console.await_alerts(2).map(drop)
     });
 }

@@ -97,6 +97,15 @@ impl Agent {
         self.get("/metrics")
     }
 
+    /// A quantile that its metrics report of the newest times something took, in seconds; none before it happened.
+    pub fn quantile(&self, metric: &str, quantile: &str) -> Result<Option<f64>> {
+        let key = format!("sharp_eyes_{metric}{{quantile=\"{quantile}\"}} ");
+        let metrics = self.metrics()?;
+        let line = metrics.lines().find_map(|line| line.strip_prefix(&key));
+        let value: f64 = line.with_context(|| format!("no metric {metric}"))?.parse()?;
+        Ok(Some(value).filter(|value| value.is_finite()))
+    }
+
     /// Waits until its health has something. The error names `what`, and the last health.
     pub fn health_when<T>(&mut self, what: &str, mut ask: impl FnMut(&Health) -> Option<T>) -> Result<T> {
         let mut last = None;

@@ -10,6 +10,7 @@ use sharp_eyes_protocol::topic::Name;
 use sharp_eyes_vision::{Impression, Tamper, TamperOptions};
 
 use crate::camera::{Gate, GateMode, GateOptions};
+use crate::latency::{Latency, Samples};
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -240,6 +241,7 @@ struct Work {
     inferences: u64,
     busy: Duration,
     heartbeat: Instant,
+    wakeups: Samples,
 }
 
 impl DetectorCard {
@@ -250,6 +252,7 @@ impl DetectorCard {
             inferences: 0,
             busy: Duration::ZERO,
             heartbeat: Instant::now(),
+            wakeups: Samples::default(),
         };
         Self { failures: Counter::default(), work: Mutex::new(work) }
     }
@@ -276,6 +279,16 @@ impl DetectorCard {
         let mut work = self.work();
         work.inferences += 1;
         work.busy += took;
+    }
+
+    /// A frame of a camera that was woken was looked at for the first time, so long after what woke it arrived.
+    pub fn woke(&self, took: Duration) {
+        self.work().wakeups.add(took);
+    }
+
+    /// How long that took lately.
+    pub fn wakeups(&self) -> Latency {
+        self.work().wakeups.summary()
     }
 
     /// The analysis thread is alive.

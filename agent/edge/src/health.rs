@@ -12,8 +12,9 @@ use tokio::time::Instant;
 use crate::board::Board;
 use crate::clock::Clock;
 use crate::commands::Commands;
+use crate::latency::Latency;
 use crate::outbox::Outbox;
-use crate::uplink::{Latency, UplinkStats};
+use crate::uplink::UplinkStats;
 
 /// Health is published at least this often.
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -57,6 +58,11 @@ impl Examiner {
     /// How long alerts take on the first way out.
     pub fn latency(&self) -> Latency {
         self.uplinks[0].borrow().latency
+    }
+
+    /// How long it takes to look at a camera that was woken.
+    pub fn wakeups(&self) -> Latency {
+        self.board.detector.wakeups()
     }
 
     /// Sends a new report when a state changed, and every minute. Counters alone are no change.

@@ -19,7 +19,7 @@
 //! - [`dispatch`]: joins all that happens to an alert once it is decided;
 //! - [`daemon`]: joins the cameras to it, and takes them down in the order of the data.
 //!
-//! Beside the path: [`backoff`], [`budget`], [`clock`], [`log`], [`print`], [`secret`], [`systemd`], and [`replay`], which
+//! Beside the path: [`backoff`], [`budget`], [`clock`], [`latency`], [`log`], [`print`], [`secret`], [`systemd`], and [`replay`], which
 //! shows a clip to [`camera`] and [`analysis`] as if it were a camera.
 //!
 //! # Invariants
@@ -46,6 +46,7 @@ pub mod daemon;
 pub mod dispatch;
 pub mod escalation;
 pub mod health;
+pub mod latency;
 pub mod log;
 pub mod maintenance;
 pub mod metrics;

@@ -18,7 +18,6 @@ use prometheus_client::registry::Registry;
 use sharp_eyes_protocol::report::{CameraState, DetectorState, GateHealth, Health, UplinkHealth};
 
 use crate::health::Examiner;
-use crate::uplink::Latency;
 
 /// Metrics cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -52,8 +51,7 @@ fn json(examiner: &Examiner) -> impl IntoResponse + use<> {
 
 fn text(examiner: &Examiner) -> impl IntoResponse + use<> {
     let mut text = String::new();
-    encode(&mut text, &registry(&examiner.health(), &examiner.latency()))
-        .expect("writing to a String does not fail");
+    encode(&mut text, &registry(examiner)).expect("writing to a String does not fail");
     ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
 }
 
@@ -61,7 +59,8 @@ type Labels = [(&'static str, String); 1];
 type Number = Gauge<f64, AtomicU64>;
 
 /// A registry of this one moment.
-fn registry(health: &Health, latency: &Latency) -> Registry {
+fn registry(examiner: &Examiner) -> Registry {
+    let health = &examiner.health();
     let mut registry = Registry::with_prefix("sharp_eyes");
     cameras(&mut registry, health);
     counter(&mut registry, "inferences", "Frames looked at by the detector", health.detector.inferences);
@@ -114,13 +113,25 @@ fn registry(health: &Health, latency: &Latency) -> Registry {
     ] {
         counter(&mut registry, name, help, value);
     }
-    let quantiles = Family::<Labels, Number>::default();
-    for (quantile, value) in [("0.5", latency.p50), ("0.99", latency.p99)] {
-        let label = [("quantile", quantile.to_owned())];
-        quantiles.get_or_create(&label).set(value.map_or(f64::NAN, |value| value.as_secs_f64()));
+    for (name, help, latency) in [
+        (
+            "alert_latency_seconds",
+            "From the arrival of the frame to PUBLISH, of the newest alerts that were not resent",
+            examiner.latency(),
+        ),
+        (
+            "wakeup_seconds",
+            "From the arrival of what woke a camera until the detector has looked at it, of the newest awakenings",
+            examiner.wakeups(),
+        ),
+    ] {
+        let quantiles = Family::<Labels, Number>::default();
+        for (quantile, value) in [("0.5", latency.p50), ("0.99", latency.p99)] {
+            let label = [("quantile", quantile.to_owned())];
+            quantiles.get_or_create(&label).set(value.map_or(f64::NAN, |value| value.as_secs_f64()));
+        }
+        registry.register(name, help, quantiles);
     }
-    let help = "From the arrival of the frame to PUBLISH, of the newest alerts";
-    registry.register("alert_latency_seconds", help, quantiles);
     gauge(&mut registry, "uptime_seconds", "Since the agent started", health.uptime_s as f64);
     registry
 }

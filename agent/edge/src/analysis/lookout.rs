@@ -34,6 +34,8 @@ pub(crate) struct Seen {
     pub(crate) incidents: Vec<Incident>,
     /// How long the detector took.
     pub(crate) took: Duration,
+    /// When what woke the camera had arrived, if this is the first look since.
+    pub(crate) woken: Option<Instant>,
 }
 
 impl Lookout {
@@ -109,7 +111,7 @@ impl Lookout {
         if frame.is_audit() {
             let missed = self.scene.would_learn(now, &detections, &glare);
             self.card.gate().audited(frame.arrived(), missed);
-            return Ok(Seen { detections, whole, incidents: Vec::new(), took });
+            return Ok(Seen { detections, whole, incidents: Vec::new(), took, woken: None });
         }
         // Of a camera that was turned away, places in the picture are not where its rules say.
         let mut incidents = Vec::new();
@@ -123,8 +125,11 @@ impl Lookout {
             () if !self.scene.is_sure(now, &detections) => Sight::Unsure,
             () => Sight::Calm,
         };
-        self.card.gate().analysed(frame.arrived(), sight);
-        Ok(Seen { detections, whole, incidents, took })
+        let mut gate = self.card.gate();
+        gate.analysed(frame.arrived(), sight);
+        let woken = gate.take_woken();
+        drop(gate);
+        Ok(Seen { detections, whole, incidents, took, woken })
     }
 
     /// Everybody whose head a picture of this frame could show, the doubtful ones too: also those whom a close look left out,

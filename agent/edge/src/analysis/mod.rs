@@ -220,6 +220,9 @@ impl Analysis {
             let now = self.clock.at(frame.arrived());
             let seen = story.lookout.look(detector, frame, planes, now)?;
             self.board.detector.inferred(seen.took);
+            if let Some(woken) = seen.woken {
+                self.board.detector.woke(woken.elapsed());
+            }
             if frame.is_audit() {
                 return Ok(());
             }

@@ -4,7 +4,7 @@
 //!
 //! - [`run`] goes from one [`Link`] mode to the next until it is told to stop.
 //! - `session` is one connection: it asks the outbox for what waits, keeps the window, and takes the answers.
-//! - `in_flight` is that window as a plain value; `latency` is how long alerts take.
+//! - `in_flight` is that window as a plain value.
 //! - `broker` is the MQTT client, and the only file that names it; `tls` reads the certificates.
 //! - `patience` is how long the broker may be silent, and `budget` what pictures may take of the link, as plain values.
 //!
@@ -17,7 +17,6 @@ mod broker;
 #[path = "../../tests/broker/mod.rs"]
 mod harness;
 pub(crate) mod in_flight;
-mod latency;
 mod patience;
 mod session;
 mod tls;
@@ -35,11 +34,10 @@ use crate::backoff::Backoff;
 use crate::budget::Budget;
 use crate::clock::Clock;
 use crate::commands::Commands;
+use crate::latency::{Latency, Samples};
 use crate::outbox::Outbox;
 use crate::secret::Secret;
 use broker::{Broker, Failure, Publication};
-pub use latency::Latency;
-use latency::Samples;
 use session::{Phase, Session, What};
 pub use tls::TlsOptions;
 pub(crate) use tls::web_tls;

@@ -76,12 +76,6 @@ pub(crate) fn cost(
     let (cpu, before) = (Usage::of(pid)?.cpu, agent.health()?);
     wait::pause(span);
     let (usage, after) = (Usage::of(pid)?, agent.health()?);
-    let metrics = agent.metrics()?;
-    let quantile = |q: &str| {
-        let key = format!("sharp_eyes_alert_latency_seconds{{quantile=\"{q}\"}} ");
-        let line = metrics.lines().find_map(|line| line.strip_prefix(&key));
-        line.and_then(|value| value.parse::<f64>().ok()).filter(|value| value.is_finite())
-    };
     let cost = AgentCost {
         cpu_s: (usage.cpu - cpu).as_secs_f64(),
         frames: sum(&after, |camera| camera.decoded) - sum(&before, |camera| camera.decoded),
@@ -89,8 +83,8 @@ pub(crate) fn cost(
         dropped: sum(&after, |camera| camera.dropped) - sum(&before, |camera| camera.dropped),
         memory: usage.memory,
         first_inference,
-        publish_p50: quantile("0.5"),
-        publish_p99: quantile("0.99"),
+        publish_p50: agent.quantile("alert_latency_seconds", "0.5")?,
+        publish_p99: agent.quantile("alert_latency_seconds", "0.99")?,
     };
     agent.stop().context("stopping the agent")?;
     Ok(cost)

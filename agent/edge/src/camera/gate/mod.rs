@@ -145,6 +145,8 @@ pub struct Gate {
     /// A rule wants it to be awake.
     kept: bool,
     dice: fastrand::Rng,
+    /// When what woke it arrived, until the detector has seen a frame since.
+    woken: Option<Instant>,
     wakes: u64,
     checks: u64,
     audits: u64,
@@ -203,6 +205,7 @@ impl Gate {
             called: false,
             kept: false,
             dice,
+            woken: None,
             wakes: 0,
             checks: 0,
             audits: 0,
@@ -376,6 +379,11 @@ impl Gate {
         self.kept = kept;
     }
 
+    /// When what woke the camera arrived, once for each awakening.
+    pub fn take_woken(&mut self) -> Option<Instant> {
+        self.woken.take()
+    }
+
     /// How often the camera woke up: whoever follows objects knows by it that time passed in which nothing happened.
     pub fn wakes(&self) -> u64 {
         self.wakes
@@ -411,6 +419,7 @@ impl Gate {
     fn wake(&mut self, now: Instant, state: State, group: u64) {
         self.count_sleep(now);
         self.activity.rest();
+        self.woken = Some(now);
         self.state = state;
         self.in_step = true;
         self.catching_up = group;

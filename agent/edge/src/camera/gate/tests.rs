@@ -208,7 +208,12 @@ fn sleep_and_awakenings_are_counted() {
     let health = stage.gate.health(stage.now);
     assert_eq!((health.state, health.wakes), (GateState::Asleep, 0));
     assert!((28..=31).contains(&health.asleep_s), "{health:?}");
+    assert_eq!(stage.gate.take_woken(), None);
+    let began = stage.now;
     stage.play("MMM");
+    let woken = stage.gate.take_woken().expect("motion wakes it");
+    assert!(woken - began < Duration::from_secs(1));
+    assert_eq!(stage.gate.take_woken(), None, "once");
     let health = stage.gate.health(stage.now);
     assert_eq!((health.state, health.wakes), (GateState::Awake, 1));
     // A new connection begins awake, and remembers.

@@ -44,6 +44,7 @@ pub(crate) fn measure() -> Result<Map<String, Value>> {
     for stream in [Stream::Rate1080p, Stream::Quality1080p, Stream::Rate360p] {
         idle(folder.path(), &workloads.idle, stream, &gate, &mut figures)?;
     }
+    sleepers(folder.path(), &workloads.idle, &gate, &mut figures)?;
     busy(folder.path(), &workloads.busy, &gate, &mut figures)?;
     village_day(folder.path(), &workloads.village_day, &gate, &mut figures)?;
     match &workloads.day {
@@ -121,6 +122,34 @@ fn idle(folder: &Path, workload: &Workload, stream: Stream, gate: &str, figures:
     Ok(())
 }
 
+/// What one camera more costs, asleep and awake.
+fn sleepers(folder: &Path, workload: &Workload, gate: &str, figures: &mut Figures) -> Result<()> {
+    let several = |count: usize, gate: &str| -> Result<Used> {
+        let (_camera, urls) = workloads::play(folder, workload, Stream::Rate1080p, &vec![0; count])?;
+        let mut watch = Watch::start(folder, &urls, gate)?;
+        match gate {
+            "always" => watch.awake()?,
+            _ => watch.asleep(),
+        }
+        let used = watch::for_a_span(&mut watch, SPAN)?;
+        watch.stop()?;
+        Ok(used)
+    };
+    let mut alone = None;
+    for count in [1, 4, 16] {
+        let used = several(count, gate)?;
+        figures.note(&format!("sleepers_{count}_core_percent_each"), 100.0 * used.cores() / count as f64);
+        let first = *alone.get_or_insert(used.memory_mb());
+        if count > 1 {
+            let each = (used.memory_mb() - first) / (count - 1) as f64;
+            figures.note(&format!("sleepers_{count}_memory_mb_each_more"), each);
+        }
+    }
+    let (one, four) = (several(1, "always")?, several(4, "always")?);
+    figures.note("awake_1080p_memory_mb_each_more", (four.memory_mb() - one.memory_mb()) / 3.0);
+    Ok(())
+}
+
 /// The agent with its model, and a camera that is away: memory in MB.
 fn without_camera(folder: &Path) -> Result<f64> {
     let nowhere = format!("rtsp://127.0.0.1:{}/", places::free_port()?);
@@ -155,6 +184,11 @@ fn village_day(folder: &Path, workload: &Workload, gate: &str, figures: &mut Fig
     let mut watch = Watch::start(folder, &urls, gate)?;
     wait::pause(Duration::from_secs(30)); // a gate that has just begun knows nothing yet
     let used = watch::for_a_span(&mut watch, Duration::from_secs(workload.period_s))?;
+    for (quantile, name) in [("0.5", "wakeup_ms_p50"), ("0.99", "wakeup_ms_p99")] {
+        if let Some(ms) = watch.wakeup_ms(quantile)? {
+            figures.note(&format!("village_day_1080p_{name}"), ms);
+        }
+    }
     watch.stop()?;
     figures.note("village_day_1080p_cameras_per_core", starts.len() as f64 / used.cores());
     figures.note("village_day_1080p_decoded_percent", used.decoded_percent());

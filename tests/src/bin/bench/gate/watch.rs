@@ -93,21 +93,31 @@ impl Watch {
         Ok(Self { agent, console, gate: gate.to_owned(), began, clock, _broker: broker, _folder: folder })
     }
 
-    /// Waits until no camera has been decoded for two seconds. Says so where that does not happen, and goes on: what is
+    /// How long it took to look at cameras that woke up, in ms; none if none did.
+    pub(super) fn wakeup_ms(&self, quantile: &str) -> Result<Option<f64>> {
+        Ok(self.agent.quantile("wakeup_seconds", quantile)?.map(|seconds| 1000.0 * seconds))
+    }
+
+    /// Waits until no camera has been decoded for three seconds. Says so where that does not happen, and goes on: what is
     /// then measured is true, too.
     pub(super) fn asleep(&mut self) {
         if self.gate == "always" {
             return;
         }
         let mut since = (0, 0); // frames decoded, and access units received when the last one was
-        let asleep = self.agent.health_when("every camera sleeps", |health| {
+        let mut asleep = |health: &Health| {
             let received = sum(health, |camera| camera.received);
             let decoded = sum(health, |camera| camera.decoded);
             if decoded != since.0 {
                 since = (decoded, received);
             }
-            (received > since.1 + 2 * FPS * health.cameras.len() as u64).then_some(())
-        });
+            (received > since.1 + 3 * FPS * health.cameras.len() as u64).then_some(())
+        };
+        // A new camera compares every keyframe for a minute.
+        let asleep = self
+            .agent
+            .health_when("every camera sleeps", &mut asleep)
+            .or_else(|_| self.agent.health_when("every camera sleeps", &mut asleep));
         if let Err(error) = asleep {
             println!("  not asleep: {error}");
         }

@@ -1,4 +1,4 @@
-//! How long alerts take from the arrival of their frame to the socket.
+//! How long something takes, of the newest times that it happened.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -6,10 +6,10 @@ use std::time::Duration;
 /// Newest measurements that the quantiles are taken from.
 const KEPT: usize = 1024;
 
-/// Quantiles of the newest 1024 alerts; resent and restored ones are not among them.
+/// Quantiles of the newest 1024 measurements.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Latency {
-    /// Alerts measured since the start.
+    /// Measured since the start.
     pub count: u64,
     /// Half of the newest took no longer.
     pub p50: Option<Duration>,
@@ -19,13 +19,13 @@ pub struct Latency {
 
 /// The newest measurements. The oldest makes room.
 #[derive(Debug, Default)]
-pub(super) struct Samples {
+pub(crate) struct Samples {
     newest: VecDeque<Duration>,
     count: u64,
 }
 
 impl Samples {
-    pub(super) fn add(&mut self, sample: Duration) {
+    pub(crate) fn add(&mut self, sample: Duration) {
         if self.newest.len() == KEPT {
             self.newest.pop_front();
         }
@@ -33,7 +33,7 @@ impl Samples {
         self.count += 1;
     }
 
-    pub(super) fn summary(&self) -> Latency {
+    pub(crate) fn summary(&self) -> Latency {
         let mut sorted: Vec<Duration> = self.newest.iter().copied().collect();
         sorted.sort_unstable();
         let rank =
