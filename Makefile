@@ -5,7 +5,7 @@ export ORT_DISABLE_TELEMETRY := 1
 
 BINARIES := $(or $(CARGO_TARGET_DIR),target)/release
 
-.PHONY: help setup demo test bench eval
+.PHONY: help setup demo test bench eval fuzz
 
 help: ## list the commands
 	@sed -n 's/^\([a-z]*\):.*## /  make \1  \t/p' Makefile | expand -t 16
@@ -36,3 +36,14 @@ eval: ## how well objects are found, followed and alarmed about; one part: EVAL=
 	@tests/setup.sh packages runtime footage
 	cargo build --release --locked -p sharp-eyes-tests --bin eval
 	@$(BINARIES)/eval
+
+FUZZ ?= access_units bundle commands configuration manifest tensors
+SECONDS ?= 60
+
+fuzz: ## random input to every parser for a minute each, with cargo-fuzz and a nightly Rust; one: FUZZ=manifest; longer: SECONDS=600
+	@tests/setup.sh packages
+	@for target in $(FUZZ); do \
+	    mkdir -p tests/fuzz/corpus/$$target && \
+	    cargo +nightly fuzz run --fuzz-dir tests/fuzz $$target \
+	        tests/fuzz/corpus/$$target config models/builtin -- -max_total_time=$(SECONDS) -timeout=10 || exit 1; \
+	done
