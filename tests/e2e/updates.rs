@@ -383,6 +383,69 @@ fn what_a_hostile_mirror_does_is_noticed_and_changes_nothing() {
     });
 }
 
+/// Two of three keys of targets, and those of snapshot and timestamp, are stolen: the thief's model is one like any other
+/// until the keys are replaced. Then every box goes back to what the maintainer vouches for, and hears no more of the thief,
+/// however high he raised his versions.
+#[test]
+fn a_box_recovers_from_stolen_keys_when_the_maintainer_replaces_them() {
+    play(|folder| {
+        let maintainer = Maintainer::new(folder)?;
+        maintainer.publish("1.1.0")?;
+        let village = quiet(&folder.join("box"), &maintainer)?;
+        let takes = |repository: &Path| maintainer::import(&village, repository);
+        ensure!(takes(&maintainer.repository)?.0, "1.1.0");
+        set_kept(&village)?;
+
+        let place = folder.join("thief");
+        let thief =
+            Maintainer { repository: place.join("mirror"), keys: place.join("loot"), folder: place.clone() };
+        fs::create_dir_all(&thief.keys)?;
+        for key in ["targets-1.key", "targets-2.key", "snapshot.key", "timestamp.key"] {
+            fs::copy(maintainer.keys.join(key), thief.keys.join(key))?;
+        }
+        Tree::read(&maintainer.repository)?.write(&thief.repository)?;
+        publish_unchecked(&thief, &thief.model("6.6.6", str::to_owned)?, "6.6.6")?;
+        for _ in 0..9 {
+            thief.repo("refresh", &[])?;
+        }
+        let (taken, said) = takes(&thief.repository)?;
+        ensure!(taken && said.contains("6.6.6 is the active model"), "{said}");
+        set_kept(&village)?;
+        says(&takes(&maintainer.repository)?.1, &["refused", "timestamp", "version"])?;
+
+        for (role, key) in [
+            ("targets", "targets-1"),
+            ("targets", "targets-2"),
+            ("snapshot", "snapshot"),
+            ("timestamp", "timestamp"),
+        ] {
+            let old = maintainer.keys.join(format!("{key}.key"));
+            let new = maintainer.keys.join(format!("{key}-2026.key"));
+            let arguments: [&OsStr; 5] =
+                [role.as_ref(), "--old".as_ref(), old.as_ref(), "--new".as_ref(), new.as_ref()];
+            says(&maintainer.repo("rotate-key", &arguments)?, &["signs no more"])?;
+            fs::remove_file(old)?;
+        }
+        let (taken, said) = takes(&maintainer.repository)?;
+        ensure!(taken, "{said}");
+        says(&said, &["taken back", "does not know it any more"])?;
+        ensure!(maintainer::status(&village)?["active"]["release"]["model"] == "village-detector@1.1.0");
+        maintainer.repo("refresh", &[])?;
+        says(&takes(&maintainer.repository)?.1, &["nothing for this box"])?;
+        thief.repo("refresh", &[])?;
+        says(&takes(&thief.repository)?.1, &["refused", "threshold"])?;
+        // A box that knows nothing but the first root.
+        let verified = maintainer.does([
+            OsStr::new("repo"),
+            "verify".as_ref(),
+            maintainer.repository.as_ref(),
+            "--root".as_ref(),
+            maintainer.root().as_ref(),
+        ])?;
+        says(&verified, &["1 releases, all as signed"])
+    });
+}
+
 /// The files of a repository's metadata with an ending, by their version.
 fn names(repository: &Path, ending: &str) -> Result<Vec<String>> {
     let mut names = Vec::new();

@@ -14,7 +14,7 @@ use sharp_eyes_protocol::report::{ModelStage, ModelUpdate};
 
 use super::ModelsOptions;
 use super::bundle::{self, BUNDLE_MAX_BYTES};
-use super::release::{Choice, Release, choose};
+use super::release::{Choice, Release, choose, withdrawn};
 use super::state::{Installed, Lock, State, sync};
 use super::trial::{self, Failed, Passed, TrialOptions};
 use super::tuf::{Fetch, Repository, Trust, TufError, Web};
@@ -103,13 +103,11 @@ impl Check<'_> {
         for why in &repository.ignored {
             tracing::warn!(repository = self.repository, "{why}");
         }
-        let is_revoked = |installed: &Installed| {
-            repository.releases.iter().any(|r| r.sha256 == installed.release.sha256 && r.revoked.is_some())
-        };
-        if state.previous.as_ref().is_some_and(is_revoked) {
+        let releases = &repository.releases;
+        if state.previous.as_ref().is_some_and(|previous| withdrawn(releases, &previous.release).is_some()) {
             state.forget_previous();
         }
-        match choose(&repository.releases, options.config.channel, options.place, state) {
+        match choose(releases, options.config.channel, options.place, state) {
             Choice::Stay => Ok(Outcome::Nothing),
             Choice::RollBack { reason } => {
                 state.roll_back(&reason);

@@ -2,7 +2,7 @@
 //! `tough` and the cryptography that it brings.
 //!
 //! - `client`: a box asks a repository, and keeps what it has come to trust;
-//! - `editor`: a maintainer makes a repository and signs what is in it;
+//! - `editor`: a maintainer makes a repository and signs what is in it; `rotate`: and replaces its keys;
 //! - `transport`: files over HTTP, with and without TLS, and from folders.
 //!
 //! A repository is a folder of plain files, `metadata/` and `targets/`, with consistent snapshots, as the specification
@@ -10,7 +10,10 @@
 //! length and hash stands in the target's signed `custom` object.
 
 mod client;
+#[cfg(test)]
+mod conformance;
 mod editor;
+mod rotate;
 mod transport;
 
 use std::collections::HashMap;
@@ -25,6 +28,7 @@ use url::Url;
 
 pub use client::{Fetch, Repository, Trust};
 pub use editor::{Editor, Expiry, KeyFolders, NewRepository};
+pub use rotate::{KeyRole, Rotated, Rotation};
 pub use transport::Web;
 
 use super::release::{Release, Rollout};
