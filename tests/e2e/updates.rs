@@ -5,10 +5,11 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use sharp_eyes_agent::models::release::{Release, Rollout};
 use sharp_eyes_agent::models::tuf::{Editor, Expiry, KeyFolders};
 use sharp_eyes_protocol::alert::ModelName;
+use sharp_eyes_protocol::command::{Answer, Done, Refusal, Request};
 use sharp_eyes_protocol::report::{ModelStage, Models};
 use sharp_eyes_tests::agent::Agent;
 use sharp_eyes_tests::broker::{Broker, BrokerOptions};
@@ -19,6 +20,8 @@ use sharp_eyes_tests::village::{Village, VillageCamera};
 use sharp_eyes_tests::wait;
 
 use crate::stage::{await_analysis, goes_on, play, says, street, township, village};
+
+const BOX: &str = "sharp-eyes/1/lan-xi/yun-shan/wang-cun/box-1";
 
 const EXPIRY: Expiry = Expiry { targets_days: 30, snapshot_days: 30, timestamp_days: 30 };
 
@@ -149,6 +152,42 @@ fn an_agent_that_ends_twice_with_a_model_on_trial_starts_with_the_one_before() {
         active(&console, "1.0.0")?;
         maintainer.rollout("1.1.0", &["--again"])?;
         active(&console, "1.1.0")
+    });
+}
+
+#[test]
+fn a_console_hastens_the_next_check() {
+    play(|folder| {
+        let maintainer = Maintainer::new(folder)?;
+        maintainer.publish("1.1.0")?;
+        let (broker, console) = township(folder, &BrokerOptions::default())?;
+        // By itself the first check would come after minutes.
+        let mut village =
+            watched(folder, &broker, "rtsp://127.0.0.1:1/gate", &maintainer, "budget = \"10s\"")?;
+        let agent = Agent::start(&village)?;
+        active(&console, "1.0.0")?;
+        let ask = |counter| console.ask(BOX, "yun-shan-1", counter, Request::CheckUpdates);
+        let answer = ask(1)?;
+        ensure!(answer == Answer::Done(Done::CheckUpdates), "{answer:?}");
+        stage(&console, "1.1.0", ModelStage::Active)?; // it looks from the next frame on, and there is none
+        ensure!(ask(1)? == answer, "the same question");
+        // More than there is room for: nobody can make boxes hammer a server.
+        let refused =
+            (2..9).map(ask).collect::<Result<Vec<_>>>()?.into_iter().find_map(|answer| match answer {
+                Answer::Refused(refused) => Some(refused),
+                Answer::Done(_) => None,
+            });
+        ensure!(refused.as_ref().is_some_and(|refused| refused.code == Refusal::TooOften), "{refused:?}");
+        agent.stop()?;
+
+        // With a stick alone there is nothing to check.
+        village.tables = maintainer.section("");
+        let mut agent = Agent::start(&village)?;
+        agent.health_when("its broker", |health| health.uplinks[0].connected.then_some(()))?;
+        let Answer::Refused(refused) = ask(10)? else { bail!("what was checked?") };
+        ensure!(refused.code == Refusal::NoRepository, "{refused:?}");
+        let audit = maintainer.does([OsStr::new("audit"), "--config".as_ref(), village.write()?.as_ref()])?;
+        says(&audit, &["check-updates", "no-repository", "too-often"])
     });
 }
 
