@@ -8,7 +8,7 @@
 //! - [`camera`]: a camera simulator, [`broker`]: a mosquitto, [`agent`]: the agent, each as a process;
 //! - [`alert_source`]: the agent without cameras, which decides alerts when it is told to;
 //! - [`authority`]: certificates for them, good, expired and revoked ones;
-//! - [`maintainer`]: who packs models, publishes them, and signs for it;
+//! - [`maintainer`]: who packs models, publishes them, and signs for it; [`bad_model`]: models that nobody should publish;
 //! - [`village`]: the configuration file that joins them;
 //! - [`console`]: what a township sees: everything that the agent publishes;
 //! - [`usage`]: what a process costs; [`shim`]: libraries that are preloaded into it;
@@ -25,6 +25,7 @@ pub mod agent;
 pub mod alert_source;
 pub mod assignment;
 pub mod authority;
+pub mod bad_model;
 pub mod broker;
 pub mod camera;
 pub mod console;

@@ -81,7 +81,7 @@ pub struct CameraHealth {
     pub analysed: u64,
     /// Frames that were replaced by a newer one before the detector came to them.
     pub dropped: u64,
-    /// Seconds without a picture.
+    /// Seconds without a picture, or with none that was looked at because the detector failed or hung.
     pub blind_s: f64,
     /// Connections that ended in an error.
     pub failures: u64,

@@ -247,12 +247,7 @@ fn try_bundle(
     reached(ModelStage::Contract);
     let file = File::open(bundle).map_err(|error| contract(error.to_string()))?;
     bundle::unpack(io::BufReader::new(file), candidate).map_err(|error| contract(error.to_string()))?;
-    let mut first = true;
-    let passed = trial::in_child(agent, candidate, options, &mut |stage| {
-        if !std::mem::take(&mut first) {
-            reached(stage); // the first is the contract, once more
-        }
-    })?;
+    let passed = trial::in_child(agent, candidate, options, reached)?;
     if passed.model != release.model {
         return Err(contract(format!(
             "the bundle holds {}; the repository calls it {}",
