@@ -11,6 +11,7 @@
 //! - [`maintainer`]: who packs models, publishes them, and signs for it; [`bad_model`]: models that nobody should publish;
 //! - [`village`]: the configuration file that joins them;
 //! - [`console`]: what a township sees: everything that the agent publishes;
+//! - [`switching`]: a box whose models are updated and rolled back again and again;
 //! - [`usage`]: what a process costs; [`shim`]: libraries that are preloaded into it;
 //! - [`assignment`]: which track is which object's, so that all together fit best;
 //! - [`precision`]: how well a detector finds objects;
@@ -38,6 +39,7 @@ pub mod places;
 pub mod precision;
 pub mod process;
 pub mod shim;
+pub mod switching;
 pub mod tracking;
 pub mod usage;
 pub mod village;
