@@ -98,6 +98,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
         hangs = hangs => return Err(hangs.into()),
     }
     systemd::stopping();
+    desk.window.close();
     tracing::info!("stopping: cameras, analysis, broker, outbox");
     finish("the cameras", cameras).await;
     slots.close();

@@ -298,6 +298,8 @@ pub enum ModelStage {
     Golden,
     /// It is fast enough on this box.
     Budget,
+    /// It looks beside the active one, and is compared with it.
+    Shadow,
     /// It looks at frames from the next start or the next frame on.
     Active,
     /// It looks at frames, and is compared with the one before.

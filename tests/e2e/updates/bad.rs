@@ -1,6 +1,9 @@
 //! Models that nobody should publish: refused, or rolled back, with the reason.
 
+use sharp_eyes_tests::places;
+
 use super::*;
+use crate::stage::read;
 
 fn without_hash(manifest: &str) -> String {
     manifest.lines().filter(|line| !line.starts_with("sha256")).map(|line| format!("{line}\n")).collect()
@@ -181,5 +184,102 @@ fn a_model_that_turns_bad_while_it_looks_is_rolled_back_and_no_camera_is_blind_f
             goes_on(&mut agent, "yard", 5)?;
         }
         Ok(())
+    });
+}
+
+/// What the camera shows: brighter than a golden picture that was darkened, and darker than what a model is first run on.
+const BY_DAY: (f32, f32) = (100.0, 119.0);
+
+/// A golden picture that is darker than everything that the camera shows, in which a good model sees the same.
+fn darken(maintainer: &Maintainer, model: &Path) -> Result<()> {
+    let (street, dark) = (model.join("golden/street.jpg"), model.join("dark.jpg"));
+    let mut command = Command::new("gst-launch-1.0");
+    command.arg("-q").arg("filesrc").arg(format!("location={}", street.display()));
+    command
+        .args("! jpegdec ! videoconvert ! videobalance brightness=-0.15 ! videoconvert ! jpegenc".split(' '));
+    command.arg("!").arg("filesink").arg(format!("location={}", dark.display()));
+    ensure!(command.status().context("running gst-launch-1.0")?.success(), "no darker picture");
+    fs::rename(dark, street)?;
+    fs::remove_file(model.join("golden/street.json"))?;
+    let runtime = places::onnx_runtime()?;
+    let bundle = model.with_extension("dark");
+    let pack: [&OsStr; 8] = [
+        "model".as_ref(),
+        "pack".as_ref(),
+        model.as_ref(),
+        "--write-expected".as_ref(),
+        "--runtime".as_ref(),
+        runtime.as_ref(),
+        "-o".as_ref(),
+        bundle.as_ref(),
+    ];
+    maintainer.does(pack).map(drop)
+}
+
+/// Models that pass their trial, and see nothing, everything or no numbers at the cameras of this box.
+#[test]
+fn a_model_that_disagrees_with_the_active_one_beside_it_never_looks() {
+    play(|folder| {
+        let maintainer = Maintainer::new(folder)?;
+        let (broker, console) = township(folder, &BrokerOptions::default())?;
+        let gate = street(folder, "gate", &[])?;
+        let lines = "interval = \"1s\"\nshadow = \"1h\"\nwatch = \"1s\"\nbudget = \"10s\"";
+        let village = watched(folder, &broker, &gate.url("gate"), &maintainer, lines)?;
+        let mut agent = Agent::start(&village)?;
+        await_analysis(&mut agent, "gate")?;
+        for (version, mood, words) in [
+            ("4.0.1", Mood::Blind, &["it misses", "objects that the active model is sure of"][..]),
+            ("4.0.2", Mood::Eager, &["it sees", "the active model sees"]),
+            ("4.0.3", Mood::NotNumbers, &["it fails at 5 frames in a row", "not finite"]),
+            #[cfg(target_arch = "x86_64")]
+            ("4.0.4", Mood::Crashes, &["it ends the process that it looks in: signal: 8"]),
+        ] {
+            let model = maintainer.model(version, without_hash)?;
+            fs::write(
+                model.join("manifest.toml"),
+                without_hash(&fs::read_to_string(model.join("manifest.toml"))?),
+            )?;
+            darken(&maintainer, &model)?;
+            let file = model.join("model.onnx");
+            fs::write(&file, bad_model::spoil(&fs::read(&file)?, mood, BY_DAY.0, BY_DAY.1)?)?;
+            publish_unchecked(&maintainer, &model, version)?;
+            says(&stage(&console, version, ModelStage::Refused)?, words).context(version.to_owned())?;
+            ensure!(agent.health()?.detector.failures == 0, "{version} failed at frames");
+        }
+        active(&console, "1.0.0")?;
+        let before = agent.camera_when("gate", "its health", |_| true)?;
+        ensure!(before.failures == 0, "{before:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_good_model_looks_beside_the_active_one_and_then_in_its_place() {
+    play(|folder| {
+        let maintainer = Maintainer::new(folder)?;
+        let (broker, console) = township(folder, &BrokerOptions::default())?;
+        let gate = street(folder, "gate", &[])?;
+        let lines = "interval = \"1s\"\nshadow = \"4s\"\nwatch = \"1s\"\nbudget = \"10s\"";
+        let village = watched(folder, &broker, &gate.url("gate"), &maintainer, lines)?;
+        let mut agent = Agent::start(&village)?;
+        await_analysis(&mut agent, "gate")?;
+        maintainer.publish("1.1.0")?;
+        stage(&console, "1.1.0", ModelStage::Shadow)?;
+        goes_on(&mut agent, "gate", 5)?;
+        stage(&console, "1.1.0", ModelStage::Kept)?;
+        active(&console, "1.1.0")?;
+
+        // The agent ends without waiting for one that looks.
+        maintainer.publish("1.2.0")?;
+        stage(&console, "1.2.0", ModelStage::Shadow)?;
+        ensure!(agent.stop()? == 0, "it did not end as asked");
+        ensure!(
+            maintainer::status(&village)?["refused"].as_array().is_some_and(Vec::is_empty),
+            "nobody's fault"
+        );
+        let log = read(&Agent::log_file(&village.folder))?;
+        let compared =
+            log.lines().find(|line| line.contains("sure objects missed")).context("nothing compared")?;
+        says(compared, &["1.1.0", " 0 of "])
     });
 }

@@ -26,6 +26,7 @@ use crate::camera::Frame;
 use crate::clock::Clock;
 use crate::config::{CameraConfig, DetectorConfig};
 use crate::models::desk::{Chosen, Desk};
+use crate::models::shadow::Glimpse;
 use crate::outbox::{AlertChange, Change, NewAlert, NewEvidence, Outbox};
 pub(crate) use lookout::{Lookout, Seen};
 pub use slots::{Slots, Taken};
@@ -228,6 +229,14 @@ impl Analysis {
             if frame.is_audit() {
                 return Ok(());
             }
+            self.desk.window.offer(|| Glimpse {
+                camera: index,
+                frame: frame.clone(),
+                at: self.clock.at(frame.arrived()),
+                detections: seen.detections.clone(),
+                thresholds: detector.model().thresholds.clone(),
+                took: seen.took,
+            });
             for incident in &seen.incidents {
                 let model = &detector.model().name;
                 self.raise(planes, &seen.detections, incident, model, frame.arrived(), story);

@@ -11,6 +11,7 @@ use sharp_eyes_protocol::report::{ActiveModel, ModelUpdate, Models};
 use sharp_eyes_vision::{Detector, Interrupt};
 use tokio::sync::watch;
 
+use super::shadow::Window;
 use super::state::{Installed, Lock, State};
 
 /// What analysis and updater know of each other.
@@ -20,6 +21,8 @@ pub struct Desk {
     /// The model of the configuration.
     configured: PathBuf,
     said: watch::Sender<Models>,
+    /// Where a model looks beside the active one.
+    pub window: Window,
     inner: Mutex<Inner>,
 }
 
@@ -65,7 +68,7 @@ impl Chosen {
 impl Desk {
     /// For the model of the configuration, and for those that are installed in the folder `models`, if any are.
     pub fn new(configured: PathBuf, models: Option<PathBuf>, said: watch::Sender<Models>) -> Self {
-        Self { models, configured, said, inner: Mutex::default() }
+        Self { models, configured, said, window: Window::default(), inner: Mutex::default() }
     }
 
     /// The agent starts, which counts while a model is on trial.

@@ -14,7 +14,9 @@ use sharp_eyes_protocol::report::{ModelStage, ModelUpdate};
 
 use super::ModelsOptions;
 use super::bundle::{self, BUNDLE_MAX_BYTES};
+use super::desk::Desk;
 use super::release::{Choice, Release, choose, withdrawn};
+use super::shadow::{Judgement, Shadow};
 use super::state::{Installed, Lock, State, sync};
 use super::trial::{self, Failed, Passed, TrialOptions};
 use super::tuf::{Fetch, Repository, Trust, TufError, Web};
@@ -71,6 +73,8 @@ pub struct Check<'a> {
     pub clock: &'a Arc<Clock>,
     /// Hears how far it came.
     pub tell: Tell<'a>,
+    /// Where it sees frames beside the active model; without it, it is not shown any before it looks.
+    pub window: Option<&'a Arc<Desk>>,
 }
 
 impl Check<'_> {
@@ -163,18 +167,63 @@ impl Check<'_> {
         }
         let passed = match work.await.map_err(|error| InstallError::Task(error.to_string()))? {
             Ok(passed) => passed,
-            Err(Failed { reason, .. }) => {
-                state.refuse(&release, &reason);
-                state.write(lock, &folder).map_err(self.at())?;
-                let cleared = clear(&candidate).and_then(|()| fs::remove_file(&bundle));
-                cleared.map_err(self.at())?;
-                return Ok(Outcome::Refused(release.model, reason));
-            }
+            Err(Failed { reason, .. }) => return self.refuse(state, lock, &release, reason, &bundle),
         };
+        if let Some(desk) = self.window.filter(|_| !self.options.config.shadow.is_zero()) {
+            self.stage(state, lock, &release, ModelStage::Shadow)?;
+            match self.look_beside(state, desk, &candidate).await? {
+                Judgement::Passed(comparison) => tracing::info!(model = %release.model, "{comparison}"),
+                Judgement::Refused(reason) => return self.refuse(state, lock, &release, reason, &bundle),
+                Judgement::Stopped => return Err(InstallError::Task("the agent ends".into())),
+            }
+        }
         let model = release.model.clone();
         self.activate(state, lock, release, &passed, &candidate).map_err(self.at())?;
         fs::remove_file(&bundle).map_err(self.at())?;
         Ok(Outcome::Activated(model))
+    }
+
+    /// Lets the candidate look at the cameras' frames, beside the active model.
+    async fn look_beside(
+        &self,
+        state: &State,
+        desk: &Arc<Desk>,
+        candidate: &Path,
+    ) -> Result<Judgement, InstallError> {
+        let (options, desk, folder) = (self.options.clone(), desk.clone(), candidate.to_owned());
+        let patience = self.trial_options(state).patience(ModelStage::Shadow);
+        let work = tokio::task::spawn_blocking(move || {
+            let shadow = Shadow {
+                agent: &options.agent,
+                folder: &folder,
+                runtime: &options.detector.runtime,
+                threads: options.detector.threads,
+                views: &options.views,
+                time_zone: &options.time_zone,
+                budget: options.budget,
+                time: options.config.shadow,
+                patience,
+            };
+            shadow.run(&desk.window)
+        });
+        work.await.map_err(|error| InstallError::Task(error.to_string()))
+    }
+
+    /// Writes down why a release is not tried again, and removes what there is of it.
+    fn refuse(
+        &self,
+        state: &mut State,
+        lock: &Lock,
+        release: &Release,
+        reason: String,
+        bundle: &Path,
+    ) -> Result<Outcome, InstallError> {
+        let folder = &self.options.folder;
+        state.refuse(release, &reason);
+        state.write(lock, folder).map_err(self.at())?;
+        let cleared = clear(&folder.join("candidate")).and_then(|()| fs::remove_file(bundle));
+        cleared.map_err(self.at())?;
+        Ok(Outcome::Refused(release.model.clone(), reason))
     }
 
     /// Moves what has passed into the free slot, and points to it. Whenever the power goes, the state points to a slot

@@ -44,7 +44,7 @@ pub struct TrialOptions {
 
 impl TrialOptions {
     /// How long a child may say nothing.
-    fn patience(&self, stage: ModelStage) -> Duration {
+    pub fn patience(&self, stage: ModelStage) -> Duration {
         let (budgets, least) = PATIENCE_WITH_A_PICTURE;
         match self.budget {
             Some(budget) if stage != ModelStage::Contract => {

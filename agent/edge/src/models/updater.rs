@@ -128,7 +128,14 @@ impl Updater {
     async fn check(&self, repository: &str) {
         let tell = |update| self.desk.tell(update);
         let rate = Some(self.options.config.rate).filter(|_| repository.starts_with("http"));
-        let check = Check { options: &self.options, repository, rate, clock: &self.clock, tell: &tell };
+        let check = Check {
+            options: &self.options,
+            repository,
+            rate,
+            clock: &self.clock,
+            tell: &tell,
+            window: Some(&self.desk),
+        };
         match check.run().await {
             Ok(Outcome::Nothing | Outcome::Busy | Outcome::Watching(_)) => {}
             Ok(Outcome::Activated(model)) => tracing::info!(%model, "a model passed its trial"),
