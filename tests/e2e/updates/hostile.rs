@@ -2,6 +2,49 @@
 
 use super::*;
 
+/// The target whose name ends like that.
+fn target(repository: &Path, ending: &str) -> Result<PathBuf> {
+    let mut files = fs::read_dir(repository.join("targets"))?.filter_map(|entry| Some(entry.ok()?.path()));
+    files.find(|file| file.to_string_lossy().ends_with(ending)).with_context(|| format!("no target {ending}"))
+}
+
+fn flip(file: PathBuf) -> Result<()> {
+    let mut bytes = fs::read(&file)?;
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    Ok(fs::write(file, bytes)?)
+}
+
+#[test]
+fn a_new_version_comes_as_a_patch_and_whole_where_that_is_damaged() {
+    play(|folder| {
+        let maintainer = Maintainer::new(folder)?;
+        let village = quiet(&folder.join("box"), &maintainer)?;
+        maintainer.publish("1.1.0")?;
+        ensure!(maintainer::import(&village, &maintainer.repository)?.0, "1.1.0");
+        for (version, before, damage) in
+            [("1.2.0", "1.1.0", &["-1.2.0.bundle"][..]), ("1.3.0", "1.2.0", &["-from-1.2.0.patch"])]
+        {
+            set_kept(&village)?;
+            maintainer.publish(version)?;
+            let mirror = folder.join(version);
+            Tree::read(&maintainer.repository)?.write(&mirror)?;
+            for ending in damage {
+                flip(target(&mirror, ending)?)?;
+            }
+            let bytes = |ending: &str| Ok::<_, anyhow::Error>(fs::metadata(target(&mirror, ending)?)?.len());
+            let patch = bytes(&format!("-{version}-from-{before}.patch"))?;
+            ensure!(
+                patch < bytes(&format!("-{version}.bundle"))? / 100,
+                "a new manifest takes {patch} bytes"
+            );
+            let (taken, said) = maintainer::import(&village, &mirror)?;
+            ensure!(taken && said.contains(&format!("{version} is the active model")), "{version}: {said}");
+        }
+        Ok(())
+    });
+}
+
 /// What an attacker does to a copy of the repository, and what the box says to it.
 type Attack<'a> = (&'a str, &'a dyn Fn(&Path) -> Result<()>, &'a [&'a str]);
 
@@ -20,16 +63,12 @@ fn what_a_hostile_mirror_does_is_noticed_and_changes_nothing() {
         says(&maintainer::import(&village, &maintainer.repository)?.1, &["nothing for this box"])?;
         maintainer.publish("1.2.0")?;
         let metadata = |mirror: &Path, name: &str| mirror.join("metadata").join(name);
-        let flip = |file: PathBuf| -> Result<()> {
-            let mut bytes = fs::read(&file)?;
-            let middle = bytes.len() / 2;
-            bytes[middle] ^= 1;
-            Ok(fs::write(file, bytes)?)
-        };
+        // Without the patch that leads there, which would do as well.
         let newest_bundle = |mirror: &Path| -> Result<PathBuf> {
-            let mut files =
-                fs::read_dir(mirror.join("targets"))?.filter_map(|entry| Some(entry.ok()?.path()));
-            files.find(|file| file.to_string_lossy().ends_with("-1.2.0.bundle")).context("no bundle of 1.2.0")
+            if let Ok(patch) = target(mirror, ".patch") {
+                fs::remove_file(patch)?;
+            }
+            target(mirror, "-1.2.0.bundle")
         };
         let attacks: [Attack; 11] = [
             ("a forged timestamp", &|m| flip(metadata(m, "timestamp.json")), &["timestamp"]),

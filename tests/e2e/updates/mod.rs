@@ -214,6 +214,7 @@ fn publish_unchecked(maintainer: &Maintainer, model: &Path, version: &str) -> Re
         attempt: 1,
         rollout: Rollout { stable: 100, canary: 100 },
         revoked: None,
+        patches: Vec::new(),
     };
     let keys = KeyFolders(vec![maintainer.keys.clone()]);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -194,6 +194,7 @@ impl RepoCommand {
                     attempt: 1,
                     rollout: Rollout::default(),
                     revoked: None,
+                    patches: Vec::new(),
                 };
                 let (keys, expiry) = signing.keys();
                 Editor::open(&repository).await?.add(&bundle, &mut release, &keys, expiry).await?;
@@ -278,6 +279,10 @@ async fn verify(repository: &std::path::Path, root: PathBuf) -> Result<(), Maint
         if release.revoked.is_none() {
             let fetch = Fetch { rate: None, progress: &mut |_| {} };
             opened.fetch(release, &place.path().join("bundle"), fetch).await?;
+            for patch in &release.patches {
+                let fetch = Fetch { rate: None, progress: &mut |_| {} };
+                opened.fetch_patch(patch, &place.path().join("patch"), fetch).await?;
+            }
         }
         say(release);
     }
@@ -293,6 +298,10 @@ fn say(release: &Release) {
             "{}: release {}, for {stable} % of stable and {canary} % of canary, attempt {}",
             release.model, release.number, release.attempt
         ),
+    }
+    for patch in &release.patches {
+        let share = 100.0 * patch.length as f64 / release.length.max(1) as f64;
+        println!("{}: {share:.1} % of the bundle", patch.target);
     }
 }
 

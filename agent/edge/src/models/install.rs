@@ -5,21 +5,23 @@
 //! written down.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use sha2::{Digest, Sha256};
 use sharp_eyes_protocol::alert::ModelName;
 use sharp_eyes_protocol::report::{ModelStage, ModelUpdate};
 
 use super::ModelsOptions;
 use super::bundle::{self, BUNDLE_MAX_BYTES};
 use super::desk::Desk;
+use super::patch::{self, PATCHED_MAX_BYTES};
 use super::release::{Choice, Release, choose, withdrawn};
 use super::shadow::{Judgement, Shadow};
 use super::state::{Installed, Lock, State, sync};
 use super::trial::{self, Failed, Passed, TrialOptions};
-use super::tuf::{Fetch, Repository, Trust, TufError, Web};
+use super::tuf::{Fetch, Repository, Trust, TufError, Web, hexadecimal};
 use crate::clock::Clock;
 use crate::uplink::web_tls;
 
@@ -147,8 +149,10 @@ impl Check<'_> {
                 (self.tell)(ModelUpdate { bytes: Some(bytes), ..update(&release, ModelStage::Downloading) });
             }
         };
-        let fetch = Fetch { rate: self.rate, progress: &mut progress };
-        repository.fetch(&release, &bundle, fetch).await?;
+        if !self.fetch_patch(repository, &release, state, &bundle, &mut progress).await {
+            let fetch = Fetch { rate: self.rate, progress: &mut progress };
+            repository.fetch(&release, &bundle, fetch).await?;
+        }
         self.stage(state, lock, &release, ModelStage::Verified)?;
 
         let (reached, mut stages) = tokio::sync::mpsc::unbounded_channel(); // three stages
@@ -181,6 +185,37 @@ impl Check<'_> {
         self.activate(state, lock, release, &passed, &candidate).map_err(self.at())?;
         fs::remove_file(&bundle).map_err(self.at())?;
         Ok(Outcome::Activated(model))
+    }
+
+    /// Makes the bundle out of the active model and what is new, where there is a patch. Whatever fails, the whole one is
+    /// as good.
+    async fn fetch_patch(
+        &self,
+        repository: &Repository,
+        release: &Release,
+        state: &State,
+        bundle: &Path,
+        progress: &mut (dyn FnMut(u64) + Send),
+    ) -> bool {
+        let Some(active) = &state.active else { return false };
+        let Some(patch) = release.patches.iter().find(|patch| patch.from == active.release.sha256) else {
+            return false;
+        };
+        let file = self.options.folder.join("incoming.patch");
+        let fetched = repository.fetch_patch(patch, &file, Fetch { rate: self.rate, progress }).await;
+        let (old, new) = (active.slot.folder(&self.options.folder), bundle.to_owned());
+        let (signed, patched, from) = (release.clone(), file.clone(), patch.from.clone());
+        let work = move || patch_bundle(&old, &from, &patched, &signed, &new);
+        let made = match fetched {
+            Ok(()) => tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(error.to_string())),
+            Err(error) => Err(error.to_string()),
+        };
+        let _ = fs::remove_file(&file); // or it never came
+        match &made {
+            Ok(()) => tracing::info!(model = %release.model, bytes = patch.length, "made out of a patch"),
+            Err(why) => tracing::warn!(model = %release.model, "fetched whole, because of its patch: {why}"),
+        }
+        made.is_ok()
     }
 
     /// Lets the candidate look at the cameras' frames, beside the active model.
@@ -304,6 +339,28 @@ fn try_bundle(
         )));
     }
     Ok(passed)
+}
+
+/// Packs an installed model as it came, and makes the next bundle of it, which is on the medium and as it is signed when
+/// this returns.
+fn patch_bundle(old: &Path, from: &str, patch: &Path, signed: &Release, new: &Path) -> Result<(), String> {
+    let text = |error: io::Error| error.to_string();
+    if signed.length > PATCHED_MAX_BYTES {
+        return Err(format!("{} bytes are more than are patched", signed.length));
+    }
+    let mut before = Vec::new();
+    bundle::pack(old, &mut before).map_err(|error| error.to_string())?;
+    if hexadecimal(&Sha256::digest(&before)) != from {
+        return Err("the active model packs to another bundle than it came in".to_owned());
+    }
+    let mut after = Vec::new();
+    let patch = io::BufReader::new(File::open(patch).map_err(text)?);
+    patch::apply(&before, patch, signed.length, &mut after).map_err(text)?;
+    if hexadecimal(&Sha256::digest(&after)) != signed.sha256 {
+        return Err("it leads to another bundle than is signed".to_owned());
+    }
+    let mut file = File::create(new).map_err(text)?;
+    file.write_all(&after).and_then(|()| file.sync_all()).map_err(text)
 }
 
 fn update(release: &Release, stage: ModelStage) -> ModelUpdate {

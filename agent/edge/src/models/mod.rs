@@ -7,6 +7,7 @@
 //! - [`bundle`]: the one file that it travels in;
 //! - [`tuf`]: the repository that vouches for it, from both sides; the only folder that names `tough`;
 //! - [`release`]: what a repository offers, and which of it this box takes; plain values;
+//! - [`patch`]: a bundle as what is new in it;
 //! - [`install`]: from a repository into a slot, with all checks in between;
 //! - [`trial`]: contract, golden pictures and budget, in a process of its own;
 //! - [`shadow`]: a look beside the active model, in a process of its own, too; [`compare`] judges it as a plain value;
@@ -25,6 +26,7 @@ pub mod bundle;
 pub mod compare;
 pub mod desk;
 pub mod install;
+pub mod patch;
 pub mod release;
 pub mod shadow;
 pub mod state;

@@ -26,6 +26,20 @@ pub struct Release {
     pub rollout: Rollout,
     /// Why nobody may run it any more.
     pub revoked: Option<String>,
+    /// Shorter ways to it.
+    #[serde(default)]
+    pub patches: Vec<Patch>,
+}
+
+/// What leads from one bundle to another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Patch {
+    /// SHA-256 of the bundle that it starts from, in hexadecimal digits.
+    pub from: String,
+    /// The target's name.
+    pub target: String,
+    /// Bytes.
+    pub length: u64,
 }
 
 /// Of how many in a hundred boxes, by channel.
@@ -123,6 +137,7 @@ pub(super) mod testing {
             attempt: 1,
             rollout: Rollout { stable: 100, canary: 100 },
             revoked: None,
+            patches: Vec::new(),
         }
     }
 }

@@ -19,10 +19,10 @@ use sha2::{Digest, Sha256};
 use tough::schema::{Role, Root, Signed, Snapshot, Timestamp};
 use tough::{ExpirationEnforcement, Limits, RepositoryLoader, TargetName};
 
-use super::super::release::Release;
+use super::super::release::{Patch, Release};
 use super::super::state::replace;
 use super::transport::Web;
-use super::{TufError, addresses, at, hexadecimal, release};
+use super::{PATCH, TufError, addresses, at, hexadecimal, release};
 use crate::budget::Budget;
 
 /// Who may sign what.
@@ -90,6 +90,9 @@ impl Repository {
         let inner = loaded?;
         let (mut releases, mut ignored) = (Vec::new(), Vec::new());
         for (name, target) in &inner.targets().signed.targets {
+            if name.raw().ends_with(PATCH) {
+                continue; // a release names it
+            }
             match release(name.raw(), target) {
                 Ok(release) => releases.push(release),
                 Err(why) => ignored.push(why),
@@ -102,9 +105,24 @@ impl Repository {
 
     /// Fetches a bundle into a file. It is all there, verified and on the medium when this returns.
     pub async fn fetch(&self, release: &Release, file: &Path, fetch: Fetch<'_>) -> Result<(), TufError> {
-        let name = TargetName::new(&release.target)?;
+        self.fetch_target(&release.target, release.length, file, fetch).await
+    }
+
+    /// The same with what leads to a bundle.
+    pub async fn fetch_patch(&self, patch: &Patch, file: &Path, fetch: Fetch<'_>) -> Result<(), TufError> {
+        self.fetch_target(&patch.target, patch.length, file, fetch).await
+    }
+
+    async fn fetch_target(
+        &self,
+        target: &str,
+        length: u64,
+        file: &Path,
+        fetch: Fetch<'_>,
+    ) -> Result<(), TufError> {
+        let name = TargetName::new(target)?;
         let stream = self.inner.read_target(&name).await?;
-        let mut stream = pin!(stream.ok_or_else(|| TufError::NoTarget(release.target.clone()))?);
+        let mut stream = pin!(stream.ok_or_else(|| TufError::NoTarget(target.to_owned()))?);
         // tough hands out files in parts of 4 KB.
         let mut writer = BufWriter::with_capacity(1 << 20, fs::File::create(file).map_err(at(file))?);
         let mut budget = fetch.rate.map(|rate| Budget::new(rate as f64, rate as f64, Instant::now()));
@@ -120,11 +138,8 @@ impl Repository {
                 tokio::time::sleep(budget.ready_at(now).saturating_duration_since(now)).await;
             }
         }
-        if bytes != release.length {
-            return Err(TufError::Refused(format!(
-                "{} has {bytes} bytes; {} are signed for",
-                release.target, release.length
-            )));
+        if bytes != length {
+            return Err(TufError::Refused(format!("{target} has {bytes} bytes; {length} are signed for")));
         }
         let writer = writer.into_inner().map_err(|error| at(file)(error.into_error()))?;
         writer.sync_all().map_err(at(file))

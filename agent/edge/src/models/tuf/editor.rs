@@ -24,12 +24,16 @@ use tough::schema::{
 };
 use tough::{ExpirationEnforcement, RepositoryLoader, TargetName};
 
-use super::super::release::Release;
+use super::super::patch;
+use super::super::release::{Patch, Release};
 use super::super::state::replace;
 use super::transport::Web;
-use super::{TufError, addresses, at, custom, release};
+use super::{PATCH, TufError, addresses, at, custom, release};
 
 const SPECIFICATION: &str = "1.0.0";
+
+/// The newest releases, from which patches lead to a new one.
+const PATCHES: usize = 3;
 
 /// What all is signed with.
 #[derive(Clone, Debug)]
@@ -200,12 +204,40 @@ impl Editor {
             .map_err(|error| TufError::Metadata(format!("{}: {error}", bundle.display())))?;
         release.length = target.length;
         release.sha256 = super::hexadecimal(&target.hashes.sha256);
-        target.custom = custom(release)?;
-        let place = self.folder.join("targets").join(format!("{}.{}", release.sha256, release.target));
+        let place = self.place(&release.sha256, &release.target);
         let bytes = fs::read(bundle).map_err(at(bundle))?;
         replace(&place, &bytes).map_err(at(&place))?;
+        for old in releases.iter().rev().filter(|old| old.revoked.is_none()).take(PATCHES) {
+            release.patches.extend(self.add_patch(old, release, &bytes).await?);
+        }
+        target.custom = custom(release)?;
         self.targets.add_target(TargetName::new(&release.target)?, target);
         self.publish(keys, expiry).await
+    }
+
+    /// Adds what leads from an older bundle to a new one, if that is worth it.
+    async fn add_patch(
+        &mut self,
+        old: &Release,
+        new: &Release,
+        bytes: &[u8],
+    ) -> Result<Option<Patch>, TufError> {
+        let file = self.place(&old.sha256, &old.target);
+        let before = fs::read(&file).map_err(at(&file))?;
+        let Some(patch) = patch::make(&before, bytes).map_err(at(&file))? else { return Ok(None) };
+        let (name, from) = (new.target.trim_end_matches(".bundle"), &old.model.version);
+        let name = format!("{name}-from-{from}{PATCH}");
+        let file = self.place(&super::hexadecimal(&sha256(&patch)), &name);
+        replace(&file, &patch).map_err(at(&file))?;
+        let target = Target::from_path(&file)
+            .await
+            .map_err(|error| TufError::Metadata(format!("{}: {error}", file.display())))?;
+        self.targets.add_target(TargetName::new(&name)?, target);
+        Ok(Some(Patch { from: old.sha256.clone(), target: name, length: patch.len() as u64 }))
+    }
+
+    fn place(&self, sha256: &str, target: &str) -> PathBuf {
+        self.folder.join("targets").join(format!("{sha256}.{target}"))
     }
 
     /// Signs what is said of a release: its rollout, its attempt, or that it was revoked.

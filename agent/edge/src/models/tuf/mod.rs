@@ -31,7 +31,7 @@ pub use editor::{Editor, Expiry, KeyFolders, NewRepository};
 pub use rotate::{KeyRole, Rotated, Rotation};
 pub use transport::Web;
 
-use super::release::{Release, Rollout};
+use super::release::{Patch, Release, Rollout};
 
 /// The part of a [`Release`] that is the target's custom metadata.
 #[derive(Serialize, Deserialize)]
@@ -43,7 +43,12 @@ struct Custom {
     rollout: Rollout,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     revoked: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    patches: Vec<Patch>,
 }
+
+/// What the names of patches end with.
+const PATCH: &str = ".patch";
 
 /// A target as a release, or why it is none.
 fn release(name: &str, target: &Target) -> Result<Release, String> {
@@ -64,6 +69,7 @@ fn release(name: &str, target: &Target) -> Result<Release, String> {
         attempt: custom.attempt,
         rollout: custom.rollout,
         revoked: custom.revoked,
+        patches: custom.patches,
     })
 }
 
@@ -75,6 +81,7 @@ fn custom(release: &Release) -> Result<HashMap<String, Value>, TufError> {
         attempt: release.attempt,
         rollout: release.rollout,
         revoked: release.revoked.clone(),
+        patches: release.patches.clone(),
     };
     let value = serde_json::to_value(custom).and_then(serde_json::from_value);
     value.map_err(|error| TufError::Metadata(error.to_string()))
@@ -94,7 +101,8 @@ fn addresses(repository: &str) -> Result<(Url, Url), TufError> {
     Ok((below("metadata/")?, below("targets/")?))
 }
 
-fn hexadecimal(bytes: &[u8]) -> String {
+/// Bytes as they stand in metadata and names.
+pub(super) fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
