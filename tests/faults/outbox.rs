@@ -114,7 +114,13 @@ async fn check(folder: &Path, promised: &[Stored], forgotten: impl Fn(&Stored) -
 async fn all_messages(outbox: &Outbox) -> Result<(BTreeMap<u64, Uuid>, Vec<(u64, u64)>)> {
     let request = Request::Resend(Range { from: 1, to: None });
     let command = Command { console: name("console"), counter: 1, by: "Li Wei".into(), request };
-    let asked = Asked { route: 0, correlation: b"1".to_vec(), command: Ok(command), snapshot: None };
+    let asked = Asked {
+        route: 0,
+        correlation: b"1".to_vec(),
+        command: Ok(command),
+        snapshot: None,
+        no_updates: None,
+    };
     let answer = outbox.execute(asked).await;
     let Answer::Done(Done::Resend(resent)) = answer else { bail!("{answer:?}") };
     let waiting = outbox.next(0, Vec::new(), 10_000, false).await;

@@ -137,9 +137,11 @@ impl Maintainer {
         Ok(out.into_owned())
     }
 
-    /// The section of a box's configuration that trusts this maintainer.
+    /// The section of a box's configuration that trusts this maintainer. Its models do not look beside the active one,
+    /// which takes a while, unless the lines say so.
     pub fn section(&self, lines: &str) -> String {
-        format!("[models]\nroot = {:?}\n{lines}\n", self.root().display().to_string())
+        let shadow = if lines.contains("shadow") { "" } else { "shadow = \"0s\"\n" };
+        format!("[models]\nroot = {:?}\n{shadow}{lines}\n", self.root().display().to_string())
     }
 }
 

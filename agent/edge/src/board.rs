@@ -65,6 +65,8 @@ pub struct CameraCard {
     pub detections: Counter,
     pub untracked: Counter,
     pub alerts: Counter,
+    /// Frames in a row that could not be looked at; not in health.
+    pub overlooked: AtomicU64,
     failures: Counter,
     sight: Mutex<Sight>,
     sleeps: bool,
@@ -89,6 +91,8 @@ struct Sight {
     reason: Option<String>,
     stream: Option<String>,
     blind_since: Option<Instant>,
+    /// Pictures come, and the detector fails at them.
+    overlooked_since: Option<Instant>,
     blind_before: Duration,
 }
 
@@ -109,6 +113,7 @@ impl CameraCard {
             reason: None,
             stream: None,
             blind_since: Some(Instant::now()),
+            overlooked_since: None,
             blind_before: Duration::ZERO,
         };
         Self {
@@ -122,6 +127,7 @@ impl CameraCard {
             detections: Counter::default(),
             untracked: Counter::default(),
             alerts: Counter::default(),
+            overlooked: AtomicU64::new(0),
             failures: Counter::default(),
             sight: Mutex::new(sight),
             sleeps: mode != GateMode::Always,
@@ -192,8 +198,33 @@ impl CameraCard {
     pub fn failed(&self, state: CameraState, reason: &str) {
         self.failures.increment();
         let mut sight = self.sight();
-        sight.blind_since.get_or_insert_with(Instant::now);
+        let overlooked = sight.overlooked_since.take();
+        sight.blind_since.get_or_insert_with(|| overlooked.unwrap_or_else(Instant::now));
         (sight.state, sight.reason) = (state, Some(reason.to_owned()));
+    }
+
+    /// The detector looked at a picture from `started` on.
+    pub fn looked(&self, started: Instant, failed: bool) {
+        let mut sight = self.sight();
+        if failed {
+            self.overlooked.fetch_add(1, Ordering::Relaxed);
+            if sight.blind_since.is_none() {
+                sight.overlooked_since.get_or_insert(started);
+            }
+        } else {
+            self.overlooked.store(0, Ordering::Relaxed);
+            if let Some(since) = sight.overlooked_since.take() {
+                sight.blind_before += since.elapsed();
+            }
+        }
+    }
+
+    /// The detector was busy with one picture, of whichever camera, for so long that nobody looked at this one.
+    pub fn waited(&self, time: Duration) {
+        let mut sight = self.sight();
+        if sight.blind_since.is_none() && sight.overlooked_since.is_none() {
+            sight.blind_before += time;
+        }
     }
 
     /// What kind of stream it is.
@@ -205,7 +236,8 @@ impl CameraCard {
     pub fn health(&self) -> CameraHealth {
         let gate = self.sleeps.then(|| self.gate().health(Instant::now()));
         let sight = self.sight();
-        let blind = sight.blind_before + sight.blind_since.map_or(Duration::ZERO, |since| since.elapsed());
+        let since = sight.blind_since.or(sight.overlooked_since);
+        let blind = sight.blind_before + since.map_or(Duration::ZERO, |since| since.elapsed());
         CameraHealth {
             name: self.name.clone(),
             state: sight.state,
@@ -242,6 +274,7 @@ struct Work {
     busy: Duration,
     heartbeat: Instant,
     wakeups: Samples,
+    looking_since: Option<Instant>,
 }
 
 impl DetectorCard {
@@ -253,6 +286,7 @@ impl DetectorCard {
             busy: Duration::ZERO,
             heartbeat: Instant::now(),
             wakeups: Samples::default(),
+            looking_since: None,
         };
         Self { failures: Counter::default(), work: Mutex::new(work) }
     }
@@ -296,6 +330,16 @@ impl DetectorCard {
         self.work().heartbeat = Instant::now();
     }
 
+    /// A frame is looked at from now on, or no longer.
+    pub fn looking(&self, since: Option<Instant>) {
+        self.work().looking_since = since;
+    }
+
+    /// For how long one frame has been looked at by now.
+    pub fn looking_for(&self) -> Duration {
+        self.work().looking_since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
     /// Since the analysis thread last said that it is alive.
     pub fn silence(&self) -> Duration {
         self.work().heartbeat.elapsed()
@@ -312,5 +356,44 @@ impl DetectorCard {
             inference_ms: (mean_ms * 100.0).round() / 100.0,
             failures: self.failures.get(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn card() -> CameraCard {
+        let options = GateOptions { mode: GateMode::Always, ..GateOptions::default() };
+        CameraCard::new(Name::new("gate").unwrap(), options, None)
+    }
+
+    /// Seconds before now, as the times that are counted are whole seconds here.
+    fn ago(seconds: u64) -> Instant {
+        Instant::now() - Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_camera_whose_pictures_nobody_looks_at_is_blind() {
+        let card = card();
+        card.streaming();
+        let before = card.health().blind_s;
+        let more = || (card.health().blind_s - before).round();
+        card.looked(ago(7), false);
+        assert_eq!(more(), 0.0);
+        card.looked(ago(7), true);
+        card.looked(ago(2), true);
+        assert_eq!((more(), card.overlooked.load(Ordering::Relaxed)), (7.0, 2));
+        card.waited(Duration::from_secs(5)); // which is counted already
+        card.looked(ago(0), false);
+        assert_eq!((more(), card.overlooked.load(Ordering::Relaxed)), (7.0, 0));
+        card.waited(Duration::from_secs(5));
+        assert_eq!(more(), 12.0);
+        card.looked(ago(3), true);
+        card.failed(CameraState::Failed, "gone"); // blind all the time, once
+        assert_eq!(more(), 15.0);
+        card.waited(Duration::from_secs(5));
+        card.streaming();
+        assert_eq!(more(), 15.0);
     }
 }

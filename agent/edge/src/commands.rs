@@ -8,10 +8,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use sharp_eyes_protocol::command::{
-    Answer, CORRELATION_MAX_BYTES, Command, Refusal, Refused, Request, TEXT_MAX,
+    Answer, CORRELATION_MAX_BYTES, Command, Done, Refusal, Refused, Request, TEXT_MAX,
 };
 use sharp_eyes_protocol::report::CommandsHealth;
 use sharp_eyes_protocol::topic::{Name, Site};
+use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::analysis::Snapshots;
@@ -23,6 +24,9 @@ const COMMANDS: (f64, f64) = (2.0, 40.0);
 
 /// Snapshots a second of all cameras together, and at once.
 const SNAPSHOTS: (f64, f64) = (0.1, 4.0);
+
+/// Checks of updates a second that are hastened, and at once. Each asks a server that a thousand boxes ask.
+const CHECKS: (f64, f64) = (1.0 / 60.0, 4.0);
 
 /// How long a camera may take to give a picture.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -59,6 +63,7 @@ pub struct Commands {
     site: Site,
     outbox: Outbox,
     snapshots: Arc<Snapshots>,
+    updates: Option<Arc<Notify>>,
     budgets: Mutex<Budgets>,
     done: AtomicU64,
     refused: AtomicU64,
@@ -69,20 +74,23 @@ pub struct Commands {
 struct Budgets {
     commands: Budget,
     snapshots: Budget,
+    checks: Budget,
 }
 
 impl Commands {
-    /// Nothing was asked yet.
-    pub fn new(site: Site, outbox: Outbox, snapshots: Arc<Snapshots>) -> Self {
+    /// Nothing was asked yet. `updates` wakes whoever asks the repository of models, if the box has one.
+    pub fn new(site: Site, outbox: Outbox, snapshots: Arc<Snapshots>, updates: Option<Arc<Notify>>) -> Self {
         let now = Instant::now();
         let budgets = Budgets {
             commands: Budget::new(COMMANDS.0, COMMANDS.1, now),
             snapshots: Budget::new(SNAPSHOTS.0, SNAPSHOTS.1, now),
+            checks: Budget::new(CHECKS.0, CHECKS.1, now),
         };
         Self {
             site,
             outbox,
             snapshots,
+            updates,
             budgets: Mutex::new(budgets),
             done: AtomicU64::new(0),
             refused: AtomicU64::new(0),
@@ -152,12 +160,35 @@ impl Commands {
             Ok(Command { request: Request::Snapshot(of), .. }) => Some(self.snapshot(&of.camera).await),
             _ => None,
         };
+        let updates = match &command {
+            Ok(Command { request: Request::CheckUpdates, .. }) => Some(self.updates()),
+            _ => None,
+        };
         let command = command.map_err(|refused| {
             let text = String::from_utf8_lossy(&question.payload);
             (refused, text.chars().take(TEXT_MAX).collect())
         });
         let correlation = correlation.to_vec();
-        self.outbox.execute(Asked { route: question.route, correlation, command, snapshot }).await
+        let no_updates = updates.as_ref().and_then(|updates| updates.as_ref().err().cloned());
+        let asked = Asked { route: question.route, correlation, command, snapshot, no_updates };
+        let answer = self.outbox.execute(asked).await;
+        if let (Answer::Done(Done::CheckUpdates), Some(Ok(updates))) = (&answer, updates) {
+            updates.notify_one();
+        }
+        answer
+    }
+
+    /// Who asks the repository of models.
+    fn updates(&self) -> Result<&Notify, Refused> {
+        let Some(updates) = &self.updates else {
+            let why = "this box gets its models from a stick: [models] names no repository";
+            return Err(Refused::new(Refusal::NoRepository, why));
+        };
+        if !self.budgets().checks.take_one(Instant::now()) {
+            let why = format!("one check in {:.0} s: ask again later", 1.0 / CHECKS.0);
+            return Err(Refused::new(Refusal::TooOften, why));
+        }
+        Ok(updates)
     }
 
     async fn snapshot(&self, camera: &Name) -> Result<(Uuid, Vec<u8>), Refused> {

@@ -60,7 +60,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
     desk.start().map_err(RunError::Models)?;
     let updater = models.map(|options| {
         let (desk, board, clock) = (desk.clone(), board.clone(), clock.clone());
-        tokio::spawn(Updater { options, desk, board, clock }.run(shutdown.clone()))
+        let hasten = dispatch.updates.clone().unwrap_or_default();
+        tokio::spawn(Updater { options, desk, board, clock, hasten }.run(shutdown.clone()))
     });
     let analysis = start_analysis(&config, &slots, &board, &clock, &dispatch, &desk)?;
     let rules = config.cameras.iter().map(|camera| camera.own_rules.clone());
@@ -97,6 +98,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
         hangs = hangs => return Err(hangs.into()),
     }
     systemd::stopping();
+    desk.window.close();
     tracing::info!("stopping: cameras, analysis, broker, outbox");
     finish("the cameras", cameras).await;
     slots.close();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use sharp_eyes_protocol::report::Models;
 use sharp_eyes_protocol::topic::Site;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -46,6 +46,8 @@ pub struct Dispatch {
     pub snapshots: Arc<Snapshots>,
     /// Takes what is to be said of the model.
     pub models: watch::Sender<Models>,
+    /// Says that a console wants the repository of models to be asked now; nobody does where there is none.
+    pub updates: Option<Arc<Notify>>,
     /// Knows how everything is.
     pub examiner: Arc<Examiner>,
     reporter: JoinHandle<()>,
@@ -76,7 +78,10 @@ impl Dispatch {
             Outbox::start(options, config.site.clone(), wall)?
         };
         let snapshots = Arc::new(Snapshots::new(board.clone()));
-        let commands = Arc::new(Commands::new(config.site.clone(), outbox.clone(), snapshots.clone()));
+        let repository = config.models.as_ref().and_then(|models| models.repository.as_ref());
+        let updates = repository.map(|_| Arc::new(Notify::new()));
+        let commands = Commands::new(config.site.clone(), outbox.clone(), snapshots.clone(), updates.clone());
+        let commands = Arc::new(commands);
         let stats: Vec<_> = routes
             .iter()
             .map(|(_, brokers)| watch::channel(UplinkStats::new(brokers[0].name.clone())))
@@ -118,7 +123,7 @@ impl Dispatch {
             let examiner = examiner.clone();
             tokio::spawn(async move { examiner.report(&health).await })
         };
-        Ok(Self { outbox, snapshots, models, examiner, reporter, uplinks, stop })
+        Ok(Self { outbox, snapshots, models, updates, examiner, reporter, uplinks, stop })
     }
 
     /// Ends it in the order of the data: what waits goes out for a moment, the goodbye is said, the outbox is closed.

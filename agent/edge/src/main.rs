@@ -12,7 +12,7 @@ use sharp_eyes_agent::config::Config;
 use sharp_eyes_agent::daemon::{self, RunError};
 use sharp_eyes_agent::log;
 use sharp_eyes_agent::maintenance::{
-    ImportOptions, PackOptions, RepoCommand, TryOptions, import, pack, status, try_model,
+    ImportOptions, LookOptions, PackOptions, RepoCommand, TryOptions, import, look, pack, status, try_model,
 };
 use sharp_eyes_agent::print::{InspectOptions, audit, bench_box, inspect};
 use sharp_eyes_agent::replay::{ReplayOptions, replay};
@@ -113,6 +113,9 @@ enum ModelCommand {
     /// Try a model for the agent that waits for it.
     #[command(hide = true)]
     Try(TryOptions),
+    /// Let a model look beside the active one, for the agent that shows it frames.
+    #[command(hide = true)]
+    Look(LookOptions),
 }
 
 fn main() -> ExitCode {
@@ -152,6 +155,7 @@ fn main() -> ExitCode {
             ModelCommand::Status { config, json } => {
                 with_config(&config, |config| exit(status(&config, json)))
             }
+            ModelCommand::Look(options) => exit(look(&options)),
             ModelCommand::Try(options) => {
                 try_model(&options);
                 ExitCode::SUCCESS

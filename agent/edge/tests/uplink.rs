@@ -140,7 +140,7 @@ impl Agent {
         let stop = shutdown.clone();
         let snapshots =
             Arc::new(Snapshots::new(Arc::new(Board::new([(name("gate"), GateOptions::default(), None)]))));
-        let commands = Arc::new(Commands::new(site(), outbox.clone(), snapshots));
+        let commands = Arc::new(Commands::new(site(), outbox.clone(), snapshots, None));
         let delivery =
             Delivery { route: 0, evidence_rate: 1 << 20, evidence_expiry: Duration::from_secs(3600) };
         let task = tokio::spawn(uplink::run(

@@ -62,6 +62,9 @@ pub enum Request {
     Snapshot(SnapshotOf),
     /// Say what is open, and what the next counter must exceed.
     Status,
+    /// Ask the repository of models soon, which the box does now and then by itself. What comes of it is on the topic
+    /// `models`.
+    CheckUpdates,
 }
 
 impl Request {
@@ -75,6 +78,7 @@ impl Request {
             Self::Picture(_) => "picture",
             Self::Snapshot(_) => "snapshot",
             Self::Status => "status",
+            Self::CheckUpdates => "check-updates",
         }
     }
 }
@@ -171,6 +175,9 @@ pub enum Done {
     Snapshot(Uuid),
     /// What is open.
     Status(BoxStatus),
+    /// The repository is asked within seconds, or when the check that runs is over.
+    #[serde(rename = "check-updates")]
+    CheckUpdates,
 }
 
 /// An alert that the box keeps in mind.
@@ -245,6 +252,8 @@ pub enum Refusal {
     UnknownCamera,
     /// The camera gives no picture now.
     NoPicture,
+    /// The box gets its models from a stick alone.
+    NoRepository,
     /// The box takes no more commands of this kind for a moment.
     TooOften,
     /// The box cannot write its disk: nothing may be done that would be forgotten.
@@ -261,6 +270,7 @@ impl Refusal {
             Self::AlreadyEnded => "already-ended",
             Self::UnknownCamera => "unknown-camera",
             Self::NoPicture => "no-picture",
+            Self::NoRepository => "no-repository",
             Self::TooOften => "too-often",
             Self::Storage => "storage",
         }
@@ -340,6 +350,7 @@ mod tests {
             ),
             (r#"{"resend":{"from":7}}"#.into(), Request::Resend(Range { from: 7, to: None })),
             (r#""status""#.into(), Request::Status),
+            (r#""check-updates""#.into(), Request::CheckUpdates),
         ] {
             let command = Command::parse(with(&json).as_bytes()).unwrap();
             assert_eq!(command.request, request);
@@ -383,6 +394,7 @@ mod tests {
                 Answer::Done(Done::Snapshot(ID.parse().unwrap())),
                 format!(r#"{{"done":{{"snapshot":"{ID}"}}}}"#),
             ),
+            (Answer::Done(Done::CheckUpdates), r#"{"done":"check-updates"}"#.to_owned()),
             (
                 Answer::Done(Done::Resend(Resent { messages: 2, missing: vec![(1, 7)], to: 9 })),
                 r#"{"done":{"resend":{"messages":2,"missing":[[1,7]],"to":9}}}"#.to_owned(),

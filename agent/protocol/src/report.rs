@@ -81,7 +81,7 @@ pub struct CameraHealth {
     pub analysed: u64,
     /// Frames that were replaced by a newer one before the detector came to them.
     pub dropped: u64,
-    /// Seconds without a picture.
+    /// Seconds without a picture, or with none that was looked at because the detector failed or hung.
     pub blind_s: f64,
     /// Connections that ended in an error.
     pub failures: u64,
@@ -298,6 +298,8 @@ pub enum ModelStage {
     Golden,
     /// It is fast enough on this box.
     Budget,
+    /// It looks beside the active one, and is compared with it.
+    Shadow,
     /// It looks at frames from the next start or the next frame on.
     Active,
     /// It looks at frames, and is compared with the one before.

@@ -11,7 +11,7 @@ use crate::layout::Candidate;
 use crate::letterbox::{Canvas, Fit};
 use crate::model::{Model, ModelError, ModelInfo};
 use crate::nms;
-use crate::onnx::{OnnxError, Runtime};
+use crate::onnx::{Interrupt, OnnxError, Runtime};
 use crate::packing;
 use crate::tensor::UnexpectedShape;
 
@@ -49,6 +49,11 @@ impl Detector {
     /// The model.
     pub fn model(&self) -> &ModelInfo {
         &self.model.info
+    }
+
+    /// What ends an inference that hangs. The detector is of no use any more then.
+    pub fn interrupt(&self) -> Interrupt {
+        self.model.session.interrupt()
     }
 
     /// The objects of one frame, best score first: everything above a tenth of its class's threshold, one box

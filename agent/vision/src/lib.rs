@@ -69,7 +69,7 @@ pub use frame::{Colour, FrameView, PixelFormat, Plane};
 pub use geometry::{Point, Polygon, Rect};
 pub use model::{Inspection, ModelError, ModelInfo};
 pub use motion::{Background, Change, Miniature};
-pub use onnx::{OnnxError, Runtime, TELEMETRY_OFF};
+pub use onnx::{Interrupt, OnnxError, Runtime, TELEMETRY_OFF};
 pub use rules::{Incident, Rule, RuleKind, RuleState};
 pub use scene::{Scene, SceneOptions};
 pub use schedule::Schedule;

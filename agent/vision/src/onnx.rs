@@ -6,13 +6,13 @@ use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ort::environment::Environment;
 use ort::ep::ExecutionProvider;
 use ort::logging::LogLevel;
 use ort::session::builder::SessionBuilder;
-use ort::session::{SessionInputValue, SessionOutputs};
+use ort::session::{RunOptions, SessionInputValue, SessionOutputs};
 use ort::value::{DynValue, Outlet, PrimitiveTensorElementType, TensorElementType, TensorRef, ValueType};
 use serde::Serialize;
 
@@ -95,7 +95,13 @@ impl Runtime {
                 let keys = metadata.custom_keys()?;
                 keys.into_iter().filter_map(|key| metadata.custom(&key).map(|value| (key, value))).collect()
             };
-            Ok(Session { inner, inputs, outputs, metadata })
+            Ok(Session {
+                inner,
+                inputs,
+                outputs,
+                metadata,
+                interrupt: Interrupt(Arc::new(RunOptions::new()?)),
+            })
         };
         open().map_err(|error| OnnxError::Model(error.to_string()))
     }
@@ -107,9 +113,26 @@ pub struct Session {
     inputs: Vec<TensorInfo>,
     outputs: Vec<TensorInfo>,
     metadata: BTreeMap<String, String>,
+    interrupt: Interrupt,
+}
+
+/// Ends what a session runs, from another thread, at its next node: that run fails, and all later ones do.
+#[derive(Clone)]
+pub struct Interrupt(Arc<RunOptions>);
+
+impl Interrupt {
+    /// Ends it.
+    pub fn interrupt(&self) -> Result<(), OnnxError> {
+        self.0.terminate().map_err(|error| OnnxError::Run(error.to_string()))
+    }
 }
 
 impl Session {
+    /// What ends its runs.
+    pub fn interrupt(&self) -> Interrupt {
+        self.interrupt.clone()
+    }
+
     /// What the graph takes.
     pub fn inputs(&self) -> &[TensorInfo] {
         &self.inputs
@@ -143,7 +166,7 @@ impl Session {
             };
             values.push((name, value));
         }
-        let outputs = self.inner.run(values).map_err(failed)?;
+        let outputs = self.inner.run_with_options(values, &self.interrupt.0).map_err(failed)?;
         Ok(Outputs(outputs))
     }
 }

@@ -103,6 +103,8 @@ fn every_packet_of_a_running_agent_is_what_the_document_says() {
         let mut village =
             Village::new(folder, between.port())?.with(VillageCamera::guarded("gate", gate.url("gate")));
         village.escalation_lines = "major = \"5s\"\nrepeat = \"10min\"".into();
+        let nowhere = folder.join("nowhere").display().to_string();
+        village.tables = format!("[models]\nrepository = {nowhere:?}\nroot = {nowhere:?}\n");
         village.delivery_lines = "pictures = \"on-request\"".into();
         let agent = Agent::start(&village)?;
         converse(&console)?;
@@ -154,6 +156,7 @@ fn converse(console: &Console) -> Result<()> {
     done(Request::Dismiss(Dismissal { alert: other.id, reason: DismissReason::Drill, note: None }))?;
     done(Request::Resend(Range { from: 1, to: Some(1) }))?;
     done(Request::Status)?;
+    done(Request::CheckUpdates)?;
     let pictures = [
         done(Request::Picture(PictureOf { alert: one.id }))?,
         done(Request::Snapshot(SnapshotOf { camera: "gate".parse()? }))?,

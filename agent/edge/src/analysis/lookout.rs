@@ -38,6 +38,13 @@ pub(crate) struct Seen {
     pub(crate) woken: Option<Instant>,
 }
 
+impl Seen {
+    /// What the detector saw, if it looked at the whole picture.
+    pub(crate) fn of_all(&self) -> Option<&[Detection]> {
+        self.whole.then_some(&self.detections)
+    }
+}
+
 impl Lookout {
     /// Nothing was seen yet.
     pub(crate) fn new(

@@ -26,6 +26,7 @@ use crate::camera::Frame;
 use crate::clock::Clock;
 use crate::config::{CameraConfig, DetectorConfig};
 use crate::models::desk::{Chosen, Desk};
+use crate::models::shadow::Glimpse;
 use crate::outbox::{AlertChange, Change, NewAlert, NewEvidence, Outbox};
 pub(crate) use lookout::Lookout;
 pub use slots::{Slots, Taken};
@@ -34,6 +35,9 @@ use storm::{Fate, Storm};
 
 /// How long the thread waits for a frame before it says that it is alive.
 const HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// While one frame is looked at for longer than that, the cameras count as blind.
+const LONG_LOOK: Duration = Duration::from_secs(1);
 
 /// Waits before a model that could not be loaded is tried again: somebody may have mended the file.
 const RELOAD: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
@@ -139,7 +143,7 @@ impl Analysis {
     fn load(&self, chosen: &Chosen) -> Result<Detector, LoadError> {
         let detector = load(&self.detector, &chosen.path)?;
         chosen.check(&detector).map_err(LoadError::Changed)?;
-        self.desk.looks(detector.model(), chosen.installed.clone());
+        self.desk.looks(&detector, chosen.installed.clone());
         self.board.detector.running();
         Ok(detector)
     }
@@ -166,14 +170,21 @@ impl Analysis {
             if let Some((next, installed)) = self.desk.take() {
                 let (before, model) = (detector.model(), next.model());
                 tracing::info!(before = %before.name, model = %model.name, "another model looks from this frame on");
-                self.desk.looks(model, installed);
+                self.desk.looks(&next, installed);
                 stories.iter_mut().for_each(|story| story.lookout.set_thresholds(&model.thresholds));
-                detector = next;
+                self.desk.spare(std::mem::replace(&mut detector, next));
             }
-            let camera = &self.board.cameras[index].name;
+            let (card, started) = (&self.board.cameras[index], Instant::now());
+            let camera = &card.name;
+            self.board.detector.looking(Some(started));
             let looked = catch_unwind(AssertUnwindSafe(|| {
                 self.look(index, &mut detector, &mut stories[index], &frame)
             }));
+            self.board.detector.looking(None);
+            card.looked(started, !matches!(looked, Ok(Ok(()))));
+            if started.elapsed() > LONG_LOOK {
+                self.board.cameras.iter().for_each(|card| card.waited(started.elapsed()));
+            }
             match looked {
                 Ok(Ok(())) => self.board.detector.running(),
                 Ok(Err(error)) => {
@@ -225,6 +236,16 @@ impl Analysis {
             }
             if frame.is_audit() {
                 return Ok(());
+            }
+            if let Some(detections) = seen.of_all() {
+                self.desk.window.offer(|| Glimpse {
+                    camera: index,
+                    frame: frame.clone(),
+                    at: now,
+                    detections: detections.to_vec(),
+                    thresholds: detector.model().thresholds.clone(),
+                    took: seen.took,
+                });
             }
             let mut wanting = Vec::new();
             for incident in &seen.incidents {

@@ -24,6 +24,8 @@ pub struct ModelsConfig {
     pub interval: Duration,
     /// Bytes a second of a bundle.
     pub rate: u64,
+    /// How long a new model looks beside the active one at most; not at all where it is nothing.
+    pub shadow: Duration,
     /// How long a new model is watched before it is kept.
     pub watch: Duration,
     /// The longest inference; by default what the frames of all cameras leave.
@@ -69,10 +71,14 @@ pub(super) fn models(section: Section<'_>) -> Option<ModelsConfig> {
     if !(Duration::from_secs(1)..=Duration::from_secs(7 * 86_400)).contains(&watch) {
         section.problem("watch", "expected \"1s\" to \"7d\"");
     }
+    let shadow = section.or("shadow", Duration::from_secs(120));
+    if shadow > Duration::from_secs(86_400) {
+        section.problem("shadow", "expected \"0s\" to \"24h\"");
+    }
     let budget = section.optional::<Duration>("budget");
     if budget.is_some_and(|budget| budget.is_zero()) {
         section.problem("budget", "expected more than nothing, such as \"150ms\"");
     }
     section.finish();
-    Some(ModelsConfig { repository, root: root?, ca, channel, interval, rate, watch, budget })
+    Some(ModelsConfig { repository, root: root?, ca, channel, interval, rate, shadow, watch, budget })
 }

@@ -115,6 +115,7 @@ fn models_come_from_an_address_that_can_be_trusted() {
     check_models("repository = \"ftp://m.example\"", &["17 models.repository: https://HOST/PATH"]);
     check_models("repository = \"https://me:pw@m.example\"", &["17 models.repository: open to all boxes"]);
     check_models("channel = \"beta\"", &["17 models.channel: neither"]);
+    check_models("shadow = \"2d\"", &["17 models.shadow: 0s"]);
     check_models("budget = \"0s\"", &["17 models.budget: more than nothing"]);
     check(&[("[detector]", "[models]\n[detector]")], &["15 models.root: missing"]);
 }

@@ -3,7 +3,7 @@
 mod model;
 mod repo;
 
-pub use model::{ImportOptions, PackOptions, TryOptions, import, pack, status, try_model};
+pub use model::{ImportOptions, LookOptions, PackOptions, TryOptions, import, look, pack, status, try_model};
 pub use repo::RepoCommand;
 
 use std::path::Path;

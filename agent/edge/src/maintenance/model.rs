@@ -15,6 +15,7 @@ use crate::config::{Config, DEFAULT_RUNTIME};
 use crate::models::ModelsOptions;
 use crate::models::bundle;
 use crate::models::install::{Check, Outcome};
+use crate::models::shadow;
 use crate::models::state::State;
 use crate::models::trial::{self, TrialOptions};
 
@@ -46,6 +47,16 @@ pub struct TryOptions {
     budget_us: Option<u64>,
     #[arg(long)]
     beside: Option<PathBuf>,
+}
+
+/// What `model look` is given.
+#[derive(Clone, Debug, clap::Args)]
+pub struct LookOptions {
+    folder: PathBuf,
+    #[arg(long)]
+    runtime: PathBuf,
+    #[arg(long)]
+    threads: usize,
 }
 
 /// What `model import` is given.
@@ -94,6 +105,13 @@ pub fn try_model(options: &TryOptions) {
     trial::for_parent(&folder, &TrialOptions { runtime, threads, budget, beside });
 }
 
+/// Lets a model look at the frames of the process that waits for it.
+pub fn look(options: &LookOptions) -> Result<bool, MaintenanceError> {
+    let LookOptions { folder, runtime, threads } = options;
+    shadow::for_parent(folder, runtime, *threads).map_err(MaintenanceError::Other)?;
+    Ok(true)
+}
+
 /// Installs what a repository in a folder has for this box. The agent may run meanwhile: it switches by itself.
 pub fn import(config: &Config, options: &ImportOptions) -> Result<bool, MaintenanceError> {
     let models = models(config)?;
@@ -105,7 +123,14 @@ pub fn import(config: &Config, options: &ImportOptions) -> Result<bool, Maintena
         }
     };
     let repository = repository.to_string_lossy();
-    let check = Check { options: &models, repository: &repository, rate: None, clock: &clock, tell: &tell };
+    let check = Check {
+        options: &models,
+        repository: &repository,
+        rate: None,
+        clock: &clock,
+        tell: &tell,
+        window: None,
+    };
     let outcome = wait(check.run())?;
     give_back(&config.state.folder, &models.folder)?;
     let (good, text) = match outcome? {

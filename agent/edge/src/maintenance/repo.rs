@@ -13,7 +13,9 @@ use crate::config::DEFAULT_RUNTIME;
 use crate::models::bundle;
 use crate::models::release::{Release, Rollout};
 use crate::models::trial::{self, TrialOptions};
-use crate::models::tuf::{Editor, Expiry, Fetch, KeyFolders, NewRepository, Repository, Trust, Web};
+use crate::models::tuf::{
+    Editor, Expiry, Fetch, KeyFolders, KeyRole, NewRepository, Repository, Rotation, Trust, Web,
+};
 
 /// What can be done with a repository.
 #[derive(Clone, Debug, clap::Subcommand)]
@@ -90,6 +92,26 @@ pub enum RepoCommand {
         /// The folder of the repository.
         repository: PathBuf,
         /// What it is signed with.
+        #[command(flatten)]
+        signing: SigningOptions,
+    },
+    /// Replace a key by a new one, before its time or because it was stolen or lost. Boxes follow by themselves.
+    RotateKey {
+        /// The folder of the repository.
+        repository: PathBuf,
+        /// Whose key.
+        role: KeyRole,
+        /// The key that goes: its file or, where that is lost, the beginning of its id. Need not be said where the role has
+        /// one key.
+        #[arg(long)]
+        old: Option<String>,
+        /// The file of the key that comes; made where it is not there.
+        #[arg(long)]
+        new: PathBuf,
+        /// Days that the new root holds.
+        #[arg(long, default_value_t = 3650)]
+        root_days: u32,
+        /// What it is signed with: the keys of root, and of what is signed anew.
         #[command(flatten)]
         signing: SigningOptions,
     },
@@ -172,6 +194,7 @@ impl RepoCommand {
                     attempt: 1,
                     rollout: Rollout::default(),
                     revoked: None,
+                    patches: Vec::new(),
                 };
                 let (keys, expiry) = signing.keys();
                 Editor::open(&repository).await?.add(&bundle, &mut release, &keys, expiry).await?;
@@ -196,6 +219,13 @@ impl RepoCommand {
                 let (keys, expiry) = signing.keys();
                 Editor::open(&repository).await?.refresh(&keys, expiry).await?;
                 println!("{}: holds for {} days", repository.display(), expiry.timestamp_days);
+            }
+            Self::RotateKey { repository, role, old, new, root_days, signing } => {
+                let (keys, expiry) = signing.keys();
+                let rotation = Rotation { role, old, new: new.clone(), root_days };
+                let rotated = Editor::open(&repository).await?.rotate(&rotation, &keys, expiry).await?;
+                println!("{}: signs from root {} on, id {}", new.display(), rotated.version, rotated.new);
+                println!("the key with the id {} signs no more", rotated.old);
             }
             Self::Verify { repository, root } => verify(&repository, root).await?,
         }
@@ -249,6 +279,10 @@ async fn verify(repository: &std::path::Path, root: PathBuf) -> Result<(), Maint
         if release.revoked.is_none() {
             let fetch = Fetch { rate: None, progress: &mut |_| {} };
             opened.fetch(release, &place.path().join("bundle"), fetch).await?;
+            for patch in &release.patches {
+                let fetch = Fetch { rate: None, progress: &mut |_| {} };
+                opened.fetch_patch(patch, &place.path().join("patch"), fetch).await?;
+            }
         }
         say(release);
     }
@@ -264,6 +298,10 @@ fn say(release: &Release) {
             "{}: release {}, for {stable} % of stable and {canary} % of canary, attempt {}",
             release.model, release.number, release.attempt
         ),
+    }
+    for patch in &release.patches {
+        let share = 100.0 * patch.length as f64 / release.length.max(1) as f64;
+        println!("{}: {share:.1} % of the bundle", patch.target);
     }
 }
 

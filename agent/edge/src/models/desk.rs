@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use sharp_eyes_protocol::report::{ActiveModel, ModelUpdate, Models};
-use sharp_eyes_vision::{Detector, ModelInfo};
+use sharp_eyes_vision::{Detector, Interrupt};
 use tokio::sync::watch;
 
+use super::shadow::Window;
 use super::state::{Installed, Lock, State};
 
 /// What analysis and updater know of each other.
@@ -20,6 +21,8 @@ pub struct Desk {
     /// The model of the configuration.
     configured: PathBuf,
     said: watch::Sender<Models>,
+    /// Where a model looks beside the active one.
+    pub window: Window,
     inner: Mutex<Inner>,
 }
 
@@ -27,7 +30,15 @@ pub struct Desk {
 struct Inner {
     /// Loaded, and not taken yet. One: a newer one replaces it.
     next: Option<(Detector, Option<Installed>)>,
-    looking: Option<Option<Installed>>,
+    looking: Option<Looking>,
+    /// What looked before, so that a model on trial that fails costs no time to load the one before. One.
+    spare: Option<(Detector, Option<Installed>)>,
+}
+
+struct Looking {
+    installed: Option<Installed>,
+    interrupt: Interrupt,
+    before: Option<Option<Installed>>,
 }
 
 /// The model that is to look.
@@ -57,7 +68,7 @@ impl Chosen {
 impl Desk {
     /// For the model of the configuration, and for those that are installed in the folder `models`, if any are.
     pub fn new(configured: PathBuf, models: Option<PathBuf>, said: watch::Sender<Models>) -> Self {
-        Self { models, configured, said, inner: Mutex::default() }
+        Self { models, configured, said, window: Window::default(), inner: Mutex::default() }
     }
 
     /// The agent starts, which counts while a model is on trial.
@@ -125,9 +136,13 @@ impl Desk {
         self.inner().next.take()
     }
 
-    /// This model looks.
-    pub fn looks(&self, model: &ModelInfo, installed: Option<Installed>) {
-        self.inner().looking = Some(installed);
+    /// This one looks.
+    pub fn looks(&self, detector: &Detector, installed: Option<Installed>) {
+        let mut inner = self.inner();
+        let before = inner.looking.take().map(|looking| looking.installed);
+        inner.looking = Some(Looking { installed, interrupt: detector.interrupt(), before });
+        drop(inner);
+        let model = detector.model();
         let active = ActiveModel { model: model.name.clone(), sha256: model.sha256.clone() };
         self.said.send_modify(|models| {
             models.active = Some(active);
@@ -137,15 +152,38 @@ impl Desk {
         });
     }
 
+    /// What looked before looks no more.
+    pub fn spare(&self, detector: Detector) {
+        let mut inner = self.inner();
+        let of = inner.looking.as_ref().and_then(|looking| looking.before.clone());
+        inner.spare = of.map(|of| (detector, of));
+    }
+
+    /// What looked before, if it is this one. No other is kept from now on.
+    pub fn take_spare(&self, installed: Option<&Installed>) -> Option<Detector> {
+        let (detector, of) = self.inner().spare.take()?;
+        (of.as_ref() == installed).then_some(detector)
+    }
+
+    /// Ends the inference that runs, if this one looks.
+    pub fn interrupt(&self, installed: &Installed) {
+        let looking = self.inner();
+        let looking = looking.looking.as_ref().filter(|l| l.installed.as_ref() == Some(installed));
+        if let Some(Err(error)) = looking.map(|looking| looking.interrupt.interrupt()) {
+            tracing::error!("cannot interrupt an inference: {error}");
+        }
+    }
+
     /// Whether something looks that is not what shall, and nothing is on its way.
     pub fn is_outdated(&self, state: &State) -> bool {
         let inner = self.inner();
-        inner.next.is_none() && inner.looking.as_ref().is_some_and(|looking| *looking != state.active)
+        inner.next.is_none()
+            && inner.looking.as_ref().is_some_and(|looking| looking.installed != state.active)
     }
 
     /// Whether it is this model that looks.
     pub fn is_looking(&self, installed: &Installed) -> bool {
-        self.inner().looking.as_ref().is_some_and(|looking| looking.as_ref() == Some(installed))
+        self.inner().looking.as_ref().is_some_and(|looking| looking.installed.as_ref() == Some(installed))
     }
 
     /// How far an update came, which is not on disk yet.

@@ -5,19 +5,23 @@
 //! written down.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use sha2::{Digest, Sha256};
 use sharp_eyes_protocol::alert::ModelName;
 use sharp_eyes_protocol::report::{ModelStage, ModelUpdate};
 
 use super::ModelsOptions;
 use super::bundle::{self, BUNDLE_MAX_BYTES};
-use super::release::{Choice, Release, choose};
+use super::desk::Desk;
+use super::patch::{self, PATCHED_MAX_BYTES};
+use super::release::{Choice, Release, choose, withdrawn};
+use super::shadow::{Judgement, Shadow};
 use super::state::{Installed, Lock, State, sync};
 use super::trial::{self, Failed, Passed, TrialOptions};
-use super::tuf::{Fetch, Repository, Trust, TufError, Web};
+use super::tuf::{Fetch, Repository, Trust, TufError, Web, hexadecimal};
 use crate::clock::Clock;
 use crate::uplink::web_tls;
 
@@ -71,6 +75,8 @@ pub struct Check<'a> {
     pub clock: &'a Arc<Clock>,
     /// Hears how far it came.
     pub tell: Tell<'a>,
+    /// Where it sees frames beside the active model; without it, it is not shown any before it looks.
+    pub window: Option<&'a Arc<Desk>>,
 }
 
 impl Check<'_> {
@@ -103,13 +109,11 @@ impl Check<'_> {
         for why in &repository.ignored {
             tracing::warn!(repository = self.repository, "{why}");
         }
-        let is_revoked = |installed: &Installed| {
-            repository.releases.iter().any(|r| r.sha256 == installed.release.sha256 && r.revoked.is_some())
-        };
-        if state.previous.as_ref().is_some_and(is_revoked) {
+        let releases = &repository.releases;
+        if state.previous.as_ref().is_some_and(|previous| withdrawn(releases, &previous.release).is_some()) {
             state.forget_previous();
         }
-        match choose(&repository.releases, options.config.channel, options.place, state) {
+        match choose(releases, options.config.channel, options.place, state) {
             Choice::Stay => Ok(Outcome::Nothing),
             Choice::RollBack { reason } => {
                 state.roll_back(&reason);
@@ -145,8 +149,10 @@ impl Check<'_> {
                 (self.tell)(ModelUpdate { bytes: Some(bytes), ..update(&release, ModelStage::Downloading) });
             }
         };
-        let fetch = Fetch { rate: self.rate, progress: &mut progress };
-        repository.fetch(&release, &bundle, fetch).await?;
+        if !self.fetch_patch(repository, &release, state, &bundle, &mut progress).await {
+            let fetch = Fetch { rate: self.rate, progress: &mut progress };
+            repository.fetch(&release, &bundle, fetch).await?;
+        }
         self.stage(state, lock, &release, ModelStage::Verified)?;
 
         let (reached, mut stages) = tokio::sync::mpsc::unbounded_channel(); // three stages
@@ -165,18 +171,94 @@ impl Check<'_> {
         }
         let passed = match work.await.map_err(|error| InstallError::Task(error.to_string()))? {
             Ok(passed) => passed,
-            Err(Failed { reason, .. }) => {
-                state.refuse(&release, &reason);
-                state.write(lock, &folder).map_err(self.at())?;
-                let cleared = clear(&candidate).and_then(|()| fs::remove_file(&bundle));
-                cleared.map_err(self.at())?;
-                return Ok(Outcome::Refused(release.model, reason));
-            }
+            Err(Failed { reason, .. }) => return self.refuse(state, lock, &release, reason, &bundle),
         };
+        if let Some(desk) = self.window.filter(|_| !self.options.config.shadow.is_zero()) {
+            self.stage(state, lock, &release, ModelStage::Shadow)?;
+            match self.look_beside(state, desk, &candidate).await? {
+                Judgement::Passed(comparison) => tracing::info!(model = %release.model, "{comparison}"),
+                Judgement::Refused(reason) => return self.refuse(state, lock, &release, reason, &bundle),
+                Judgement::Stopped => return Err(InstallError::Task("the agent ends".into())),
+            }
+        }
         let model = release.model.clone();
         self.activate(state, lock, release, &passed, &candidate).map_err(self.at())?;
         fs::remove_file(&bundle).map_err(self.at())?;
         Ok(Outcome::Activated(model))
+    }
+
+    /// Makes the bundle out of the active model and what is new, where there is a patch. Whatever fails, the whole one is
+    /// as good.
+    async fn fetch_patch(
+        &self,
+        repository: &Repository,
+        release: &Release,
+        state: &State,
+        bundle: &Path,
+        progress: &mut (dyn FnMut(u64) + Send),
+    ) -> bool {
+        let Some(active) = &state.active else { return false };
+        let Some(patch) = release.patches.iter().find(|patch| patch.from == active.release.sha256) else {
+            return false;
+        };
+        let file = self.options.folder.join("incoming.patch");
+        let fetched = repository.fetch_patch(patch, &file, Fetch { rate: self.rate, progress }).await;
+        let (old, new) = (active.slot.folder(&self.options.folder), bundle.to_owned());
+        let (signed, patched, from) = (release.clone(), file.clone(), patch.from.clone());
+        let work = move || patch_bundle(&old, &from, &patched, &signed, &new);
+        let made = match fetched {
+            Ok(()) => tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(error.to_string())),
+            Err(error) => Err(error.to_string()),
+        };
+        let _ = fs::remove_file(&file); // or it never came
+        match &made {
+            Ok(()) => tracing::info!(model = %release.model, bytes = patch.length, "made out of a patch"),
+            Err(why) => tracing::warn!(model = %release.model, "fetched whole, because of its patch: {why}"),
+        }
+        made.is_ok()
+    }
+
+    /// Lets the candidate look at the cameras' frames, beside the active model.
+    async fn look_beside(
+        &self,
+        state: &State,
+        desk: &Arc<Desk>,
+        candidate: &Path,
+    ) -> Result<Judgement, InstallError> {
+        let (options, desk, folder) = (self.options.clone(), desk.clone(), candidate.to_owned());
+        let patience = self.trial_options(state).patience(ModelStage::Shadow);
+        let work = tokio::task::spawn_blocking(move || {
+            let shadow = Shadow {
+                agent: &options.agent,
+                folder: &folder,
+                runtime: &options.detector.runtime,
+                threads: options.detector.threads,
+                views: &options.views,
+                time_zone: &options.time_zone,
+                budget: options.budget,
+                time: options.config.shadow,
+                patience,
+            };
+            shadow.run(&desk.window)
+        });
+        work.await.map_err(|error| InstallError::Task(error.to_string()))
+    }
+
+    /// Writes down why a release is not tried again, and removes what there is of it.
+    fn refuse(
+        &self,
+        state: &mut State,
+        lock: &Lock,
+        release: &Release,
+        reason: String,
+        bundle: &Path,
+    ) -> Result<Outcome, InstallError> {
+        let folder = &self.options.folder;
+        state.refuse(release, &reason);
+        state.write(lock, folder).map_err(self.at())?;
+        let cleared = clear(&folder.join("candidate")).and_then(|()| fs::remove_file(bundle));
+        cleared.map_err(self.at())?;
+        Ok(Outcome::Refused(release.model.clone(), reason))
     }
 
     /// Moves what has passed into the free slot, and points to it. Whenever the power goes, the state points to a slot
@@ -249,12 +331,7 @@ fn try_bundle(
     reached(ModelStage::Contract);
     let file = File::open(bundle).map_err(|error| contract(error.to_string()))?;
     bundle::unpack(io::BufReader::new(file), candidate).map_err(|error| contract(error.to_string()))?;
-    let mut first = true;
-    let passed = trial::in_child(agent, candidate, options, &mut |stage| {
-        if !std::mem::take(&mut first) {
-            reached(stage); // the first is the contract, once more
-        }
-    })?;
+    let passed = trial::in_child(agent, candidate, options, reached)?;
     if passed.model != release.model {
         return Err(contract(format!(
             "the bundle holds {}; the repository calls it {}",
@@ -262,6 +339,28 @@ fn try_bundle(
         )));
     }
     Ok(passed)
+}
+
+/// Packs an installed model as it came, and makes the next bundle of it, which is on the medium and as it is signed when
+/// this returns.
+fn patch_bundle(old: &Path, from: &str, patch: &Path, signed: &Release, new: &Path) -> Result<(), String> {
+    let text = |error: io::Error| error.to_string();
+    if signed.length > PATCHED_MAX_BYTES {
+        return Err(format!("{} bytes are more than are patched", signed.length));
+    }
+    let mut before = Vec::new();
+    bundle::pack(old, &mut before).map_err(|error| error.to_string())?;
+    if hexadecimal(&Sha256::digest(&before)) != from {
+        return Err("the active model packs to another bundle than it came in".to_owned());
+    }
+    let mut after = Vec::new();
+    let patch = io::BufReader::new(File::open(patch).map_err(text)?);
+    patch::apply(&before, patch, signed.length, &mut after).map_err(text)?;
+    if hexadecimal(&Sha256::digest(&after)) != signed.sha256 {
+        return Err("it leads to another bundle than is signed".to_owned());
+    }
+    let mut file = File::create(new).map_err(text)?;
+    file.write_all(&after).and_then(|()| file.sync_all()).map_err(text)
 }
 
 fn update(release: &Release, stage: ModelStage) -> ModelUpdate {

@@ -7,8 +7,10 @@
 //! - [`bundle`]: the one file that it travels in;
 //! - [`tuf`]: the repository that vouches for it, from both sides; the only folder that names `tough`;
 //! - [`release`]: what a repository offers, and which of it this box takes; plain values;
+//! - [`patch`]: a bundle as what is new in it;
 //! - [`install`]: from a repository into a slot, with all checks in between;
 //! - [`trial`]: contract, golden pictures and budget, in a process of its own;
+//! - [`shadow`]: a look beside the active model, in a process of its own, too; [`compare`] judges it as a plain value;
 //! - [`state`]: which slot is the active one, and what is not tried again: one file, replaced in one step;
 //! - [`desk`]: hands the detector to the analysis between two frames, and says which one looks;
 //! - [`watch`]: whether the active model keeps what its trial promised; plain values;
@@ -21,9 +23,12 @@
 //! - Whenever the power goes, the next start finds either the old or the new model.
 
 pub mod bundle;
+pub mod compare;
 pub mod desk;
 pub mod install;
+pub mod patch;
 pub mod release;
+pub mod shadow;
 pub mod state;
 pub mod trial;
 pub mod tuf;
@@ -33,6 +38,9 @@ pub mod watch;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
+
+use crate::analysis::View;
 use crate::config::{Config, DetectorConfig, ModelsConfig};
 
 /// The share of the time between two frames that an inference may take, where the configuration says no more.
@@ -49,6 +57,10 @@ pub struct ModelsOptions {
     pub detector: DetectorConfig,
     /// The longest inference.
     pub budget: Duration,
+    /// What frames are judged by, one a camera.
+    pub views: Vec<View>,
+    /// The zone that schedules are judged in.
+    pub time_zone: TimeZone,
     /// This box among a hundred.
     pub place: u8,
     /// The agent's binary, which tries models in a process of its own.
@@ -66,6 +78,8 @@ impl ModelsOptions {
             config: models,
             detector: config.detector.clone(),
             budget,
+            views: config.cameras.iter().map(View::of).collect(),
+            time_zone: config.time_zone.clone(),
             place: release::place_of(&config.site),
             agent: std::env::current_exe().unwrap_or_else(|_| PathBuf::from("sharp-eyes-agent")),
         })

@@ -26,6 +26,20 @@ pub struct Release {
     pub rollout: Rollout,
     /// Why nobody may run it any more.
     pub revoked: Option<String>,
+    /// Shorter ways to it.
+    #[serde(default)]
+    pub patches: Vec<Patch>,
+}
+
+/// What leads from one bundle to another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Patch {
+    /// SHA-256 of the bundle that it starts from, in hexadecimal digits.
+    pub from: String,
+    /// The target's name.
+    pub target: String,
+    /// Bytes.
+    pub length: u64,
 }
 
 /// Of how many in a hundred boxes, by channel.
@@ -56,7 +70,7 @@ pub enum Choice {
     Stay,
     /// Takes it.
     Install(Release),
-    /// Runs the model before, because this one was revoked.
+    /// Runs the model before, because nobody vouches for this one any more.
     RollBack {
         /// Why.
         reason: String,
@@ -78,17 +92,22 @@ pub fn place_of(site: &Site) -> u8 {
     (number % 100) as u8
 }
 
+/// Why nobody vouches for a release any more, if so. No maintainer takes one out of a repository: what is not there was
+/// signed with keys that were stolen, and replaced since.
+pub fn withdrawn(releases: &[Release], release: &Release) -> Option<String> {
+    match releases.iter().find(|offered| offered.sha256 == release.sha256) {
+        Some(offered) => offered.revoked.as_ref().map(|reason| format!("revoked: {reason}")),
+        None => Some("the repository does not know it any more".to_owned()),
+    }
+}
+
 /// The highest release for this box that it has not refused. Never one below the active one: that is what revoking is
 /// for.
 pub fn choose(releases: &[Release], channel: Channel, place: u8, state: &State) -> Choice {
-    let revoked = |release: &Release| {
-        let found = releases.iter().find(|offered| offered.sha256 == release.sha256);
-        found.and_then(|offered| offered.revoked.clone())
-    };
     if let Some(active) = &state.active
-        && let Some(reason) = revoked(&active.release)
+        && let Some(reason) = withdrawn(releases, &active.release)
     {
-        return Choice::RollBack { reason: format!("revoked: {reason}") };
+        return Choice::RollBack { reason };
     }
     let above = state.active.as_ref().map_or(0, |active| active.release.number);
     let share = |release: &Release| match channel {
@@ -118,6 +137,7 @@ pub(super) mod testing {
             attempt: 1,
             rollout: Rollout { stable: 100, canary: 100 },
             revoked: None,
+            patches: Vec::new(),
         }
     }
 }
@@ -137,32 +157,36 @@ mod tests {
     fn the_highest_release_for_this_box_is_taken() {
         let for_some =
             |number, stable, canary| Release { rollout: Rollout { stable, canary }, ..release(number) };
+        let with_first = |other: Release| vec![release(1), other];
         let revoked = |number| Release { revoked: Some("it sees ghosts".into()), ..release(number) };
         let mut refused = running(1);
         refused.refuse(&release(3), "slow");
         use Channel::{Canary, Stable};
         let roll_back = Choice::RollBack { reason: "revoked: it sees ghosts".into() };
+        let stolen = Choice::RollBack { reason: "the repository does not know it any more".into() };
         let install = |release: Release| Choice::Install(release);
         for (offered, channel, place, state, choice) in [
-            (vec![], Stable, 0, running(1), Choice::Stay),
+            (vec![], Stable, 0, State::default(), Choice::Stay),
+            (vec![], Stable, 0, running(1), stolen.clone()),
+            (vec![release(1)], Stable, 0, running(2), stolen),
             (vec![release(1), release(3), release(2)], Stable, 99, State::default(), install(release(3))),
             (vec![release(1)], Stable, 0, running(1), Choice::Stay),
-            (vec![release(1)], Stable, 0, running(2), Choice::Stay), // no downgrade
-            (vec![for_some(2, 10, 100)], Stable, 9, running(1), install(for_some(2, 10, 100))),
-            (vec![for_some(2, 10, 100)], Stable, 10, running(1), Choice::Stay),
-            (vec![for_some(2, 10, 100)], Canary, 10, running(1), install(for_some(2, 10, 100))),
-            (vec![for_some(2, 0, 0)], Canary, 0, running(1), Choice::Stay),
-            (vec![release(2), release(3)], Stable, 0, refused.clone(), install(release(2))),
+            (vec![release(1), release(2)], Stable, 0, running(2), Choice::Stay), // no downgrade
+            (with_first(for_some(2, 10, 100)), Stable, 9, running(1), install(for_some(2, 10, 100))),
+            (with_first(for_some(2, 10, 100)), Stable, 10, running(1), Choice::Stay),
+            (with_first(for_some(2, 10, 100)), Canary, 10, running(1), install(for_some(2, 10, 100))),
+            (with_first(for_some(2, 0, 0)), Canary, 0, running(1), Choice::Stay),
+            (vec![release(1), release(2), release(3)], Stable, 0, refused.clone(), install(release(2))),
             (
-                vec![Release { attempt: 2, ..release(3) }],
+                with_first(Release { attempt: 2, ..release(3) }),
                 Stable,
                 0,
                 refused,
                 install(Release { attempt: 2, ..release(3) }),
             ),
-            (vec![revoked(2)], Stable, 0, running(1), Choice::Stay),
+            (with_first(revoked(2)), Stable, 0, running(1), Choice::Stay),
             (vec![revoked(2), release(3)], Stable, 0, running(2), roll_back), // first back, then on
-            (vec![revoked(2), release(3)], Stable, 0, running(1), install(release(3))),
+            (vec![release(1), revoked(2), release(3)], Stable, 0, running(1), install(release(3))),
         ] {
             assert_eq!(choose(&offered, channel, place, &state), choice, "{offered:?} {channel:?} {place}");
         }

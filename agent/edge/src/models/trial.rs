@@ -17,8 +17,11 @@ use sharp_eyes_vision::{Detector, DetectorOptions, Runtime};
 
 use super::bundle::{self, GoldenFiles};
 
-/// A child that says nothing for this long hangs. The slowest board takes a tenth of it for the largest model.
+/// A child that says nothing for this long hangs. The slowest board takes a tenth of it to load the largest model.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The same while it is shown pictures, and says so after each: so many budgets, and at least this long.
+const PATIENCE_WITH_A_PICTURE: (u32, Duration) = (100, Duration::from_secs(10));
 
 /// Inferences that are measured, after one that warms up.
 const RUNS: usize = 9;
@@ -37,6 +40,19 @@ pub struct TrialOptions {
     pub budget: Option<Duration>,
     /// The model that looks at frames now: what is as fast as it is fast enough.
     pub beside: Option<PathBuf>,
+}
+
+impl TrialOptions {
+    /// How long a child may say nothing.
+    pub fn patience(&self, stage: ModelStage) -> Duration {
+        let (budgets, least) = PATIENCE_WITH_A_PICTURE;
+        match self.budget {
+            Some(budget) if stage != ModelStage::Contract => {
+                budget.saturating_mul(budgets).clamp(least, PATIENCE)
+            }
+            _ => PATIENCE,
+        }
+    }
 }
 
 /// A model that has passed.
@@ -71,7 +87,7 @@ enum Line {
     Failed(Failed),
 }
 
-/// Tries the model of a folder. `reached` hears of each stage when it begins.
+/// Tries the model of a folder. `reached` hears of each stage when it begins, and again after each picture.
 pub fn run(
     folder: &Path,
     options: &TrialOptions,
@@ -91,6 +107,7 @@ pub fn run(
     for files in &files {
         expected += compare(&mut detector, files)
             .map_err(|reason| golden(format!("golden picture {}: {reason}", files.name())))?;
+        reached(ModelStage::Golden);
     }
     if expected == 0 {
         return Err(golden(
@@ -102,13 +119,14 @@ pub fn run(
     if let (Some(budget), Some(files)) = (options.budget, files.first()) {
         reached(ModelStage::Budget);
         let over = at(ModelStage::Budget);
-        let took = latency(&mut detector, files).map_err(over)?;
+        let mut alive = || reached(ModelStage::Budget);
+        let took = latency(&mut detector, files, &mut alive).map_err(over)?;
         let mut limit = budget.as_secs_f64() * 1000.0;
         if took > limit
             && let Some(path) = &options.beside
         {
             // A model that cannot be measured sets no limit.
-            let now = load(path).and_then(|mut detector| latency(&mut detector, files));
+            let now = load(path).and_then(|mut detector| latency(&mut detector, files, &mut alive));
             limit = now.map_or(limit, |now| limit.max(now * SLACK));
         }
         if took > limit {
@@ -162,7 +180,7 @@ fn picture(files: &GoldenFiles) -> Result<Picture, String> {
 }
 
 /// The median of some inferences in milliseconds: a few of them meet other programs on the same cores.
-fn latency(detector: &mut Detector, files: &GoldenFiles) -> Result<f64, String> {
+fn latency(detector: &mut Detector, files: &GoldenFiles, alive: &mut dyn FnMut()) -> Result<f64, String> {
     let picture = picture(files)?;
     let view = picture.view().map_err(|error| error.to_string())?;
     let mut times = Vec::with_capacity(RUNS);
@@ -170,6 +188,7 @@ fn latency(detector: &mut Detector, files: &GoldenFiles) -> Result<f64, String> 
         let start = Instant::now();
         detector.detect(&view, &[]).map_err(|error| error.to_string())?;
         times.push(start.elapsed().as_secs_f64() * 1000.0);
+        alive();
     }
     times.remove(0);
     times.sort_by(f64::total_cmp);
@@ -209,7 +228,7 @@ pub fn in_child(
     let mut child = command
         .spawn()
         .map_err(|error| failed(stage, format!("cannot start {}: {error}", agent.display())))?;
-    // Bounded by the child, which says five lines.
+    // Bounded by the child, which says a line for each picture.
     let (lines, heard) = mpsc::channel();
     if let Some(output) = child.stdout.take() {
         std::thread::spawn(move || {
@@ -222,7 +241,9 @@ pub fn in_child(
         });
     }
     loop {
-        match heard.recv_timeout(PATIENCE) {
+        let patience = options.patience(stage);
+        match heard.recv_timeout(patience) {
+            Ok(Line::Stage(next)) if next == stage => {}
             Ok(Line::Stage(next)) => {
                 stage = next;
                 reached(stage);
@@ -237,7 +258,7 @@ pub fn in_child(
             }
             Err(mpsc::RecvTimeoutError::Timeout) => {
                 end(&mut child);
-                return Err(failed(stage, format!("it hangs: nothing for {} s", PATIENCE.as_secs())));
+                return Err(failed(stage, format!("it hangs: nothing for {} s", patience.as_secs())));
             }
             Err(mpsc::RecvTimeoutError::Disconnected) => {
                 let how = child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());

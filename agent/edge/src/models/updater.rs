@@ -1,9 +1,11 @@
 //! The task that keeps the models of a running agent: checks the repository, switches, watches, and rolls back.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use sharp_eyes_vision::{Detector, DetectorOptions, Runtime};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::ModelsOptions;
@@ -14,14 +16,24 @@ use super::watch::{Reading, Verdict, Watch};
 use crate::board::Board;
 use crate::clock::Clock;
 
-/// How often it looks whether a command beside the agent changed something, and at what the model does.
+/// How often it looks whether a command beside the agent changed something.
 const REST: Duration = Duration::from_secs(1);
 
-/// An analysis that is silent for so long while a model is on trial hangs. Only the end of the process helps then.
-const HANGS_AFTER: Duration = Duration::from_secs(30);
+/// How often it looks at what a model on trial does.
+const WATCHFUL_REST: Duration = Duration::from_millis(200);
+
+/// A look that takes so long, and so many times the budget, while a model is on trial hangs. The model before looks again
+/// at once, where the inference can be interrupted.
+const HANGS_AFTER: (Duration, u32) = (Duration::from_millis(1200), 5);
+
+/// An analysis that is silent for so long all the same cannot be interrupted. Only the end of the process helps then.
+const HOPELESS_AFTER: Duration = Duration::from_secs(30);
 
 /// The first check comes after a part of the interval, and at the latest after this time.
 const FIRST_CHECK: Duration = Duration::from_secs(600);
+
+/// A check that somebody asks for comes within this time: they may ask a thousand boxes at once.
+const HASTE: Duration = Duration::from_secs(5);
 
 /// The model on trial hangs the analysis. It has been rolled back on disk; the agent has to be started anew.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -39,6 +51,8 @@ pub struct Updater {
     pub board: Arc<Board>,
     /// Judges expiry.
     pub clock: Arc<Clock>,
+    /// Somebody asks for a check.
+    pub hasten: Arc<Notify>,
 }
 
 /// A model on trial that looks at frames.
@@ -53,11 +67,17 @@ impl Updater {
         let interval = self.options.config.interval;
         let mut due = Instant::now() + FIRST_CHECK.min(interval.mul_f64(0.5)).mul_f64(fastrand::f64());
         let mut on_trial: Option<OnTrial> = None;
+        // The model that hung, until the analysis says something again.
+        let mut hung: Option<String> = None;
+        let mut rest = REST;
         // What the models before did, so that the next one has something to be compared with.
         let mut before = Reading::default();
         loop {
             tokio::select! {
-                () = tokio::time::sleep(REST) => {}
+                () = tokio::time::sleep(rest) => {}
+                () = self.hasten.notified() => {
+                    due = due.min(Instant::now() + HASTE.mul_f64(fastrand::f64()));
+                }
                 () = shutdown.cancelled() => return Ok(()),
             }
             let state = match State::read(&self.options.folder) {
@@ -68,6 +88,16 @@ impl Updater {
                 }
             };
             self.desk.tell_state(&state);
+            rest = if state.trial.is_some() { WATCHFUL_REST } else { REST };
+            if let Some(model) = &hung {
+                let silence = self.board.detector.silence();
+                if silence > HOPELESS_AFTER {
+                    return Err(Hangs(model.clone()));
+                }
+                if silence < WATCHFUL_REST {
+                    hung = None;
+                }
+            }
             if self.desk.is_outdated(&state) {
                 before = self.reading();
                 on_trial = None;
@@ -75,9 +105,14 @@ impl Updater {
                 continue;
             }
             if let (Some(active), Some(_)) = (&state.active, &state.trial) {
-                self.watch(active, &mut on_trial, before)?;
+                if self.hangs(active) {
+                    hung = Some(active.release.model.to_string());
+                    continue;
+                }
+                self.watch(active, &mut on_trial, before);
             } else {
                 on_trial = None;
+                drop(self.desk.take_spare(None)); // what is kept needs nothing to fall back to at once
             }
             // Also while one is watched: it may be revoked.
             if let Some(repository) = &self.options.config.repository
@@ -93,7 +128,14 @@ impl Updater {
     async fn check(&self, repository: &str) {
         let tell = |update| self.desk.tell(update);
         let rate = Some(self.options.config.rate).filter(|_| repository.starts_with("http"));
-        let check = Check { options: &self.options, repository, rate, clock: &self.clock, tell: &tell };
+        let check = Check {
+            options: &self.options,
+            repository,
+            rate,
+            clock: &self.clock,
+            tell: &tell,
+            window: Some(&self.desk),
+        };
         match check.run().await {
             Ok(Outcome::Nothing | Outcome::Busy | Outcome::Watching(_)) => {}
             Ok(Outcome::Activated(model)) => tracing::info!(%model, "a model passed its trial"),
@@ -105,6 +147,9 @@ impl Updater {
 
     /// Loads the model that shall look, while the other one looks, and hands it over.
     async fn switch(&self, active: Option<Installed>) {
+        if let Some(detector) = self.desk.take_spare(active.as_ref()) {
+            return self.desk.offer(detector, active);
+        }
         let chosen = match active {
             Some(installed) => {
                 Chosen { path: installed.slot.folder(&self.options.folder), installed: Some(installed) }
@@ -126,19 +171,23 @@ impl Updater {
         }
     }
 
-    fn watch(
-        &self,
-        active: &Installed,
-        on_trial: &mut Option<OnTrial>,
-        before: Reading,
-    ) -> Result<(), Hangs> {
-        if self.board.detector.silence() > HANGS_AFTER {
-            let seconds = HANGS_AFTER.as_secs();
-            self.decide(|state| state.roll_back(&format!("it hangs: no frame was finished in {seconds} s")));
-            return Err(Hangs(active.release.model.to_string()));
+    /// Whether the model on trial hangs. Then it is rolled back, and interrupted.
+    fn hangs(&self, active: &Installed) -> bool {
+        let (least, budgets) = HANGS_AFTER;
+        let limit = least.max(self.options.budget.saturating_mul(budgets));
+        if !self.desk.is_looking(active) || self.board.detector.looking_for() <= limit {
+            return false;
         }
+        let reason = format!("it hangs: no frame was finished in {:.1} s", limit.as_secs_f64());
+        tracing::warn!(model = %active.release.model, "the model is rolled back: {reason}");
+        self.decide(|state| state.roll_back(&reason));
+        self.desk.interrupt(active);
+        true
+    }
+
+    fn watch(&self, active: &Installed, on_trial: &mut Option<OnTrial>, before: Reading) {
         if !self.desk.is_looking(active) {
-            return Ok(()); // it is on its way
+            return; // it is on its way
         }
         let now = self.reading();
         let OnTrial { watch, .. } = match on_trial {
@@ -160,7 +209,6 @@ impl Updater {
                 self.decide(|state| state.roll_back(&reason));
             }
         }
-        Ok(())
     }
 
     fn decide(&self, change: impl Fn(&mut State)) {
@@ -177,6 +225,13 @@ impl Updater {
             inferences: health.inferences,
             busy: Duration::from_secs_f64(health.inference_ms / 1000.0 * health.inferences as f64),
             failures: health.failures,
+            in_a_row: self
+                .board
+                .cameras
+                .iter()
+                .map(|card| card.overlooked.load(Ordering::Relaxed))
+                .max()
+                .unwrap_or(0),
             alerts: self.board.cameras.iter().map(|card| card.alerts.get()).sum(),
         }
     }

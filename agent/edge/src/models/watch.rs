@@ -8,7 +8,7 @@ const FAILURES_ONE_IN: u64 = 20;
 /// So many frames have to be looked at before anything is said of failures or latency, and before a model is kept.
 const FRAMES_MIN: u64 = 20;
 
-/// Frames that fail without one in between that does not, before there are enough to count.
+/// Frames of one camera that fail without one in between that does not: a second of it.
 const FAILURES_MAX: u64 = 5;
 
 /// It may take so many times its budget, or what the model before took: on a busy box a median is no mean.
@@ -31,6 +31,8 @@ pub struct Reading {
     pub busy: Duration,
     /// Frames that could not be looked at.
     pub failures: u64,
+    /// Frames of one camera, the worst, that could not be looked at just now, without one in between that could.
+    pub in_a_row: u64,
     /// Alerts raised.
     pub alerts: u64,
 }
@@ -69,7 +71,10 @@ impl Watch {
         let failures = now.failures - self.start.failures;
         let alerts = now.alerts - self.start.alerts;
         let enough = frames >= FRAMES_MIN;
-        if failures >= FAILURES_MAX && (frames == 0 || enough && failures * FAILURES_ONE_IN > frames) {
+        let in_a_row = now.in_a_row.min(failures);
+        if in_a_row >= FAILURES_MAX
+            || enough && failures >= FAILURES_MAX && failures * FAILURES_ONE_IN > frames
+        {
             let all = frames + failures;
             return Verdict::RolledBack(format!("{failures} of {all} frames could not be analysed"));
         }
@@ -100,7 +105,7 @@ mod tests {
 
     fn reading(seconds: u64, inferences: u64, busy_ms: u64, failures: u64, alerts: u64) -> Reading {
         let (at, busy) = (Duration::from_secs(seconds), Duration::from_millis(busy_ms));
-        Reading { at, inferences, busy, failures, alerts }
+        Reading { at, inferences, busy, failures, in_a_row: 0, alerts }
     }
 
     #[test]
@@ -118,7 +123,10 @@ mod tests {
             (later(600, 3000, 79, 9, 14), "kept"),
             (later(90_000, 5, 25, 0, 0), "watched"), // all cameras sleep
             (later(10, 0, 0, 4, 0), "watched"),
-            (later(10, 0, 0, 5, 0), "5 of 5 frames could not be analysed"),
+            (Reading { in_a_row: 4, ..later(10, 0, 0, 4, 0) }, "watched"),
+            (Reading { in_a_row: 9, ..later(10, 0, 0, 4, 0) }, "watched"), // most of them before it looked
+            (Reading { in_a_row: 5, ..later(10, 0, 0, 5, 0) }, "5 of 5 frames could not be analysed"),
+            (Reading { in_a_row: 5, ..later(60, 300, 25, 5, 0) }, "5 of 305 frames"), // one camera of several
             (later(10, 50, 25, 5, 0), "5 of 55 frames"),
             (later(10, 50, 81, 0, 0), "81.0 ms on average; 80.0 ms"),
             (later(60, 300, 25, 0, 11), "11 alerts in 60 s; the model before raised 6.0 an hour"),

@@ -127,6 +127,8 @@ pub struct Asked {
     pub command: Result<ConsoleCommand, (Refused, String)>,
     /// Where it asks for a snapshot: its id and JPEG, or why there is none.
     pub snapshot: Option<Result<(Uuid, Vec<u8>), Refused>>,
+    /// Where it asks for a check of updates: why there is none.
+    pub no_updates: Option<Refused>,
 }
 
 /// The alert was not taken, because the disk has not taken those before it: it is lost, and counted.

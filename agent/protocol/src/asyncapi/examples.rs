@@ -209,6 +209,7 @@ pub(super) fn commands() -> Examples {
         Request::Picture(PictureOf { alert: id() }),
         Request::Snapshot(SnapshotOf { camera: name("gate") }),
         Request::Status,
+        Request::CheckUpdates,
     ];
     let numbered = (42..).zip(requests);
     numbered
@@ -245,6 +246,7 @@ pub(super) fn answers() -> Examples {
         ("picture", Answer::Done(Done::Picture(id()))),
         ("snapshot", Answer::Done(Done::Snapshot(id()))),
         ("status", Answer::Done(Done::Status(status))),
+        ("check-updates", Answer::Done(Done::CheckUpdates)),
         ("refused", Answer::Refused(stale)),
     ]
     .map(|(name, answer)| (name, on_the_wire(&answer)))

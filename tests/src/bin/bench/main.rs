@@ -12,7 +12,8 @@
 //! - [`agent`]: the whole agent on the same cameras;
 //! - [`figures`]: medians, the table and the JSON;
 //! - [`gate`]: cameras that mostly see nothing;
-//! - [`delivery`]: from the decision to the broker.
+//! - [`delivery`]: from the decision to the broker;
+//! - [`updates`]: what two hundred updates and rollbacks leave behind.
 //!
 //! A machine's speed drifts, so floor and agent are measured in turn, round by round, and the medians compared.
 
@@ -21,6 +22,7 @@ mod delivery;
 mod figures;
 mod floor;
 mod gate;
+mod updates;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -58,13 +60,14 @@ fn setting(name: &str, default: u64) -> Result<u64> {
 
 fn run() -> Result<()> {
     let part = std::env::var("BENCH").unwrap_or_default();
-    const PARTS: [&str; 3] = ["agent", "gate", "delivery"];
+    const PARTS: [&str; 4] = ["agent", "gate", "delivery", "updates"];
     ensure!(
         ["", "cameras"].contains(&part.as_str()) || PARTS.contains(&part.as_str()),
-        "BENCH={part}: it is agent, gate, delivery, or cameras for the first two"
+        "BENCH={part}: it is agent, gate, delivery, updates, or cameras for the first two"
     );
-    let wanted =
-        |name: &str| ["", name].contains(&part.as_str()) || (part == "cameras" && name != "delivery");
+    let wanted = |name: &str| {
+        ["", name].contains(&part.as_str()) || (part == "cameras" && ["agent", "gate"].contains(&name))
+    };
     let mut all = Map::new();
     if wanted("agent") {
         all.extend(measure()?);
@@ -74,6 +77,9 @@ fn run() -> Result<()> {
     }
     if wanted("delivery") {
         all.extend(delivery::measure()?);
+    }
+    if wanted("updates") {
+        all.extend(updates::measure()?);
     }
     if let Some(file) = std::env::var_os("BENCH_JSON").filter(|file| !file.is_empty()) {
         std::fs::write(&file, format!("{:#}\n", Value::Object(all)))

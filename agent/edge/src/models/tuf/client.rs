@@ -4,7 +4,8 @@
 //! clock, so that the newest time known counts, and a clock that ran ahead once must not lock the box out for ever. And
 //! what is kept between two checks: `tough` writes its files in place, so it works in a temporary folder, and what it has
 //! approved of is written, synced and renamed one by one. Each of the files is a floor of its own, so that a power cut
-//! between two of them forgets nothing.
+//! between two of them forgets nothing; and a root counts from the moment on at which it was verified, whatever is wrong
+//! with the rest.
 
 use std::fs;
 use std::io::{BufWriter, Write as _};
@@ -13,19 +14,22 @@ use std::pin::pin;
 use std::time::Instant;
 
 use futures_util::StreamExt;
-use jiff::Timestamp;
+use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
-use tough::schema::{Role, Root, Signed};
+use tough::schema::{Role, Root, Signed, Snapshot, Timestamp};
 use tough::{ExpirationEnforcement, Limits, RepositoryLoader, TargetName};
 
-use super::super::release::Release;
+use super::super::release::{Patch, Release};
 use super::super::state::replace;
 use super::transport::Web;
-use super::{TufError, addresses, at, hexadecimal, release};
+use super::{PATCH, TufError, addresses, at, hexadecimal, release};
 use crate::budget::Budget;
 
+/// Who may sign what.
+const ROOT: &str = "root.json";
+
 /// What is kept between two checks.
-const KEPT: [&str; 4] = ["root.json", "timestamp.json", "snapshot.json", "targets.json"];
+const KEPT: [&str; 4] = [ROOT, "timestamp.json", "snapshot.json", "targets.json"];
 
 /// A repository of ten thousand releases has a tenth of it.
 const LIMITS: Limits = Limits {
@@ -44,7 +48,7 @@ pub struct Trust {
     /// Where it is kept what that has led to.
     pub folder: PathBuf,
     /// The time that nothing may be older than.
-    pub now: Timestamp,
+    pub now: jiff::Timestamp,
     /// What the clock says, for the text of a refusal.
     pub clock: String,
 }
@@ -75,15 +79,20 @@ impl Repository {
         // Another root of trust has no history yet.
         let name = &hexadecimal(&Sha256::digest(&shipped))[..16];
         let kept = trust.folder.join(name);
-        let newest = fs::read(kept.join("root.json")).ok();
+        let newest = fs::read(kept.join(ROOT)).ok();
         // One that is damaged on the disk: what came with the box is as good, with all that the repository has since.
         let newest = newest.filter(|newest| serde_json::from_slice::<Signed<Root>>(newest).is_ok());
-        let (inner, work) = load(address, web, newest.as_ref().unwrap_or(&shipped), &kept).await?;
-        trust.check_expiry(&inner)?;
-        keep(work.path(), &trust.folder, &kept)
+        let (loaded, work) = load(address, web, newest.as_ref().unwrap_or(&shipped), &kept).await?;
+        let loaded = loaded.and_then(|inner| trust.check_expiry(&inner).map(|()| inner));
+        let approved = if loaded.is_ok() { &KEPT[..] } else { &[ROOT] };
+        keep(work.path(), approved, &trust.folder, &kept)
             .map_err(|source| TufError::Keep { folder: kept.clone(), source })?;
+        let inner = loaded?;
         let (mut releases, mut ignored) = (Vec::new(), Vec::new());
         for (name, target) in &inner.targets().signed.targets {
+            if name.raw().ends_with(PATCH) {
+                continue; // a release names it
+            }
             match release(name.raw(), target) {
                 Ok(release) => releases.push(release),
                 Err(why) => ignored.push(why),
@@ -96,9 +105,24 @@ impl Repository {
 
     /// Fetches a bundle into a file. It is all there, verified and on the medium when this returns.
     pub async fn fetch(&self, release: &Release, file: &Path, fetch: Fetch<'_>) -> Result<(), TufError> {
-        let name = TargetName::new(&release.target)?;
+        self.fetch_target(&release.target, release.length, file, fetch).await
+    }
+
+    /// The same with what leads to a bundle.
+    pub async fn fetch_patch(&self, patch: &Patch, file: &Path, fetch: Fetch<'_>) -> Result<(), TufError> {
+        self.fetch_target(&patch.target, patch.length, file, fetch).await
+    }
+
+    async fn fetch_target(
+        &self,
+        target: &str,
+        length: u64,
+        file: &Path,
+        fetch: Fetch<'_>,
+    ) -> Result<(), TufError> {
+        let name = TargetName::new(target)?;
         let stream = self.inner.read_target(&name).await?;
-        let mut stream = pin!(stream.ok_or_else(|| TufError::NoTarget(release.target.clone()))?);
+        let mut stream = pin!(stream.ok_or_else(|| TufError::NoTarget(target.to_owned()))?);
         // tough hands out files in parts of 4 KB.
         let mut writer = BufWriter::with_capacity(1 << 20, fs::File::create(file).map_err(at(file))?);
         let mut budget = fetch.rate.map(|rate| Budget::new(rate as f64, rate as f64, Instant::now()));
@@ -114,11 +138,8 @@ impl Repository {
                 tokio::time::sleep(budget.ready_at(now).saturating_duration_since(now)).await;
             }
         }
-        if bytes != release.length {
-            return Err(TufError::Refused(format!(
-                "{} has {bytes} bytes; {} are signed for",
-                release.target, release.length
-            )));
+        if bytes != length {
+            return Err(TufError::Refused(format!("{target} has {bytes} bytes; {length} are signed for")));
         }
         let writer = writer.into_inner().map_err(|error| at(file)(error.into_error()))?;
         writer.sync_all().map_err(at(file))
@@ -146,33 +167,49 @@ async fn load(
     web: &Web,
     root: &[u8],
     kept: &Path,
-) -> Result<(tough::Repository, tempfile::TempDir), TufError> {
+) -> Result<(Result<tough::Repository, TufError>, tempfile::TempDir), TufError> {
     let (metadata, targets) = addresses(address)?;
     let work = tempfile::tempdir().map_err(at(Path::new("a temporary folder")))?;
+    let rotated = serde_json::from_slice::<Signed<Root>>(root).is_ok_and(|root| {
+        is_rotated::<Timestamp>(&root.signed, &kept.join("timestamp.json"))
+            || is_rotated::<Snapshot>(&root.signed, &kept.join("snapshot.json"))
+    });
     for name in KEPT {
-        if let Ok(bytes) = fs::read(kept.join(name)) {
+        let is_floor = !(rotated && ["timestamp.json", "snapshot.json"].contains(&name));
+        if let (true, Ok(bytes)) = (is_floor, fs::read(kept.join(name))) {
             fs::write(work.path().join(name), bytes).map_err(at(work.path()))?;
         }
     }
-    let inner = RepositoryLoader::new(&root, metadata, targets)
+    let loaded = RepositoryLoader::new(&root, metadata, targets)
         .transport(web.clone())
         .limits(LIMITS)
         .datastore(work.path())
         .expiration_enforcement(ExpirationEnforcement::Unsafe)
         .load()
-        .await?;
-    Ok((inner, work))
+        .await;
+    Ok((loaded.map_err(TufError::from), work))
+}
+
+/// Whether the key of a kept file was replaced since. Whoever stole it may have raised the versions of timestamp and
+/// snapshot beyond any that will ever come, so that neither is a floor any more (section 5.3.11 of the specification).
+/// `tough` sees to it while it follows the roots; this does for roots that were followed, and kept, before.
+fn is_rotated<R: Role + DeserializeOwned>(root: &Root, file: &Path) -> bool {
+    let kept = fs::read(file).ok().and_then(|bytes| serde_json::from_slice::<Signed<R>>(&bytes).ok());
+    kept.is_some_and(|kept| root.verify_role(&kept).is_err())
 }
 
 /// Takes over what was approved of.
-fn keep(work: &Path, folder: &Path, kept: &Path) -> std::io::Result<()> {
+fn keep(work: &Path, approved: &[&str], folder: &Path, kept: &Path) -> std::io::Result<()> {
+    if !work.join(ROOT).exists() {
+        return Ok(()); // what came with the box is no root
+    }
     if !kept.is_dir() {
         fs::create_dir_all(kept)?;
         for made in [folder, folder.parent().unwrap_or(folder)] {
             fs::File::open(made)?.sync_all()?;
         }
     }
-    for name in KEPT {
+    for name in approved {
         let fresh = fs::read(work.join(name))?;
         if fs::read(kept.join(name)).ok().as_ref() != Some(&fresh) {
             replace(&kept.join(name), &fresh)?;

@@ -1,10 +1,10 @@
 //! A maintainer makes a repository and signs what is in it.
 //!
 //! Keys are Ed25519 as PKCS#8 DER, a file each, named after their roles, in folders that may lie on several sticks: a role
-//! is signed by all of its keys that are found, and refused where they are fewer than its threshold. Files are written in
-//! the order in which a client that reads meanwhile needs them; the timestamp last.
+//! is signed by all of its keys that are found, and refused where they are fewer than its threshold. Nothing is written
+//! before all is signed, and then in the order in which a client that reads meanwhile needs it; the timestamp last.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::num::NonZeroU64;
@@ -17,17 +17,23 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use tough::editor::signed::SignedRole;
 use tough::key_source::{KeySource, LocalKeySource};
+use tough::schema::decoded::{Decoded, Hex};
+use tough::schema::key::Key;
 use tough::schema::{
     Hashes, KeyHolder, Metafile, Role, RoleKeys, RoleType, Root, Signed, Snapshot, Target, Targets,
 };
 use tough::{ExpirationEnforcement, RepositoryLoader, TargetName};
 
-use super::super::release::Release;
+use super::super::patch;
+use super::super::release::{Patch, Release};
 use super::super::state::replace;
 use super::transport::Web;
-use super::{TufError, addresses, at, custom, release};
+use super::{PATCH, TufError, addresses, at, custom, release};
 
 const SPECIFICATION: &str = "1.0.0";
+
+/// The newest releases, from which patches lead to a new one.
+const PATCHES: usize = 3;
 
 /// What all is signed with.
 #[derive(Clone, Debug)]
@@ -65,11 +71,17 @@ pub struct NewRepository {
 #[derive(Debug)]
 pub struct Editor {
     folder: PathBuf,
-    root: Root,
-    targets: Targets,
-    snapshot: Snapshot,
-    timestamp: tough::schema::Timestamp,
+    pub(super) root: Root,
+    pub(super) targets: Targets,
+    pub(super) snapshot: Snapshot,
+    pub(super) timestamp: tough::schema::Timestamp,
 }
+
+/// What a key is called: the hash of its public half.
+pub(super) type KeyId = Decoded<Hex>;
+
+/// A signed role as a file.
+pub(super) type SignedFile = (PathBuf, Vec<u8>);
 
 impl NewRepository {
     /// Makes keys and an empty repository. Returns the root of trust that boxes need.
@@ -110,12 +122,7 @@ impl NewRepository {
                     _ => self.keys.join(format!("{role}-{n}.key")),
                 };
                 make_key(&file)?;
-                let key = sign_with(&file)?
-                    .as_sign()
-                    .await
-                    .map_err(|e| TufError::Metadata(e.to_string()))?
-                    .tuf_key();
-                let id = key.key_id().map_err(|error| TufError::Metadata(error.to_string()))?;
+                let (id, key) = public_key(&file).await?;
                 root.keys.insert(id.clone(), key);
                 keyids.push(id);
             }
@@ -131,8 +138,11 @@ impl NewRepository {
             timestamp: tough::schema::Timestamp::new(SPECIFICATION.to_owned(), none, expires),
             root: root.clone(),
         };
-        editor.sign(root, &keys).await?;
-        editor.publish(&keys, self.expiry, None).await?;
+        let keys = keys.files()?;
+        let root = sign(&editor.root, root, &keys).await?;
+        let root = editor.file(&root);
+        let [targets, snapshot, timestamp] = editor.sign_all(&keys, self.expiry).await?;
+        write(&[root, targets, snapshot, timestamp])?;
         Ok(metadata.join("1.root.json"))
     }
 }
@@ -194,13 +204,40 @@ impl Editor {
             .map_err(|error| TufError::Metadata(format!("{}: {error}", bundle.display())))?;
         release.length = target.length;
         release.sha256 = super::hexadecimal(&target.hashes.sha256);
-        target.custom = custom(release)?;
-        let place = self.folder.join("targets").join(format!("{}.{}", release.sha256, release.target));
+        let place = self.place(&release.sha256, &release.target);
         let bytes = fs::read(bundle).map_err(at(bundle))?;
         replace(&place, &bytes).map_err(at(&place))?;
+        for old in releases.iter().rev().filter(|old| old.revoked.is_none()).take(PATCHES) {
+            release.patches.extend(self.add_patch(old, release, &bytes).await?);
+        }
+        target.custom = custom(release)?;
         self.targets.add_target(TargetName::new(&release.target)?, target);
-        let before = self.targets.version;
-        self.publish(keys, expiry, Some(before)).await
+        self.publish(keys, expiry).await
+    }
+
+    /// Adds what leads from an older bundle to a new one, if that is worth it.
+    async fn add_patch(
+        &mut self,
+        old: &Release,
+        new: &Release,
+        bytes: &[u8],
+    ) -> Result<Option<Patch>, TufError> {
+        let file = self.place(&old.sha256, &old.target);
+        let before = fs::read(&file).map_err(at(&file))?;
+        let Some(patch) = patch::make(&before, bytes).map_err(at(&file))? else { return Ok(None) };
+        let (name, from) = (new.target.trim_end_matches(".bundle"), &old.model.version);
+        let name = format!("{name}-from-{from}{PATCH}");
+        let file = self.place(&super::hexadecimal(&sha256(&patch)), &name);
+        replace(&file, &patch).map_err(at(&file))?;
+        let target = Target::from_path(&file)
+            .await
+            .map_err(|error| TufError::Metadata(format!("{}: {error}", file.display())))?;
+        self.targets.add_target(TargetName::new(&name)?, target);
+        Ok(Some(Patch { from: old.sha256.clone(), target: name, length: patch.len() as u64 }))
+    }
+
+    fn place(&self, sha256: &str, target: &str) -> PathBuf {
+        self.folder.join("targets").join(format!("{sha256}.{target}"))
     }
 
     /// Signs what is said of a release: its rollout, its attempt, or that it was revoked.
@@ -213,81 +250,92 @@ impl Editor {
         let name = TargetName::new(&release.target)?;
         let target = self.targets.targets.get_mut(&name);
         target.ok_or_else(|| TufError::NoTarget(release.target.clone()))?.custom = custom(release)?;
-        let before = self.targets.version;
-        self.publish(keys, expiry, Some(before)).await
+        self.publish(keys, expiry).await
     }
 
     /// Says anew that there is nothing newer, with the keys of snapshot and timestamp alone.
     pub async fn refresh(&mut self, keys: &KeyFolders, expiry: Expiry) -> Result<(), TufError> {
-        let meta = self.snapshot.meta.get("targets.json").cloned();
-        let meta = meta.ok_or_else(|| TufError::Metadata("the snapshot names no targets".into()))?;
-        self.publish_snapshot(meta, keys, expiry).await
+        write(&self.sign_snapshot(None, &keys.files()?, expiry).await?)
     }
 
-    /// Signs targets and all above them. `before`: the version that they had, if they were published.
-    async fn publish(
+    /// Signs targets and all above them, as the next version, and writes them.
+    async fn publish(&mut self, keys: &KeyFolders, expiry: Expiry) -> Result<(), TufError> {
+        self.targets.version = self.targets.version.saturating_add(1);
+        write(&self.sign_all(&keys.files()?, expiry).await?)
+    }
+
+    /// Signs targets and all above them.
+    pub(super) async fn sign_all(
         &mut self,
-        keys: &KeyFolders,
+        keys: &[PathBuf],
         expiry: Expiry,
-        before: Option<NonZeroU64>,
-    ) -> Result<(), TufError> {
-        if let Some(before) = before {
-            self.targets.version = before.saturating_add(1);
-        }
+    ) -> Result<[SignedFile; 3], TufError> {
         self.targets.expires = in_days(expiry.targets_days);
-        let targets = self.sign(self.targets.clone(), keys).await?;
-        self.publish_snapshot(meta_of(&targets), keys, expiry).await
+        let targets = sign(&self.root, self.targets.clone(), keys).await?;
+        let [snapshot, timestamp] = self.sign_snapshot(Some(meta_of(&targets)), keys, expiry).await?;
+        Ok([self.file(&targets), snapshot, timestamp])
     }
 
-    async fn publish_snapshot(
+    /// Signs snapshot and timestamp, with what is new of the targets.
+    pub(super) async fn sign_snapshot(
         &mut self,
-        targets: Metafile,
-        keys: &KeyFolders,
+        targets: Option<Metafile>,
+        keys: &[PathBuf],
         expiry: Expiry,
-    ) -> Result<(), TufError> {
+    ) -> Result<[SignedFile; 2], TufError> {
         // The first ones of a new repository have no meta yet.
         if !self.snapshot.meta.is_empty() {
             self.snapshot.version = self.snapshot.version.saturating_add(1);
             self.timestamp.version = self.timestamp.version.saturating_add(1);
         }
+        if let Some(targets) = targets {
+            self.snapshot.meta.insert("targets.json".to_owned(), targets);
+        }
         self.snapshot.expires = in_days(expiry.snapshot_days);
-        self.snapshot.meta.insert("targets.json".to_owned(), targets);
-        let snapshot = self.sign(self.snapshot.clone(), keys).await?;
+        let snapshot = sign(&self.root, self.snapshot.clone(), keys).await?;
         self.timestamp.expires = in_days(expiry.timestamp_days);
         self.timestamp.meta.insert("snapshot.json".to_owned(), meta_of(&snapshot));
-        self.sign(self.timestamp.clone(), keys).await?;
-        Ok(())
+        let timestamp = sign(&self.root, self.timestamp.clone(), keys).await?;
+        Ok([self.file(&snapshot), self.file(&timestamp)])
     }
 
-    /// Signs a role with all of its keys that are there, and writes its file.
-    async fn sign<R: Role + Serialize>(&self, role: R, keys: &KeyFolders) -> Result<SignedRole<R>, TufError> {
-        let needed = &self.root.roles[&R::TYPE];
-        let mut sources: Vec<Box<dyn KeySource>> = Vec::new();
-        for source in keys.sources()? {
-            let key = source.as_sign().await.map_err(|error| TufError::Metadata(error.to_string()))?;
-            if self.root.key_id(key.as_ref()).is_some_and(|id| needed.keyids.contains(&id)) {
-                sources.push(source);
-            }
-        }
-        if (sources.len() as u64) < needed.threshold.get() {
-            return Err(TufError::Threshold {
-                role: R::TYPE.to_string(),
-                threshold: needed.threshold.get(),
-                found: sources.len(),
-            });
-        }
-        let holder = KeyHolder::Root(self.root.clone());
-        let signed = SignedRole::new(role, &holder, &sources, &SystemRandom::new()).await?;
+    pub(super) fn file<R: Role + Serialize>(&self, signed: &SignedRole<R>) -> SignedFile {
         let name = signed.signed().signed.filename(self.root.consistent_snapshot);
-        let file = self.folder.join("metadata").join(name);
-        replace(&file, signed.buffer()).map_err(at(&file))?;
-        Ok(signed)
+        (self.folder.join("metadata").join(name), signed.buffer().clone())
     }
+}
+
+pub(super) fn write(files: &[SignedFile]) -> Result<(), TufError> {
+    files.iter().try_for_each(|(file, bytes)| replace(file, bytes).map_err(at(file)))
+}
+
+/// Signs a role with all of its keys that are there, as `root` lists them.
+pub(super) async fn sign<R: Role + Serialize>(
+    root: &Root,
+    role: R,
+    keys: &[PathBuf],
+) -> Result<SignedRole<R>, TufError> {
+    let needed = &root.roles[&R::TYPE];
+    let (mut own, mut found) = (Vec::new(), HashSet::new());
+    for file in keys {
+        let (id, _) = public_key(file).await?;
+        if needed.keyids.contains(&id) && found.insert(id) {
+            own.push(key_source(file));
+        }
+    }
+    if (found.len() as u64) < needed.threshold.get() {
+        return Err(TufError::Threshold {
+            role: R::TYPE.to_string(),
+            threshold: needed.threshold.get(),
+            found: found.len(),
+        });
+    }
+    Ok(SignedRole::new(role, &KeyHolder::Root(root.clone()), &own, &SystemRandom::new()).await?)
 }
 
 impl KeyFolders {
     /// The key files in all folders.
-    fn sources(&self) -> Result<Vec<Box<dyn KeySource>>, TufError> {
+    pub(super) fn files(&self) -> Result<Vec<PathBuf>, TufError> {
         let mut files = Vec::new();
         for folder in &self.0 {
             for entry in fs::read_dir(folder).map_err(at(folder))? {
@@ -298,16 +346,23 @@ impl KeyFolders {
             }
         }
         files.sort();
-        files.iter().map(|file| sign_with(file)).collect()
+        Ok(files)
     }
 }
 
-fn sign_with(file: &Path) -> Result<Box<dyn KeySource>, TufError> {
-    Ok(Box::new(LocalKeySource { path: file.to_owned() }))
+fn key_source(path: &Path) -> Box<dyn KeySource> {
+    Box::new(LocalKeySource { path: path.to_owned() })
+}
+
+/// The public half of a key, and what it is called.
+pub(super) async fn public_key(file: &Path) -> Result<(KeyId, Key), TufError> {
+    let failed = |error: &dyn std::fmt::Display| TufError::Metadata(format!("{}: {error}", file.display()));
+    let key = key_source(file).as_sign().await.map_err(|error| failed(&error))?.tuf_key();
+    Ok((key.key_id().map_err(|error| failed(&error))?, key))
 }
 
 /// Makes an Ed25519 key that only its owner can read. One that is there already, made by openssl say, is taken as it is.
-fn make_key(file: &Path) -> Result<(), TufError> {
+pub(super) fn make_key(file: &Path) -> Result<(), TufError> {
     if file.exists() {
         return Ok(());
     }
@@ -317,7 +372,7 @@ fn make_key(file: &Path) -> Result<(), TufError> {
     writer.and_then(|mut writer| writer.write_all(key.as_ref())).map_err(at(file))
 }
 
-fn meta_of<R: Role>(role: &SignedRole<R>) -> Metafile
+pub(super) fn meta_of<R: Role>(role: &SignedRole<R>) -> Metafile
 where
     Signed<R>: Clone,
 {
@@ -335,7 +390,7 @@ fn sha256(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// Whole seconds: the specification knows no parts of them.
-fn in_days(days: u32) -> Timestamp {
+pub(super) fn in_days(days: u32) -> Timestamp {
     let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or(Timestamp::UNIX_EPOCH);
     now.checked_add(SignedDuration::from_hours(24 * i64::from(days))).unwrap_or(Timestamp::MAX)
 }

@@ -2,7 +2,7 @@
 //! `tough` and the cryptography that it brings.
 //!
 //! - `client`: a box asks a repository, and keeps what it has come to trust;
-//! - `editor`: a maintainer makes a repository and signs what is in it;
+//! - `editor`: a maintainer makes a repository and signs what is in it; `rotate`: and replaces its keys;
 //! - `transport`: files over HTTP, with and without TLS, and from folders.
 //!
 //! A repository is a folder of plain files, `metadata/` and `targets/`, with consistent snapshots, as the specification
@@ -10,7 +10,10 @@
 //! length and hash stands in the target's signed `custom` object.
 
 mod client;
+#[cfg(test)]
+mod conformance;
 mod editor;
+mod rotate;
 mod transport;
 
 use std::collections::HashMap;
@@ -25,9 +28,10 @@ use url::Url;
 
 pub use client::{Fetch, Repository, Trust};
 pub use editor::{Editor, Expiry, KeyFolders, NewRepository};
+pub use rotate::{KeyRole, Rotated, Rotation};
 pub use transport::Web;
 
-use super::release::{Release, Rollout};
+use super::release::{Patch, Release, Rollout};
 
 /// The part of a [`Release`] that is the target's custom metadata.
 #[derive(Serialize, Deserialize)]
@@ -39,7 +43,12 @@ struct Custom {
     rollout: Rollout,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     revoked: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    patches: Vec<Patch>,
 }
+
+/// What the names of patches end with.
+const PATCH: &str = ".patch";
 
 /// A target as a release, or why it is none.
 fn release(name: &str, target: &Target) -> Result<Release, String> {
@@ -60,6 +69,7 @@ fn release(name: &str, target: &Target) -> Result<Release, String> {
         attempt: custom.attempt,
         rollout: custom.rollout,
         revoked: custom.revoked,
+        patches: custom.patches,
     })
 }
 
@@ -71,6 +81,7 @@ fn custom(release: &Release) -> Result<HashMap<String, Value>, TufError> {
         attempt: release.attempt,
         rollout: release.rollout,
         revoked: release.revoked.clone(),
+        patches: release.patches.clone(),
     };
     let value = serde_json::to_value(custom).and_then(serde_json::from_value);
     value.map_err(|error| TufError::Metadata(error.to_string()))
@@ -90,7 +101,8 @@ fn addresses(repository: &str) -> Result<(Url, Url), TufError> {
     Ok((below("metadata/")?, below("targets/")?))
 }
 
-fn hexadecimal(bytes: &[u8]) -> String {
+/// Bytes as they stand in metadata and names.
+pub(super) fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

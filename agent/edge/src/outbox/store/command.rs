@@ -135,6 +135,7 @@ impl Work<'_> {
                 Some(Err(refused)) => Err(refused.clone()),
                 None => Err(Refused::new(Refusal::NoPicture, "no picture was taken")),
             },
+            Request::CheckUpdates => asked.no_updates.clone().map_or(Ok(Done::CheckUpdates), Err),
             Request::Status => Ok(Done::Status(BoxStatus {
                 time: wall,
                 clock: trust,

@@ -341,7 +341,13 @@ async fn alerts_wait_in_memory_for_a_folder_that_cannot_be_written_the_worst_to_
 /// A question as the uplink hands it over.
 pub(super) fn asked(console: &str, counter: u64, request: Request) -> Asked {
     let command = ConsoleCommand { console: name(console), counter, by: "李伟".into(), request };
-    Asked { route: 0, correlation: counter.to_be_bytes().to_vec(), command: Ok(command), snapshot: None }
+    Asked {
+        route: 0,
+        correlation: counter.to_be_bytes().to_vec(),
+        command: Ok(command),
+        snapshot: None,
+        no_updates: None,
+    }
 }
 
 const MAX_WAITING: usize = inbox::MAX_ALERTS;

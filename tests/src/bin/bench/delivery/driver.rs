@@ -301,7 +301,7 @@ impl Decider {
         let site = site();
         let board = Arc::new(Board::new([]));
         let snapshots = Arc::new(Snapshots::new(board.clone()));
-        let commands = Arc::new(Commands::new(site.clone(), self.outbox.clone(), snapshots));
+        let commands = Arc::new(Commands::new(site.clone(), self.outbox.clone(), snapshots, None));
         let examiner = Examiner {
             board,
             clock: self.clock.clone(),

@@ -1,0 +1,376 @@
+//! A model that passed its trial looks beside the active one, at the same frames, before it may raise an alert.
+//!
+//! It does so in a process of its own, as in its trial, so that whatever it does costs no frame: the analysis leaves a
+//! frame in the [`Window`] when one is wanted, and never waits.
+
+use std::collections::BTreeMap;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::{Duration, Instant};
+
+use jiff::tz::TimeZone;
+use serde::{Deserialize, Serialize};
+use sharp_eyes_protocol::class::ObjectClass;
+use sharp_eyes_vision::{
+    Colour, Detection, Detector, DetectorOptions, FrameView, Moment, PixelFormat, Plane, Point, Polygon,
+    Rect, Runtime, Scene, SceneOptions, Thresholds,
+};
+
+use super::compare::{Comparison, Look};
+use crate::analysis::View;
+use crate::camera::Frame;
+
+/// Frames that are enough.
+const FRAMES: u64 = 200;
+
+/// The part of one core that it may take.
+const SHARE: f64 = 0.25;
+
+/// How often it looks whether the agent ends.
+const REST: Duration = Duration::from_millis(200);
+
+/// A frame that the active model has looked at.
+pub struct Glimpse {
+    /// Whose, in the order of the configuration.
+    pub camera: usize,
+    /// The frame.
+    pub frame: Frame,
+    /// When it arrived.
+    pub at: Moment,
+    /// What the active model saw, faint objects too.
+    pub detections: Vec<Detection>,
+    /// From which scores on that counts.
+    pub thresholds: Thresholds,
+    /// The time that it took.
+    pub took: Duration,
+}
+
+/// Where the analysis leaves a frame when somebody wants one. One place: who leaves something there does not wait.
+#[derive(Default)]
+pub struct Window {
+    inner: Mutex<Inner>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Inner {
+    wanted: bool,
+    glimpse: Option<Glimpse>,
+    closed: bool,
+}
+
+impl Window {
+    /// Leaves a frame, if one is wanted.
+    pub fn offer(&self, glimpse: impl FnOnce() -> Glimpse) {
+        let mut inner = self.lock();
+        if std::mem::take(&mut inner.wanted) {
+            inner.glimpse = Some(glimpse());
+            self.changed.notify_all();
+        }
+    }
+
+    /// The agent ends.
+    pub fn close(&self) {
+        self.lock().closed = true;
+        self.changed.notify_all();
+    }
+
+    fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
+    /// The next frame, if one comes in time.
+    fn take(&self, patience: Duration) -> Option<Glimpse> {
+        let mut inner = self.lock();
+        inner.wanted = true;
+        let empty = |inner: &mut Inner| !inner.closed && inner.glimpse.is_none();
+        let waited = self.changed.wait_timeout_while(inner, patience, empty);
+        let mut inner = waited.unwrap_or_else(PoisonError::into_inner).0;
+        inner.wanted = false;
+        inner.glimpse.take()
+    }
+
+    /// Waits out a time, or until the agent ends.
+    fn rest(&self, time: Duration) {
+        drop(self.changed.wait_timeout_while(self.lock(), time, |inner| !inner.closed));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A model that is to look beside the active one.
+pub struct Shadow<'a> {
+    /// The agent's binary.
+    pub agent: &'a Path,
+    /// The model.
+    pub folder: &'a Path,
+    /// ONNX Runtime's library.
+    pub runtime: &'a Path,
+    /// Threads of one inference.
+    pub threads: usize,
+    /// What each camera's frames are judged by.
+    pub views: &'a [View],
+    /// The zone that schedules are judged in.
+    pub time_zone: &'a TimeZone,
+    /// The longest inference.
+    pub budget: Duration,
+    /// It looks for so long at most.
+    pub time: Duration,
+    /// A child that says nothing for this long hangs.
+    pub patience: Duration,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Judgement {
+    /// It may look.
+    Passed(Comparison),
+    /// It may not, and why.
+    Refused(String),
+    /// The agent ends before anything can be said.
+    Stopped,
+}
+
+impl Shadow<'_> {
+    /// Lets it look. Blocks for as long as that takes.
+    pub fn run(&self, window: &Window) -> Judgement {
+        let mut child = match Looker::start(self) {
+            Ok(child) => child,
+            Err(error) => {
+                return Judgement::Refused(format!("cannot start {}: {error}", self.agent.display()));
+            }
+        };
+        let judged = self.watch(window, &mut child);
+        child.end();
+        match judged {
+            Ok(comparison) => Judgement::Passed(comparison),
+            Err(Some(reason)) => Judgement::Refused(reason),
+            Err(None) => Judgement::Stopped,
+        }
+    }
+
+    /// The error is why it is refused, if it is that.
+    fn watch(&self, window: &Window, child: &mut Looker) -> Result<Comparison, Option<String>> {
+        let thresholds = match child.answer(self.patience, window)? {
+            Answer::Ready { default, classes } => Thresholds { default, classes },
+            other => return Err(Some(format!("expected to hear that it is ready, heard {other:?}"))),
+        };
+        let mut pairs: Vec<Option<[Scene; 2]>> = self.views.iter().map(|_| None).collect();
+        let (mut comparison, started) = (Comparison::default(), Instant::now());
+        while comparison.frames < FRAMES && started.elapsed() < self.time {
+            if window.is_closed() {
+                return Err(None);
+            }
+            let Some(glimpse) = window.take(REST) else { continue };
+            let (Some(view), Some(pair)) = (self.views.get(glimpse.camera), pairs.get_mut(glimpse.camera))
+            else {
+                continue;
+            };
+            let looked = Instant::now();
+            let told = glimpse.frame.view(|planes| child.show(planes, &view.masks));
+            told.map_err(|error| Some(error.to_string()))?.map_err(|_| child.how_it_ended())?;
+            let (objects, took) = match child.answer(self.patience, window)? {
+                Answer::Seen { objects, took_us } => (objects, Duration::from_micros(took_us)),
+                Answer::Failed(why) => {
+                    comparison.fail(&why).map_err(Some)?;
+                    continue;
+                }
+                ready => return Err(Some(format!("expected to hear what it sees, heard {ready:?}"))),
+            };
+            let detections: Vec<Detection> = objects.into_iter().map(Object::detection).collect();
+            let scene = |thresholds: &Thresholds| {
+                let (thresholds, time_zone) = (thresholds.clone(), self.time_zone.clone());
+                Scene::new(SceneOptions { thresholds, rules: view.rules.clone(), time_zone })
+            };
+            let [ours, theirs] = pair.get_or_insert_with(|| [scene(&glimpse.thresholds), scene(&thresholds)]);
+            let alerts = glimpse.frame.view(|planes| {
+                let glare = |part| planes.glare(part);
+                let alerts = |scene: &mut Scene, seen: &[Detection]| {
+                    scene.over(glimpse.at);
+                    scene.observe(glimpse.at, seen, &glare).len() as u64
+                };
+                [alerts(ours, &glimpse.detections), alerts(theirs, &detections)]
+            });
+            let [active, new] = alerts.map_err(|error| Some(error.to_string()))?;
+            let (of_active, time) = (&glimpse.thresholds, glimpse.took);
+            comparison
+                .look(
+                    Look {
+                        detections: &glimpse.detections,
+                        thresholds: of_active,
+                        alerts: active,
+                        took: time,
+                    },
+                    Look { detections: &detections, thresholds: &thresholds, alerts: new, took },
+                    self.budget,
+                )
+                .map_err(Some)?;
+            window.rest(looked.elapsed().mul_f64(1.0 / SHARE - 1.0));
+        }
+        Ok(comparison)
+    }
+}
+
+/// The process in which the model looks.
+struct Looker {
+    child: Child,
+    answers: mpsc::Receiver<Answer>,
+}
+
+impl Looker {
+    fn start(shadow: &Shadow<'_>) -> io::Result<Self> {
+        let mut command = Command::new(shadow.agent);
+        command.args(["model", "look"]).arg(shadow.folder).arg("--runtime").arg(shadow.runtime);
+        command.arg("--threads").arg(shadow.threads.to_string());
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        // One answer to one frame.
+        let (sender, answers) = mpsc::sync_channel(1);
+        if let Some(output) = child.stdout.take() {
+            std::thread::spawn(move || {
+                let lines = BufReader::new(output).lines().map_while(Result::ok);
+                let mut answers = lines.filter_map(|line| serde_json::from_str(&line).ok());
+                while answers.next().is_some_and(|answer| sender.send(answer).is_ok()) {}
+            });
+        }
+        Ok(Self { child, answers })
+    }
+
+    fn show(&mut self, planes: &FrameView<'_>, masks: &[Polygon]) -> io::Result<()> {
+        let header = Header {
+            width: planes.width(),
+            height: planes.height(),
+            nv12: planes.format() == PixelFormat::Nv12,
+            bt709: planes.colour() == Colour::Bt709,
+            full_range: planes.full_range(),
+            planes: planes.planes().iter().map(|plane| (plane.data.len(), plane.stride)).collect(),
+            masks: masks.iter().map(|mask| mask.points().iter().map(|p| (p.x, p.y)).collect()).collect(),
+        };
+        let input = self.child.stdin.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
+        let mut line = serde_json::to_vec(&header)?;
+        line.push(b'\n');
+        input.write_all(&line)?;
+        planes.planes().iter().try_for_each(|plane| input.write_all(plane.data))?;
+        input.flush()
+    }
+
+    /// The error is why the model is refused, or nothing where the agent ends.
+    fn answer(&mut self, patience: Duration, window: &Window) -> Result<Answer, Option<String>> {
+        let started = Instant::now();
+        while started.elapsed() < patience {
+            match self.answers.recv_timeout(REST) {
+                Ok(answer) => return Ok(answer),
+                Err(mpsc::RecvTimeoutError::Disconnected) => return Err(self.how_it_ended()),
+                Err(mpsc::RecvTimeoutError::Timeout) if window.is_closed() => return Err(None),
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
+            }
+        }
+        Err(Some(format!("it hangs: nothing for {} s", patience.as_secs())))
+    }
+
+    fn how_it_ended(&mut self) -> Option<String> {
+        let how = self.child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
+        Some(format!("it ends the process that it looks in: {how}"))
+    }
+
+    fn end(&mut self) {
+        let _ = self.child.kill(); // it may have ended by itself
+        let _ = self.child.wait();
+    }
+}
+
+/// What goes before a frame's planes.
+#[derive(Debug, Serialize, Deserialize)]
+struct Header {
+    width: u32,
+    height: u32,
+    nv12: bool,
+    bt709: bool,
+    full_range: bool,
+    /// Bytes, and bytes of a row.
+    planes: Vec<(usize, usize)>,
+    masks: Vec<Vec<(f32, f32)>>,
+}
+
+/// What a child says on its standard output, a line each.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Answer {
+    Ready { default: f32, classes: BTreeMap<ObjectClass, f32> },
+    Seen { objects: Vec<Object>, took_us: u64 },
+    Failed(String),
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Object {
+    class: ObjectClass,
+    score: f32,
+    bounds: [f32; 4],
+}
+
+impl Object {
+    fn of(detection: &Detection) -> Self {
+        let Rect { left, top, width, height } = detection.bounds;
+        Self { class: detection.class, score: detection.score, bounds: [left, top, width, height] }
+    }
+
+    fn detection(self) -> Detection {
+        let [left, top, width, height] = self.bounds;
+        Detection { class: self.class, score: self.score, bounds: Rect { left, top, width, height } }
+    }
+}
+
+/// The other end of [`Shadow`]: looks at the frames that come on standard input, until there are no more.
+pub fn for_parent(folder: &Path, runtime: &Path, threads: usize) -> Result<(), String> {
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    let runtime = Runtime::load(runtime).map_err(|error| text(&error))?;
+    let mut detector =
+        Detector::load(&runtime, folder, DetectorOptions { threads }).map_err(|error| text(&error))?;
+    let say = |answer: &Answer| -> Result<(), String> {
+        let mut out = io::stdout().lock();
+        let line = serde_json::to_string(answer).map_err(|error| text(&error))?;
+        writeln!(out, "{line}").and_then(|()| out.flush()).map_err(|error| text(&error))
+    };
+    let Thresholds { default, classes } = detector.model().thresholds.clone();
+    say(&Answer::Ready { default, classes })?;
+    let mut input = BufReader::new(io::stdin().lock());
+    let mut line = String::new();
+    while input.read_line(&mut line).map_err(|error| text(&error))? > 0 {
+        let header: Header = serde_json::from_str(&line).map_err(|error| text(&error))?;
+        line.clear();
+        let mut planes = Vec::new();
+        for (bytes, _) in &header.planes {
+            let mut plane = vec![0; *bytes];
+            input.read_exact(&mut plane).map_err(|error| text(&error))?;
+            planes.push(plane);
+        }
+        let started = Instant::now();
+        let seen = look(&mut detector, &header, &planes);
+        let took_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        say(&seen.map_or_else(Answer::Failed, |objects| Answer::Seen { objects, took_us }))?;
+    }
+    Ok(())
+}
+
+fn look(detector: &mut Detector, header: &Header, planes: &[Vec<u8>]) -> Result<Vec<Object>, String> {
+    let planes: Vec<Plane<'_>> = planes
+        .iter()
+        .zip(&header.planes)
+        .map(|(data, (_, stride))| Plane { data, stride: *stride })
+        .collect();
+    let format = if header.nv12 { PixelFormat::Nv12 } else { PixelFormat::I420 };
+    let colour = if header.bt709 { Colour::Bt709 } else { Colour::Bt601 };
+    let frame = FrameView::new(header.width, header.height, format, colour, header.full_range, &planes)
+        .map_err(|error| error.to_string())?;
+    let masks = header
+        .masks
+        .iter()
+        .map(|points| Polygon::new(points.iter().map(|&(x, y)| Point { x, y }).collect()))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| error.to_string())?;
+    let seen = detector.detect(&frame, &masks).map_err(|error| error.to_string())?;
+    Ok(seen.iter().map(Object::of).collect())
+}

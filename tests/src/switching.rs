@@ -1,0 +1,88 @@
+//! A box whose models are updated and rolled back, again and again, and what its agent holds meanwhile.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use sharp_eyes_agent::models::desk::change_state;
+use sharp_eyes_agent::models::state::{Installed, State};
+
+use crate::agent::Agent;
+use crate::broker::{Broker, BrokerOptions};
+use crate::camera::Camera;
+use crate::console::Console;
+use crate::maintainer::{self, Maintainer};
+use crate::usage::Held;
+use crate::village::{Village, VillageCamera};
+use crate::{places, wait};
+
+/// An agent with two models in its slots.
+pub struct Switching {
+    console: Console,
+    agent: Agent,
+    models: PathBuf,
+    newer: Installed,
+    versions: [String; 2],
+    _camera: Camera,
+    _broker: Broker,
+}
+
+impl Switching {
+    /// Installs both and starts an agent that looks at a street.
+    pub fn start(folder: &Path) -> Result<Self> {
+        let broker = Broker::start(folder, &BrokerOptions::default())?;
+        let console = Console::connect(broker.port(), None)?;
+        let mount = format!("street={}", places::footage()?.display());
+        let camera = Camera::start(folder, &["--mount", &mount])?;
+        let maintainer = Maintainer::new(folder)?;
+        let street = VillageCamera::new("street", camera.url("street")).line("gate = \"always\"");
+        let mut village = Village::new(folder, broker.port())?.with(street);
+        village.tables = maintainer.section("budget = \"10s\"\nwatch = \"7d\"");
+        let models = village.state.join("models");
+        for version in ["1.1.0", "1.2.0"] {
+            change_state(&models, State::keep)?;
+            maintainer.publish(version)?;
+            let (taken, said) = maintainer::import(&village, &maintainer.repository)?;
+            ensure!(taken, "{said}");
+        }
+        let newer = State::read(&models)?.active.context("nothing was installed")?;
+        let agent = Agent::start(&village)?;
+        let versions = ["1.1.0", "1.2.0"].map(str::to_owned);
+        let this = Self { console, agent, models, newer, versions, _camera: camera, _broker: broker };
+        this.await_model(1)?;
+        Ok(this)
+    }
+
+    /// Rolls the newer model back and updates to it, so many times, each time until it looks.
+    pub fn switch(&mut self, rounds: u32) -> Result<()> {
+        for round in 0..rounds {
+            change_state(&self.models, |state| state.roll_back("it is to be measured"))?;
+            self.await_model(0).with_context(|| format!("rollback {round}"))?;
+            let newer = self.newer.clone();
+            change_state(&self.models, |state| state.activate(newer.clone()))?;
+            self.await_model(1).with_context(|| format!("update {round}"))?;
+        }
+        Ok(())
+    }
+
+    fn await_model(&self, index: usize) -> Result<()> {
+        let version = &self.versions[index];
+        self.console.wait_for(&format!("version {version} to look"), wait::PATIENCE, |seen| {
+            (seen.models.as_ref()?.active.as_ref()?.model.version == *version).then_some(())
+        })
+    }
+
+    /// The least that the agent holds in two seconds: what is under way comes on top.
+    pub fn held(&mut self) -> Result<Held> {
+        let pid = self.agent.process().pid();
+        let mut least = Held::by(pid)?;
+        for _ in 0..20 {
+            wait::pause(Duration::from_millis(100));
+            let now = Held::by(pid)?;
+            least.descriptors = least.descriptors.min(now.descriptors);
+            least.threads = least.threads.min(now.threads);
+            least.memory = least.memory.min(now.memory);
+        }
+        Ok(least)
+    }
+}
