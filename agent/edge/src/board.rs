@@ -200,23 +200,27 @@ impl CameraCard {
         let mut sight = self.sight();
         let overlooked = sight.overlooked_since.take();
         sight.blind_since.get_or_insert_with(|| overlooked.unwrap_or_else(Instant::now));
+        self.overlooked.store(0, Ordering::Relaxed);
         (sight.state, sight.reason) = (state, Some(reason.to_owned()));
     }
 
-    /// The detector looked at a picture from `started` on.
-    pub fn looked(&self, started: Instant, failed: bool) {
+    /// The detector looked at a picture from `started` on. Whether that time counts as blind by itself, as of a failure or
+    /// of the end of several.
+    pub fn looked(&self, started: Instant, failed: bool) -> bool {
         let mut sight = self.sight();
         if failed {
             self.overlooked.fetch_add(1, Ordering::Relaxed);
             if sight.blind_since.is_none() {
                 sight.overlooked_since.get_or_insert(started);
             }
-        } else {
-            self.overlooked.store(0, Ordering::Relaxed);
-            if let Some(since) = sight.overlooked_since.take() {
-                sight.blind_before += since.elapsed();
-            }
+            return true;
         }
+        self.overlooked.store(0, Ordering::Relaxed);
+        let since = sight.overlooked_since.take();
+        if let Some(since) = since {
+            sight.blind_before += since.elapsed();
+        }
+        since.is_some()
     }
 
     /// The detector was busy with one picture, of whichever camera, for so long that nobody looked at this one.
@@ -323,6 +327,12 @@ impl DetectorCard {
     /// How long that took lately.
     pub fn wakeups(&self) -> Latency {
         self.work().wakeups.summary()
+    }
+
+    /// The mean time of a look; none before the first.
+    pub fn mean(&self) -> Duration {
+        let work = self.work();
+        work.busy.div_f64(work.inferences.max(1) as f64)
     }
 
     /// The analysis thread is alive.

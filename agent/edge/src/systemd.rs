@@ -7,8 +7,8 @@ use sd_notify::NotifyState;
 
 use crate::board::Board;
 
-/// An inference, or the loading of a model, that takes longer than this hangs. Only a restart helps then: ONNX Runtime
-/// cannot be interrupted.
+/// An inference, or the loading of a model, that takes longer than this hangs. Only a restart helps then: not even its
+/// interruption did ([`crate::models`]).
 const HANGS_AFTER: Duration = Duration::from_secs(60);
 
 fn tell(state: NotifyState<'_>) {

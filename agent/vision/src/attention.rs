@@ -30,6 +30,8 @@ pub struct Look {
 pub struct Attention {
     background: Option<Background>,
     compared: Duration,
+    /// Where something moved in the last frame.
+    moved: Vec<Rect>,
     /// What the last look showed, if it was at the whole picture. Every other one is: it finds what stands still, and what a
     /// close look cuts off.
     seen: Option<Vec<Rect>>,
@@ -61,15 +63,34 @@ impl Attention {
         Ok(Look { detections, whole: true })
     }
 
+    /// What the other kind of look shows in the same frame: in the whole picture after a close look, closely after one at the
+    /// whole picture. Together they leave out nobody whom either would find.
+    pub fn look_again(
+        &self,
+        detector: &mut Detector,
+        frame: &FrameView<'_>,
+        masks: &[Polygon],
+        look: &Look,
+        tracks: &[Track],
+    ) -> Result<Vec<Detection>, DetectError> {
+        if !look.whole {
+            return detector.detect(frame, masks);
+        }
+        let seen = look.detections.iter().map(|detection| detection.bounds);
+        let objects: Vec<Rect> =
+            self.moved.iter().copied().chain(seen).chain(tracks.iter().map(Track::bounds)).collect();
+        Ok(detector.detect_closely(frame, masks, &objects)?.unwrap_or_default())
+    }
+
     /// What is worth a close look. `None` where the whole picture is due.
     fn objects(&mut self, now: Duration, miniature: &Miniature, tracks: &[Track]) -> Option<Vec<Rect>> {
         let elapsed = now.saturating_sub(self.compared);
         let background = self.background.get_or_insert_with(|| Background::of(miniature));
-        let moved = background.areas(miniature);
+        self.moved = background.areas(miniature);
         background.learn(miniature, 1.0 - (-elapsed.as_secs_f32() / SETTLE.as_secs_f32()).exp());
         self.compared = now;
         let mut objects = self.seen.take()?;
-        objects.extend(moved);
+        objects.extend(&self.moved);
         objects.extend(tracks.iter().map(Track::bounds));
         Some(objects)
     }

@@ -135,7 +135,7 @@ impl Background {
 
     /// Where it is different, in 0..1 of the picture: a rectangle around each patch of changed cells. Everywhere is nowhere.
     pub fn areas(&self, miniature: &Miniature) -> Vec<Rect> {
-        if !self.fits(miniature) {
+        if !self.fits(miniature) || self.columns == 0 {
             return Vec::new();
         }
         let mut changed = self.changed(miniature);

@@ -23,7 +23,7 @@ fn a_new_version_comes_as_a_patch_and_whole_where_that_is_damaged() {
         maintainer.publish("1.1.0")?;
         ensure!(maintainer::import(&village, &maintainer.repository)?.0, "1.1.0");
         for (version, before, damage) in
-            [("1.2.0", "1.1.0", &["-1.2.0.bundle"][..]), ("1.3.0", "1.2.0", &["-from-1.2.0.patch"])]
+            [("1.2.0", "1.1.0", &["-1.2.0.bundle"][..]), ("1.3.0", "1.2.0", &["-1.2.0.patch"])]
         {
             set_kept(&village)?;
             maintainer.publish(version)?;
@@ -33,7 +33,7 @@ fn a_new_version_comes_as_a_patch_and_whole_where_that_is_damaged() {
                 flip(target(&mirror, ending)?)?;
             }
             let bytes = |ending: &str| Ok::<_, anyhow::Error>(fs::metadata(target(&mirror, ending)?)?.len());
-            let patch = bytes(&format!("-{version}-from-{before}.patch"))?;
+            let patch = bytes(&format!("-{before}.patch"))?;
             ensure!(
                 patch < bytes(&format!("-{version}.bundle"))? / 100,
                 "a new manifest takes {patch} bytes"

@@ -27,9 +27,7 @@ pub(crate) struct Lookout {
 /// What one frame showed.
 pub(crate) struct Seen {
     /// Everything that the detector saw, faint ones too.
-    detections: Vec<Detection>,
-    /// Whether it looked at the whole picture; otherwise at parts of it, closely.
-    whole: bool,
+    look: Look,
     /// The rules that it broke; none in an audit.
     pub(crate) incidents: Vec<Incident>,
     /// How long the detector took.
@@ -41,7 +39,7 @@ pub(crate) struct Seen {
 impl Seen {
     /// What the detector saw, if it looked at the whole picture.
     pub(crate) fn of_all(&self) -> Option<&[Detection]> {
-        self.whole.then_some(&self.detections)
+        self.look.whole.then_some(&self.look.detections)
     }
 }
 
@@ -105,42 +103,43 @@ impl Lookout {
         }
         let started = Instant::now();
         let masks = &self.view.masks;
-        let Look { detections, whole } = if self.view.look_closer && !frame.is_audit() {
+        let look = if self.view.look_closer && !frame.is_audit() {
             self.attention.look(detector, planes, masks, now.monotonic, self.scene.tracks())?
         } else {
             Look { detections: detector.detect(planes, masks)?, whole: true }
         };
         let took = started.elapsed();
+        let detections = &look.detections;
         self.card.analysed.increment();
         let counts = |d: &&Detection| d.score >= self.thresholds.of(d.class);
         self.card.detections.add(detections.iter().filter(counts).count() as u64);
         let glare = |part| planes.glare(part);
         if frame.is_audit() {
-            let missed = self.scene.would_learn(now, &detections, &glare);
+            let missed = self.scene.would_learn(now, detections, &glare);
             self.card.gate().audited(frame.arrived(), missed);
-            return Ok(Seen { detections, whole, incidents: Vec::new(), took, woken: None });
+            return Ok(Seen { look, incidents: Vec::new(), took, woken: None });
         }
         // Of a camera that was turned away, places in the picture are not where its rules say.
         let mut incidents = Vec::new();
         if !self.card.is_displaced() {
             let untracked = self.scene.overflow();
-            incidents = self.scene.observe(now, &detections, &glare);
+            incidents = self.scene.observe(now, detections, &glare);
             self.card.untracked.add(self.scene.overflow() - untracked);
         }
         let sight = match () {
             () if self.scene.is_undecided(now) => Sight::Stirring,
-            () if !self.scene.is_sure(now, &detections) => Sight::Unsure,
+            () if !self.scene.is_sure(now, detections) => Sight::Unsure,
             () => Sight::Calm,
         };
         let mut gate = self.card.gate();
         gate.analysed(frame.arrived(), sight);
         let woken = gate.take_woken();
         drop(gate);
-        Ok(Seen { detections, whole, incidents, took, woken })
+        Ok(Seen { look, incidents, took, woken })
     }
 
-    /// Everybody whose head a picture of this frame could show, the doubtful ones too: also those whom a close look left out,
-    /// and those who were there before and are overlooked now.
+    /// Everybody whose head a picture of this frame could show, the doubtful ones too: whoever is found by a look at all of it
+    /// or by a close one, and those who were there before and are overlooked now.
     pub(crate) fn everybody(
         &self,
         detector: &mut Detector,
@@ -148,9 +147,10 @@ impl Lookout {
         now: Moment,
         seen: &Seen,
     ) -> Result<Vec<Detection>, DetectError> {
-        let mut everybody = seen.detections.clone();
-        if !seen.whole {
-            everybody.extend(detector.detect(planes, &self.view.masks)?);
+        let mut everybody = seen.look.detections.clone();
+        if self.view.look_closer {
+            let (masks, tracks) = (&self.view.masks, self.scene.tracks());
+            everybody.extend(self.attention.look_again(detector, planes, masks, &seen.look, tracks)?);
         }
         let overlooked = self.scene.tracks().iter().filter(|track| track.seen() != now.monotonic);
         everybody.extend(overlooked.map(|track| Detection {

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use jiff::tz::TimeZone;
@@ -36,8 +37,8 @@ use storm::{Fate, Storm};
 /// How long the thread waits for a frame before it says that it is alive.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
-/// While one frame is looked at for longer than that, the cameras count as blind.
-const LONG_LOOK: Duration = Duration::from_secs(1);
+/// While one frame is looked at for longer than that, and than so many looks usually take, the cameras count as blind.
+const LONG_LOOK: (Duration, u32) = (Duration::from_secs(1), 5);
 
 /// Waits before a model that could not be loaded is tried again: somebody may have mended the file.
 const RELOAD: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
@@ -173,17 +174,20 @@ impl Analysis {
                 self.desk.looks(&next, installed);
                 stories.iter_mut().for_each(|story| story.lookout.set_thresholds(&model.thresholds));
                 self.desk.spare(std::mem::replace(&mut detector, next));
+                self.board.cameras.iter().for_each(|card| card.overlooked.store(0, Ordering::Relaxed));
             }
             let (card, started) = (&self.board.cameras[index], Instant::now());
             let camera = &card.name;
-            self.board.detector.looking(Some(started));
             let looked = catch_unwind(AssertUnwindSafe(|| {
                 self.look(index, &mut detector, &mut stories[index], &frame)
             }));
             self.board.detector.looking(None);
-            card.looked(started, !matches!(looked, Ok(Ok(()))));
-            if started.elapsed() > LONG_LOOK {
-                self.board.cameras.iter().for_each(|card| card.waited(started.elapsed()));
+            let counted = card.looked(started, !matches!(looked, Ok(Ok(()))));
+            let (least, looks) = LONG_LOOK;
+            let took = started.elapsed();
+            if took > least.max(self.board.detector.mean() * looks) {
+                let waited = self.board.cameras.iter().enumerate().filter(|(at, _)| *at != index || !counted);
+                waited.for_each(|(_, card)| card.waited(took));
             }
             match looked {
                 Ok(Ok(())) => self.board.detector.running(),
@@ -229,7 +233,7 @@ impl Analysis {
     ) -> Result<(), LookError> {
         frame.view(|planes| {
             let now = self.clock.at(frame.arrived());
-            let seen = story.lookout.look(detector, frame, planes, now)?;
+            let seen = self.infer(|| story.lookout.look(detector, frame, planes, now))?;
             self.board.detector.inferred(seen.took);
             if let Some(woken) = seen.woken {
                 self.board.detector.woke(woken.elapsed());
@@ -257,8 +261,14 @@ impl Analysis {
             }
             // Only now: an alert never waits for its pictures.
             let lookout = &story.lookout;
-            let everybody = lookout.everybody(detector, planes, now, &seen)?;
             let (masks, camera) = (&lookout.view().masks, &lookout.card().name);
+            let everybody =
+                self.infer(|| lookout.everybody(detector, planes, now, &seen)).inspect_err(|error| {
+                    for (alert, _) in &wanting {
+                        tracing::warn!(%camera, %alert, "alert without pictures: {error}");
+                    }
+                    lookout.card().gate().call(); // whoever asked for a picture gets one of a later frame
+                })?;
             for (alert, incident) in wanting {
                 let label = incident.zone.as_ref().map_or("hazard", Name::as_str);
                 let label = format!("{label} {} {:.2}", incident.class, incident.confidence);
@@ -279,6 +289,14 @@ impl Analysis {
             });
             Ok(())
         })?
+    }
+
+    /// Runs what may hang with a bad model; making pictures takes its time and hangs with none.
+    fn infer<T>(&self, run: impl FnOnce() -> T) -> T {
+        self.board.detector.looking(Some(Instant::now()));
+        let done = run();
+        self.board.detector.looking(None);
+        done
     }
 
     /// A small one and a large one.

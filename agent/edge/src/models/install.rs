@@ -109,11 +109,12 @@ impl Check<'_> {
         for why in &repository.ignored {
             tracing::warn!(repository = self.repository, "{why}");
         }
-        let releases = &repository.releases;
-        if state.previous.as_ref().is_some_and(|previous| withdrawn(releases, &previous.release).is_some()) {
+        let (releases, unreadable) = (&repository.releases, &repository.unreadable);
+        let is_withdrawn = |release: &Release| withdrawn(releases, unreadable, release).is_some();
+        if state.previous.as_ref().is_some_and(|previous| is_withdrawn(&previous.release)) {
             state.forget_previous();
         }
-        match choose(releases, options.config.channel, options.place, state) {
+        match choose(releases, unreadable, options.config.channel, options.place, state) {
             Choice::Stay => Ok(Outcome::Nothing),
             Choice::RollBack { reason } => {
                 state.roll_back(&reason);
@@ -144,7 +145,8 @@ impl Check<'_> {
         self.stage(state, lock, &release, ModelStage::Downloading)?;
         let mut told = 0;
         let mut progress = |bytes: u64| {
-            if bytes - told >= release.length / 20 {
+            // It begins anew where a patch was of no use.
+            if bytes.abs_diff(told) >= release.length / 20 {
                 told = bytes;
                 (self.tell)(ModelUpdate { bytes: Some(bytes), ..update(&release, ModelStage::Downloading) });
             }
@@ -226,7 +228,9 @@ impl Check<'_> {
         candidate: &Path,
     ) -> Result<Judgement, InstallError> {
         let (options, desk, folder) = (self.options.clone(), desk.clone(), candidate.to_owned());
-        let patience = self.trial_options(state).patience(ModelStage::Shadow);
+        let options_of_trial = self.trial_options(state);
+        let patience =
+            [ModelStage::Contract, ModelStage::Shadow].map(|stage| options_of_trial.patience(stage)).into();
         let work = tokio::task::spawn_blocking(move || {
             let shadow = Shadow {
                 agent: &options.agent,

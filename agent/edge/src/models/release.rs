@@ -93,19 +93,26 @@ pub fn place_of(site: &Site) -> u8 {
 }
 
 /// Why nobody vouches for a release any more, if so. No maintainer takes one out of a repository: what is not there was
-/// signed with keys that were stolen, and replaced since.
-pub fn withdrawn(releases: &[Release], release: &Release) -> Option<String> {
+/// signed with keys that were stolen, and replaced since. What is `unreadable` (SHA-256 of bundles) is there.
+pub fn withdrawn(releases: &[Release], unreadable: &[String], release: &Release) -> Option<String> {
     match releases.iter().find(|offered| offered.sha256 == release.sha256) {
         Some(offered) => offered.revoked.as_ref().map(|reason| format!("revoked: {reason}")),
+        None if unreadable.contains(&release.sha256) => None,
         None => Some("the repository does not know it any more".to_owned()),
     }
 }
 
 /// The highest release for this box that it has not refused. Never one below the active one: that is what revoking is
 /// for.
-pub fn choose(releases: &[Release], channel: Channel, place: u8, state: &State) -> Choice {
+pub fn choose(
+    releases: &[Release],
+    unreadable: &[String],
+    channel: Channel,
+    place: u8,
+    state: &State,
+) -> Choice {
     if let Some(active) = &state.active
-        && let Some(reason) = withdrawn(releases, &active.release)
+        && let Some(reason) = withdrawn(releases, unreadable, &active.release)
     {
         return Choice::RollBack { reason };
     }
@@ -188,8 +195,12 @@ mod tests {
             (vec![revoked(2), release(3)], Stable, 0, running(2), roll_back), // first back, then on
             (vec![release(1), revoked(2), release(3)], Stable, 0, running(1), install(release(3))),
         ] {
-            assert_eq!(choose(&offered, channel, place, &state), choice, "{offered:?} {channel:?} {place}");
+            let chosen = choose(&offered, &[], channel, place, &state);
+            assert_eq!(chosen, choice, "{offered:?} {channel:?} {place}");
         }
+        // One whose description is of a later agent's is there all the same.
+        let unreadable = [release(1).sha256];
+        assert_eq!(choose(&[], &unreadable, Stable, 0, &running(1)), Choice::Stay);
     }
 
     /// A thousand villages: as many as the percentage says take it, within what chance allows, and whoever takes it at 10

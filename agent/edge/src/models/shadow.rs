@@ -120,8 +120,8 @@ pub struct Shadow<'a> {
     pub budget: Duration,
     /// It looks for so long at most.
     pub time: Duration,
-    /// A child that says nothing for this long hangs.
-    pub patience: Duration,
+    /// A child that says nothing for this long hangs: while it loads the model, and with a frame.
+    pub patience: (Duration, Duration),
 }
 
 /// What came of it.
@@ -155,11 +155,13 @@ impl Shadow<'_> {
 
     /// The error is why it is refused, if it is that.
     fn watch(&self, window: &Window, child: &mut Looker) -> Result<Comparison, Option<String>> {
-        let thresholds = match child.answer(self.patience, window)? {
+        let (loads, patience) = self.patience;
+        let thresholds = match child.answer(loads, window)? {
             Answer::Ready { default, classes } => Thresholds { default, classes },
             other => return Err(Some(format!("expected to hear that it is ready, heard {other:?}"))),
         };
         let mut pairs: Vec<Option<[Scene; 2]>> = self.views.iter().map(|_| None).collect();
+        let rest = |looked: Instant| looked.elapsed().mul_f64((self.threads as f64 / SHARE - 1.0).max(0.0));
         let (mut comparison, started) = (Comparison::default(), Instant::now());
         while comparison.frames < FRAMES && started.elapsed() < self.time {
             if window.is_closed() {
@@ -173,10 +175,12 @@ impl Shadow<'_> {
             let looked = Instant::now();
             let told = glimpse.frame.view(|planes| child.show(planes, &view.masks));
             told.map_err(|error| Some(error.to_string()))?.map_err(|_| child.how_it_ended())?;
-            let (objects, took) = match child.answer(self.patience, window)? {
+            let (objects, took) = match child.answer(patience, window)? {
                 Answer::Seen { objects, took_us } => (objects, Duration::from_micros(took_us)),
                 Answer::Failed(why) => {
                     comparison.fail(&why).map_err(Some)?;
+                    drop(glimpse);
+                    window.rest(rest(looked));
                     continue;
                 }
                 ready => return Err(Some(format!("expected to hear what it sees, heard {ready:?}"))),
@@ -209,7 +213,8 @@ impl Shadow<'_> {
                     self.budget,
                 )
                 .map_err(Some)?;
-            window.rest(looked.elapsed().mul_f64(1.0 / SHARE - 1.0));
+            drop(glimpse); // its place in the decoder's pool
+            window.rest(rest(looked));
         }
         Ok(comparison)
     }

@@ -47,6 +47,8 @@ impl TrialOptions {
     pub fn patience(&self, stage: ModelStage) -> Duration {
         let (budgets, least) = PATIENCE_WITH_A_PICTURE;
         match self.budget {
+            // The model beside is loaded in the middle of the stage.
+            Some(_) if stage == ModelStage::Budget && self.beside.is_some() => PATIENCE,
             Some(budget) if stage != ModelStage::Contract => {
                 budget.saturating_mul(budgets).clamp(least, PATIENCE)
             }

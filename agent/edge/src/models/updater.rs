@@ -117,8 +117,13 @@ impl Updater {
             // Also while one is watched: it may be revoked.
             if let Some(repository) = &self.options.config.repository
                 && Instant::now() >= due
+                && hung.is_none()
             {
-                self.check(repository).await;
+                let on_trial = state.active.as_ref().filter(|_| state.trial.is_some());
+                tokio::select! {
+                    () = self.check(repository) => {}
+                    () = self.hanging(on_trial) => continue, // the repository waits
+                }
                 // A thousand boxes that started together do not stay together.
                 due = Instant::now() + interval.mul_f64(0.75 + 0.5 * fastrand::f64());
             }
@@ -171,17 +176,36 @@ impl Updater {
         }
     }
 
-    /// Whether the model on trial hangs. Then it is rolled back, and interrupted.
-    fn hangs(&self, active: &Installed) -> bool {
+    /// The longest that an inference may take.
+    fn limit(&self) -> Duration {
         let (least, budgets) = HANGS_AFTER;
-        let limit = least.max(self.options.budget.saturating_mul(budgets));
-        if !self.desk.is_looking(active) || self.board.detector.looking_for() <= limit {
+        least.max(self.options.budget.saturating_mul(budgets))
+    }
+
+    fn is_hanging(&self, active: &Installed) -> bool {
+        self.desk.is_looking(active) && self.board.detector.looking_for() > self.limit()
+    }
+
+    /// Waits until the model on trial hangs; for ever where none is.
+    async fn hanging(&self, on_trial: Option<&Installed>) {
+        loop {
+            tokio::time::sleep(WATCHFUL_REST).await;
+            if on_trial.is_some_and(|active| self.is_hanging(active)) {
+                return;
+            }
+        }
+    }
+
+    /// Whether the model on trial hangs. Then it is interrupted, and rolled back.
+    fn hangs(&self, active: &Installed) -> bool {
+        if !self.is_hanging(active) {
             return false;
         }
+        let limit = self.limit();
+        self.desk.interrupt(active);
         let reason = format!("it hangs: no frame was finished in {:.1} s", limit.as_secs_f64());
         tracing::warn!(model = %active.release.model, "the model is rolled back: {reason}");
         self.decide(|state| state.roll_back(&reason));
-        self.desk.interrupt(active);
         true
     }
 

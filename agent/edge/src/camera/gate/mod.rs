@@ -222,6 +222,7 @@ impl Gate {
         self.state = State::Awake(Awake::new(now));
         self.in_step = false;
         self.catching_up = 0;
+        self.woken = None;
     }
 
     /// Whether it ever sleeps as things stand; otherwise nobody need read units or compare frames.
@@ -409,6 +410,7 @@ impl Gate {
 
     fn fall_asleep(&mut self, now: Instant) {
         self.activity.rest();
+        self.woken = None;
         self.in_step = false;
         let audit_due = now + exponential(self.audit, &mut self.dice);
         let glance_due = now + glance_interval(self.standing.mode(), &self.activity);

@@ -61,6 +61,8 @@ pub struct Repository {
     pub releases: Vec<Release>,
     /// What it holds that is no release, and why.
     pub ignored: Vec<String>,
+    /// The SHA-256 of bundles whose release this agent does not understand.
+    pub unreadable: Vec<String>,
 }
 
 /// How a bundle is fetched.
@@ -88,19 +90,22 @@ impl Repository {
         keep(work.path(), approved, &trust.folder, &kept)
             .map_err(|source| TufError::Keep { folder: kept.clone(), source })?;
         let inner = loaded?;
-        let (mut releases, mut ignored) = (Vec::new(), Vec::new());
+        let (mut releases, mut ignored, mut unreadable) = (Vec::new(), Vec::new(), Vec::new());
         for (name, target) in &inner.targets().signed.targets {
             if name.raw().ends_with(PATCH) {
                 continue; // a release names it
             }
             match release(name.raw(), target) {
                 Ok(release) => releases.push(release),
-                Err(why) => ignored.push(why),
+                Err(why) => {
+                    ignored.push(why);
+                    unreadable.push(hexadecimal(&target.hashes.sha256));
+                }
             }
         }
         releases.sort_by_key(|release| release.number);
         ignored.sort();
-        Ok(Self { inner, releases, ignored })
+        Ok(Self { inner, releases, ignored, unreadable })
     }
 
     /// Fetches a bundle into a file. It is all there, verified and on the medium when this returns.

@@ -165,7 +165,13 @@ impl Editor {
             .transport(Web::default())
             .expiration_enforcement(ExpirationEnforcement::Unsafe)
             .load()
-            .await?;
+            .await
+            .map_err(|error| {
+                TufError::Metadata(format!(
+                    "{error}; if `repo rotate-key` was cut off here, remove {} and repeat it",
+                    file.display()
+                ))
+            })?;
         Ok(Self {
             folder,
             root: repository.root().signed.clone(),
@@ -223,9 +229,9 @@ impl Editor {
         bytes: &[u8],
     ) -> Result<Option<Patch>, TufError> {
         let file = self.place(&old.sha256, &old.target);
-        let before = fs::read(&file).map_err(at(&file))?;
+        let Ok(before) = fs::read(&file) else { return Ok(None) }; // somebody made room
         let Some(patch) = patch::make(&before, bytes).map_err(at(&file))? else { return Ok(None) };
-        let (name, from) = (new.target.trim_end_matches(".bundle"), &old.model.version);
+        let [name, from] = [new, old].map(|release| release.target.trim_end_matches(".bundle"));
         let name = format!("{name}-from-{from}{PATCH}");
         let file = self.place(&super::hexadecimal(&sha256(&patch)), &name);
         replace(&file, &patch).map_err(at(&file))?;
@@ -369,7 +375,10 @@ pub(super) fn make_key(file: &Path) -> Result<(), TufError> {
     let failed = |_| TufError::Metadata("this machine makes no random keys".into());
     let key = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(failed)?;
     let writer = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file);
-    writer.and_then(|mut writer| writer.write_all(key.as_ref())).map_err(at(file))
+    // Metadata name it from now on.
+    writer
+        .and_then(|mut writer| writer.write_all(key.as_ref()).and_then(|()| writer.sync_all()))
+        .map_err(at(file))
 }
 
 pub(super) fn meta_of<R: Role>(role: &SignedRole<R>) -> Metafile
