@@ -144,8 +144,9 @@ pub(super) fn h264_encoder(keyframes: i32) -> Result<gst::Element, NoEncoder> {
             continue;
         }
         match factory.name().as_str() {
-            // Of constant quality; without B frames, as cameras send it.
+            // Of constant quality; without B frames, as cameras send it; with several threads it yields other bits each time.
             "x264enc" => {
+                encoder.set_property_from_str("threads", "1");
                 encoder.set_property_from_str("pass", "qual");
                 encoder.set_property_from_str("quantizer", "20");
                 encoder.set_property_from_str("speed-preset", "veryfast");
