@@ -1,7 +1,6 @@
 //! A box whose models are updated and rolled back, again and again, and what its agent holds meanwhile.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use sharp_eyes_agent::models::desk::change_state;
@@ -72,17 +71,8 @@ impl Switching {
         })
     }
 
-    /// The least that the agent holds in two seconds: what is under way comes on top.
+    /// What the agent holds.
     pub fn held(&mut self) -> Result<Held> {
-        let pid = self.agent.process().pid();
-        let mut least = Held::by(pid)?;
-        for _ in 0..20 {
-            wait::pause(Duration::from_millis(100));
-            let now = Held::by(pid)?;
-            least.descriptors = least.descriptors.min(now.descriptors);
-            least.threads = least.threads.min(now.threads);
-            least.memory = least.memory.min(now.memory);
-        }
-        Ok(least)
+        Held::at_rest(self.agent.process().pid(), 2)
     }
 }

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use crate::wait;
+
 /// What a process has used so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Usage {
@@ -48,6 +50,19 @@ pub struct Held {
 }
 
 impl Held {
+    /// The least of each in some seconds: what is under way comes on top.
+    pub fn at_rest(pid: u32, seconds: u32) -> Result<Self> {
+        let mut least = Self::by(pid)?;
+        for _ in 0..10 * seconds {
+            wait::pause(Duration::from_millis(100));
+            let now = Self::by(pid)?;
+            least.descriptors = least.descriptors.min(now.descriptors);
+            least.threads = least.threads.min(now.threads);
+            least.memory = least.memory.min(now.memory);
+        }
+        Ok(least)
+    }
+
     /// By a process that runs.
     pub fn by(pid: u32) -> Result<Self> {
         let folder = PathBuf::from(format!("/proc/{pid}"));

@@ -63,23 +63,22 @@ impl Attention {
         Ok(Look { detections, whole: true })
     }
 
-    /// What the other kind of look shows in the same frame: in the whole picture after a close look, closely after one at the
-    /// whole picture. Together they leave out nobody whom either would find.
+    /// What the other kind of look shows in the frame of the last one: all of the picture after a close look, what is worth a
+    /// close one after a look at all of it.
     pub fn look_again(
         &self,
         detector: &mut Detector,
         frame: &FrameView<'_>,
         masks: &[Polygon],
-        look: &Look,
         tracks: &[Track],
     ) -> Result<Vec<Detection>, DetectError> {
-        if !look.whole {
-            return detector.detect(frame, masks);
+        match &self.seen {
+            None => detector.detect(frame, masks),
+            Some(seen) => {
+                let closely = detector.detect_closely(frame, masks, &self.worth(seen.clone(), tracks))?;
+                Ok(closely.unwrap_or_default())
+            }
         }
-        let seen = look.detections.iter().map(|detection| detection.bounds);
-        let objects: Vec<Rect> =
-            self.moved.iter().copied().chain(seen).chain(tracks.iter().map(Track::bounds)).collect();
-        Ok(detector.detect_closely(frame, masks, &objects)?.unwrap_or_default())
     }
 
     /// What is worth a close look. `None` where the whole picture is due.
@@ -89,10 +88,15 @@ impl Attention {
         self.moved = background.areas(miniature);
         background.learn(miniature, 1.0 - (-elapsed.as_secs_f32() / SETTLE.as_secs_f32()).exp());
         self.compared = now;
-        let mut objects = self.seen.take()?;
+        let seen = self.seen.take()?;
+        Some(self.worth(seen, tracks))
+    }
+
+    /// What was seen, what moves, and the tracks.
+    fn worth(&self, mut objects: Vec<Rect>, tracks: &[Track]) -> Vec<Rect> {
         objects.extend(&self.moved);
         objects.extend(tracks.iter().map(Track::bounds));
-        Some(objects)
+        objects
     }
 
     /// What is faint counts, too: of something large, a close look at what moves would show a part.

@@ -3,8 +3,6 @@
 //! Descriptors and threads are counted. Memory is judged coarsely, because the allocator gains and loses some anyway: see
 //! [`LEAK`].
 
-use std::time::Duration;
-
 use anyhow::{Result, ensure};
 use sharp_eyes_tests::faulty_camera::record::Record;
 use sharp_eyes_tests::faulty_camera::rule;
@@ -21,26 +19,12 @@ const CAMERAS: [&str; 10] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
 /// that is not let go shows in descriptors and threads, pictures show here: one has 166 kB (384x288, I420).
 const LEAK: u64 = 64 * 1024 * 1024;
 
-/// The least that the agent holds in some seconds: what is under way comes on top.
-fn at_rest(scene: &mut Scene, seconds: u32) -> Result<Held> {
-    let pid = scene.agent.process().pid();
-    let mut least = Held::by(pid)?;
-    for _ in 0..10 * seconds {
-        wait::pause(Duration::from_millis(100));
-        let now = Held::by(pid)?;
-        least.descriptors = least.descriptors.min(now.descriptors);
-        least.threads = least.threads.min(now.threads);
-        least.memory = least.memory.min(now.memory);
-    }
-    Ok(least)
-}
-
 /// Waits until the agent holds no more descriptors and threads than before, and judges its memory.
 fn nothing_is_left(scene: &mut Scene, before: Held, rounds: u64, seconds: u32) -> Result<()> {
     let mut now = before;
     let what = "descriptors and threads to be as before";
     wait::until(what, wait::PATIENCE, || {
-        now = at_rest(scene, seconds).ok()?;
+        now = Held::at_rest(scene.agent.process().pid(), seconds).ok()?;
         (now.descriptors <= before.descriptors && now.threads <= before.threads).then_some(())
     })
     .map_err(|error| error.context(format!("before {before:?}, after {rounds} rounds {now:?}")))?;
@@ -80,7 +64,7 @@ fn a_thousand_reconnections_leave_nothing_behind() {
         CAMERAS.into_iter().try_for_each(|name| scene.streams(name, 1))?;
         let record = Record::take(scene.between("a"), 3)?;
         reconnect(&mut scene, &record, 200)?;
-        let before = at_rest(&mut scene, 3)?;
+        let before = Held::at_rest(scene.agent.process().pid(), 3)?;
         reconnect(&mut scene, &record, 1000)?;
         nothing_is_left(&mut scene, before, 1000, 3)?;
         scene.well_is_well()

@@ -150,7 +150,7 @@ impl Lookout {
         let mut everybody = seen.look.detections.clone();
         if self.view.look_closer {
             let (masks, tracks) = (&self.view.masks, self.scene.tracks());
-            everybody.extend(self.attention.look_again(detector, planes, masks, &seen.look, tracks)?);
+            everybody.extend(self.attention.look_again(detector, planes, masks, tracks)?);
         }
         let overlooked = self.scene.tracks().iter().filter(|track| track.seen() != now.monotonic);
         everybody.extend(overlooked.map(|track| Detection {

@@ -67,7 +67,8 @@ impl Default for GateOptions {
 /// Time between the keyframes that are compared while access units are believed.
 const GLANCE: Duration = Duration::from_secs(15);
 
-/// The same where keyframes alone are the watch, or sizes were not learned for long. An all-intra stream has more than anybody needs.
+/// The same where keyframes alone are the watch, or sizes were not learned for long. An all-intra stream has more than
+/// anybody needs.
 const GLANCE_OFTEN: Duration = Duration::from_secs(1);
 
 /// A keyframe that was to be looked at and did not come back from its decoder within this long never will.
