@@ -6,6 +6,7 @@ use sharp_eyes_protocol::level::Severity;
 use sharp_eyes_protocol::report::{BoxState, DetectorState};
 use sharp_eyes_tests::agent::Agent;
 use sharp_eyes_tests::broker::BrokerOptions;
+use sharp_eyes_tests::camera::Camera;
 use sharp_eyes_tests::console::{Console, Received};
 use sharp_eyes_tests::village::{VillageCamera, WHOLE_PICTURE};
 use sharp_eyes_tests::{places, wait};
@@ -56,6 +57,33 @@ fn an_alert_arrives_as_its_schema_says_and_its_picture_follows() {
         ensure!(agent.health()?.detector.state == DetectorState::Running);
         ensure!(agent.process().ended().is_none());
         Ok(())
+    });
+}
+
+#[test]
+fn cameras_share_looks_when_their_frames_wait_for_one() {
+    play(|folder| {
+        let (broker, _console) = township(folder, &BrokerOptions::default())?;
+        let names = ["north", "east", "south", "west"];
+        let footage = places::footage()?;
+        let mounts = names.map(|name| format!("{name}={}", footage.display()));
+        let arguments: Vec<&str> = mounts.iter().flat_map(|mount| ["--mount", mount]).collect();
+        let street = Camera::start(folder, &arguments)?;
+        let mut village = village(folder, &broker)?;
+        for name in names {
+            let camera = VillageCamera::guarded(name, street.url(name))
+                .line("gate = \"always\"")
+                .line("analysed_fps = 30")
+                // What is left of the street has few people in it, and all of them fit into a quarter of a look.
+                .line("masks = [[[0.4, 0.0], [1.0, 0.0], [1.0, 1.0], [0.4, 1.0]]]");
+            village = village.with(camera);
+        }
+        let mut agent = Agent::start(&village)?;
+        agent.health_when("cameras to share looks", |health| {
+            let each: Vec<u64> = health.cameras.iter().map(|camera| camera.analysed).collect();
+            let shared = health.detector.inferences + 10 < each.iter().sum::<u64>();
+            (shared && each.iter().all(|analysed| *analysed > 20)).then_some(())
+        })
     });
 }
 

@@ -312,7 +312,7 @@ impl DetectorCard {
         (work.state, work.reason) = (DetectorState::Failed, Some(reason.to_owned()));
     }
 
-    /// One frame was looked at.
+    /// One frame was looked at, or several at once.
     pub fn inferred(&self, took: Duration) {
         let mut work = self.work();
         work.inferences += 1;

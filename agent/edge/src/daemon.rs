@@ -50,7 +50,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
     let card = |camera: &CameraConfig| (camera.stream.name.clone(), camera.gate, camera.tamper());
     let cards = config.cameras.iter().map(card);
     let board = Arc::new(Board::new(cards));
-    let slots = Arc::new(Slots::new(config.cameras.len()));
+    let slots = Arc::new(Slots::new(config.cameras.iter().map(|camera| camera.stream.analysed_fps)));
 
     // The far end of the data first, so that every part finds the next one ready.
     let dispatch = Dispatch::start(&config, &clock, &board).await?;

@@ -63,7 +63,12 @@ fn registry(examiner: &Examiner) -> Registry {
     let health = &examiner.health();
     let mut registry = Registry::with_prefix("sharp_eyes");
     cameras(&mut registry, health);
-    counter(&mut registry, "inferences", "Frames looked at by the detector", health.detector.inferences);
+    counter(
+        &mut registry,
+        "inferences",
+        "Looks of the detector; several cameras may share one",
+        health.detector.inferences,
+    );
     counter(&mut registry, "inference_failures", "Inferences that failed", health.detector.failures);
     gauge(
         &mut registry,

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use crate::detection::{Detection, Thresholds};
-use crate::detector::{DetectError, Detector};
+use crate::detector::{DetectError, Detector, Glance};
 use crate::frame::FrameView;
 use crate::geometry::{Polygon, Rect};
 use crate::motion::{Background, Miniature};
@@ -43,18 +43,33 @@ impl Attention {
         Self::default()
     }
 
-    /// Looks at a frame of this moment with `detector`: at all of it, or closely at what moves in it, what the last look
-    /// showed, and the tracks as they were before it. Either costs one inference. What `masks` cover is not looked at.
+    /// Where a frame of this moment is worth a close look: at what moves in it, what the last look showed, and the tracks as
+    /// they were before it. `None` where the whole picture is due. What `masks` cover is not looked at.
+    pub fn wish(
+        &mut self,
+        frame: &FrameView<'_>,
+        masks: &[Polygon],
+        now: Duration,
+        tracks: &[Track],
+    ) -> Option<Vec<Rect>> {
+        self.objects(now, &Miniature::of(frame, masks), tracks)
+    }
+
+    /// Whether the next frame is worth a close look, if anything in it is.
+    pub fn is_close_next(&self) -> bool {
+        self.seen.is_some()
+    }
+
+    /// Looks at a frame closely where that was wished for and shows more, and else at all of it. Either costs one inference.
     pub fn look(
         &mut self,
         detector: &mut Detector,
         frame: &FrameView<'_>,
         masks: &[Polygon],
-        now: Duration,
-        tracks: &[Track],
+        wish: Option<&[Rect]>,
     ) -> Result<Look, DetectError> {
-        if let Some(objects) = self.objects(now, &Miniature::of(frame, masks), tracks)
-            && let Some(detections) = detector.detect_closely(frame, masks, &objects)?
+        if let Some(objects) = wish
+            && let Some(detections) = closely(detector, frame, masks, objects)?
         {
             return Ok(Look { detections, whole: false });
         }
@@ -75,8 +90,8 @@ impl Attention {
         match &self.seen {
             None => detector.detect(frame, masks),
             Some(seen) => {
-                let closely = detector.detect_closely(frame, masks, &self.worth(seen.clone(), tracks))?;
-                Ok(closely.unwrap_or_default())
+                let objects = self.worth(seen.clone(), tracks);
+                Ok(closely(detector, frame, masks, &objects)?.unwrap_or_default())
             }
         }
     }
@@ -104,6 +119,17 @@ impl Attention {
         let counts = |d: &&Detection| d.score >= thresholds.of(d.class) / 2.0;
         self.seen = Some(detections.iter().filter(counts).map(|detection| detection.bounds).collect());
     }
+}
+
+/// A close look at one frame alone.
+fn closely(
+    detector: &mut Detector,
+    frame: &FrameView<'_>,
+    masks: &[Polygon],
+    objects: &[Rect],
+) -> Result<Option<Vec<Detection>>, DetectError> {
+    let found = detector.detect_closely(&[Glance { frame, masks, objects }])?;
+    Ok(found.map(|mut of_each| of_each.swap_remove(0)))
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use crate::letterbox::{Canvas, Fit};
 use crate::model::{Model, ModelError, ModelInfo};
 use crate::nms;
 use crate::onnx::{Interrupt, OnnxError, Runtime};
-use crate::packing;
+use crate::packing::{self, Placement, Sights};
 use crate::tensor::UnexpectedShape;
 
 /// A model and the buffers that its frames pass through. One per thread.
@@ -20,6 +20,23 @@ pub struct Detector {
     model: Model,
     canvas: Canvas,
     candidates: Vec<Candidate>,
+}
+
+/// Something in a frame that is worth a close look.
+#[derive(Clone, Copy, Debug)]
+pub struct Glance<'a> {
+    /// The picture.
+    pub frame: &'a FrameView<'a>,
+    /// What nobody may see of it.
+    pub masks: &'a [Polygon],
+    /// Where, in 0..1 of the picture.
+    pub objects: &'a [Rect],
+}
+
+impl Glance<'_> {
+    fn picture(&self) -> (u32, u32) {
+        (self.frame.width(), self.frame.height())
+    }
 }
 
 /// What a detector may use.
@@ -64,31 +81,41 @@ impl Detector {
         masks: &[Polygon],
     ) -> Result<Vec<Detection>, DetectError> {
         let letterbox = self.canvas.draw(frame, masks);
-        self.look(|bounds| Some(letterbox.to_picture(bounds)))
+        self.run()?;
+        Ok(self.placed(|bounds| Some(letterbox.to_picture(bounds))))
     }
 
-    /// The same of the surroundings of some `objects` (in 0..1 of the picture), larger than [`Detector::detect`] sees them
-    /// and at the same cost; nothing is known of the rest of the picture then. `None` where the whole picture shows as much
-    /// ([`packing::pack`]), or the model does not keep proportions.
+    /// The same of the surroundings of some objects in one or several frames, larger than [`Detector::detect`] sees them and
+    /// in one inference; nothing is known of the rest of the pictures then. `None` where whole pictures show as much or there
+    /// is no room for all ([`packing::pack`]), or the model does not keep proportions.
     pub fn detect_closely(
         &mut self,
-        frame: &FrameView<'_>,
-        masks: &[Polygon],
-        objects: &[Rect],
-    ) -> Result<Option<Vec<Detection>>, DetectError> {
-        let picture = (frame.width(), frame.height());
-        let packed = match self.model.fit {
-            Fit::Letterbox => packing::pack(objects, picture, self.model.info.input),
-            Fit::Stretch => None,
-        };
-        let Some(parts) = packed else { return Ok(None) };
-        self.canvas.draw_parts(frame, masks, &parts);
-        self.look(|bounds| parts.iter().find_map(|part| part.to_picture(bounds, picture))).map(Some)
+        glances: &[Glance<'_>],
+    ) -> Result<Option<Vec<Vec<Detection>>>, DetectError> {
+        let Some(parts) = self.pack(glances) else { return Ok(None) };
+        let frames = glances.iter().zip(&parts);
+        self.canvas.draw_parts(frames.map(|(glance, parts)| (glance.frame, glance.masks, &parts[..])));
+        self.run()?;
+        let detections = glances.iter().zip(&parts).map(|(glance, parts)| {
+            let picture = glance.picture();
+            self.placed(|bounds| parts.iter().find_map(|part| part.to_picture(bounds, picture)))
+        });
+        Ok(Some(detections.collect()))
     }
 
-    /// Runs the model on the canvas. `place` brings a box from there to the picture; what has no place there, or no area,
-    /// is nothing.
-    fn look(&mut self, place: impl Fn(Rect) -> Option<Rect>) -> Result<Vec<Detection>, DetectError> {
+    /// Whether [`Detector::detect_closely`] would look at all of these at once.
+    pub fn fit_together(&self, glances: &[Glance<'_>]) -> bool {
+        self.pack(glances).is_some()
+    }
+
+    fn pack(&self, glances: &[Glance<'_>]) -> Option<Vec<Vec<Placement>>> {
+        let sights: Vec<Sights<'_>> =
+            glances.iter().map(|glance| (glance.objects, glance.picture())).collect();
+        (self.model.fit == Fit::Letterbox).then(|| packing::pack(&sights, self.model.info.input))?
+    }
+
+    /// Runs the model on the canvas.
+    fn run(&mut self) -> Result<(), DetectError> {
         let Self { model, canvas, candidates } = self;
         let name = || model.info.name.clone();
         let feeds = model.picture.feeds(canvas.tensor());
@@ -102,12 +129,18 @@ impl Detector {
         if not_finite > 0 {
             return Err(DetectError::NotFinite { model: name(), count: not_finite });
         }
+        Ok(())
+    }
+
+    /// What the last run found. `place` brings a box from the canvas to the picture; what has no place there, or no area, is
+    /// nothing.
+    fn placed(&self, place: impl Fn(Rect) -> Option<Rect>) -> Vec<Detection> {
         let detection = |candidate: &Candidate| {
-            let class = (*model.classes.get(candidate.label)?)?;
+            let class = (*self.model.classes.get(candidate.label)?)?;
             let bounds = place(candidate.bounds)?.clamped();
             (bounds.area() > 0.0).then(|| Detection { class, score: candidate.score.min(1.0), bounds })
         };
-        Ok(nms::suppress(candidates.iter().filter_map(detection).collect(), nms::OVERLAP))
+        nms::suppress(self.candidates.iter().filter_map(detection).collect(), nms::OVERLAP)
     }
 }
 
@@ -144,19 +177,28 @@ mod tests {
 
     /// A model in the layout ltrb that sees what `answers` say: anchor, distances, scores.
     fn ltrb(answers: &[(usize, [f32; 4], [f32; 2])]) -> TinyModel {
-        let (mut distances, mut scores) = (vec![0.0; ANCHORS * 4], vec![0.0; ANCHORS * 2]);
+        ltrb_of((64, 32), ANCHORS, answers)
+    }
+
+    /// The same for an input of this size, which has so many anchors.
+    fn ltrb_of(
+        (width, height): (i64, i64),
+        anchors: usize,
+        answers: &[(usize, [f32; 4], [f32; 2])],
+    ) -> TinyModel {
+        let (mut distances, mut scores) = (vec![0.0; anchors * 4], vec![0.0; anchors * 2]);
         for &(anchor, sides, score) in answers {
             distances[anchor * 4..][..4].copy_from_slice(&sides);
             scores[anchor * 2..][..2].copy_from_slice(&score);
         }
-        let rows = ANCHORS as i64;
+        let rows = anchors as i64;
         TinyModel {
             outputs: vec![
                 TinyOutput::new("distances", &[1, rows, 4], distances),
                 TinyOutput::new("scores", &[1, rows, 2], scores),
             ],
             metadata: vec![("sharp_eyes.layout", "ltrb")],
-            ..TinyModel::new(&[1, 3, 32, 64], TinyElement::F32)
+            ..TinyModel::new(&[1, 3, height, width], TinyElement::F32)
         }
     }
 
@@ -217,7 +259,11 @@ mod tests {
         let mut detector = load(&runtime, MANIFEST, &model.to_bytes()).unwrap();
         let frame = TestFrame::new(640, 320, PixelFormat::Nv12, |_, _| [80, 128, 128]);
         let small = Rect { left: 0.5, top: 0.5, width: 8.0 / 640.0, height: 8.0 / 320.0 };
-        let found = detector.detect_closely(&frame.view(), &[], &[small]).unwrap().unwrap();
+        let view = frame.view();
+        let mut closely = |objects: &[Rect]| {
+            detector.detect_closely(&[Glance { frame: &view, masks: &[], objects }]).unwrap()
+        };
+        let found = closely(&[small]).unwrap().remove(0);
         let [Detection { bounds, .. }] = found[..] else { panic!("expected one, found {found:?}") };
         // The part begins 16 pixels before the object.
         let (left, top) = (bounds.left * 640.0, bounds.top * 320.0);
@@ -226,7 +272,34 @@ mod tests {
             "{found:?}"
         );
         let large = Rect { left: 0.1, top: 0.1, width: 0.5, height: 0.8 };
-        assert_eq!(detector.detect_closely(&frame.view(), &[], &[large]).unwrap(), None);
+        assert_eq!(closely(&[large]), None);
+    }
+
+    #[test]
+    fn a_close_look_at_several_pictures_finds_each_ones_objects_in_it() {
+        let Some(runtime) = runtime() else { return };
+        // 16 by 8 anchors of stride 8, then the others. The first at 4,4 of the tensor, the seventh at 52,4.
+        let answers = [(0, [0.25, 0.25, 0.75, 0.75], [0.9, 0.0]), (6, [0.25; 4], [0.8, 0.0])];
+        let model = ltrb_of((128, 64), 16 * 8 + 8 * 4 + 4 * 2, &answers);
+        let mut detector = load(&runtime, MANIFEST, &model.to_bytes()).unwrap();
+        let frame = |luma| TestFrame::new(1280, 640, PixelFormat::Nv12, move |_, _| [luma, 128, 128]);
+        let (here, there) = (frame(80), frame(160));
+        let (here, there) = (here.view(), there.view());
+        let small = |left: f32| [Rect { left, top: 0.5, width: 2.0 / 1280.0, height: 2.0 / 640.0 }];
+        let (left, right) = (small(0.25), small(0.75));
+        let glances = [(&here, &left), (&there, &right), (&here, &right), (&there, &left)]
+            .map(|(frame, objects)| Glance { frame, masks: &[], objects });
+        // With 16 pixels around it each takes 34 columns and rows, and there are 4 between two.
+        assert!(detector.fit_together(&glances[..3]));
+        assert!(!detector.fit_together(&glances));
+        let found = detector.detect_closely(&glances[..2]).unwrap().unwrap();
+        let pixels = |detection: &Detection| {
+            let Rect { left, top, width, height } = detection.bounds;
+            [left * 1280.0, top * 640.0, width * 1280.0, height * 640.0].map(f32::round)
+        };
+        let found: Vec<Vec<_>> = found.iter().map(|found| found.iter().map(pixels).collect()).collect();
+        let (first, second) = ([304.0 + 2.0, 304.0 + 2.0, 8.0, 8.0], [944.0 + 12.0, 304.0 + 2.0, 4.0, 4.0]);
+        assert_eq!(found, [vec![first], vec![second]]);
     }
 
     #[test]

@@ -79,6 +79,9 @@ pub struct Normalisation {
     pub padding: f32,
 }
 
+/// Parts of a frame, with what nobody may see of it.
+pub type Parts<'a> = (&'a FrameView<'a>, &'a [Polygon], &'a [Placement]);
+
 /// A picture of [3, height, width] as a model wants it, that frames are drawn on. Keeps its buffers.
 pub struct Canvas {
     size: (u32, u32),
@@ -130,13 +133,15 @@ impl Canvas {
         letterbox
     }
 
-    /// Draws parts of a frame, without what is masked.
-    pub fn draw_parts(&mut self, frame: &FrameView<'_>, masks: &[Polygon], parts: &[Placement]) {
+    /// Draws parts of frames, each without what is masked in it.
+    pub fn draw_parts<'a>(&mut self, frames: impl IntoIterator<Item = Parts<'a>>) {
         self.drawn = None;
         self.pad();
-        for part in parts {
-            self.paint(frame, *part);
-            self.hide(&mask::spans_within(masks, (frame.width(), frame.height()), *part));
+        for (frame, masks, parts) in frames {
+            for part in parts {
+                self.paint(frame, *part);
+                self.hide(&mask::spans_within(masks, (frame.width(), frame.height()), *part));
+            }
         }
     }
 
@@ -411,7 +416,7 @@ mod tests {
         frame.full_range = true;
         let mut canvas = Canvas::new((64, 64), PLAIN, Fit::Letterbox);
         canvas.draw(&frame.view(), &[]);
-        canvas.draw_parts(&frame.view(), masks, &parts);
+        canvas.draw_parts([(&frame.view(), masks, &parts[..])]);
         (parts, canvas)
     }
 

@@ -63,7 +63,7 @@ use std::time::Duration;
 
 pub use attention::{Attention, Look};
 pub use detection::{Detection, Thresholds};
-pub use detector::{DetectError, Detector, DetectorOptions};
+pub use detector::{DetectError, Detector, DetectorOptions, Glance};
 pub use evidence::{EVIDENCE_MAX_BYTES, EVIDENCE_MIN_BYTES, EvidenceError, Redacted, THUMBNAIL_MAX_BYTES};
 pub use frame::{Colour, FrameView, PixelFormat, Plane};
 pub use geometry::{Point, Polygon, Rect};

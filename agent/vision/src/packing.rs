@@ -137,22 +137,47 @@ impl Part {
     }
 }
 
-/// Places the surroundings of objects (0..1 of the picture) in a tensor; both sizes are (width, height). `None` where that
-/// would show nothing much larger than the whole picture does: nothing is small, or too much is going on.
-pub fn pack(objects: &[Rect], picture: (u32, u32), tensor: (u32, u32)) -> Option<Vec<Placement>> {
-    let size = (picture.0 as f32, picture.1 as f32);
-    let parts = joined(objects.iter().map(|object| Part::around(*object, size)))?;
-    let whole = f32::min(tensor.0 as f32 / size.0, tensor.1 as f32 / size.1);
-    let worth = |part: &Part| (ENOUGH / part.object.max(1.0)).clamp(whole.min(1.0), 1.0);
-    let mut parts: Vec<(Area, f32)> = parts.iter().map(|part| (part.area(picture), worth(part))).collect();
-    SHRINK.into_iter().find_map(|shrink| {
-        let scale = |worth: f32| (worth * shrink).max(whole.min(1.0));
-        if !parts.iter().any(|&(_, worth)| scale(worth) >= WORTH * whole) {
-            return None;
+/// Objects, in 0..1 of a picture, and the picture's size (width, height).
+pub type Sights<'a> = (&'a [Rect], (u32, u32));
+
+/// Places the surroundings of objects of one or several pictures in a tensor of this size (width, height), picture by
+/// picture. `None` where that would show nothing of a picture much larger than all of it would be shown: nothing is small,
+/// or too much is going on; and where several have less room together than each would have alone.
+pub fn pack(pictures: &[Sights<'_>], tensor: (u32, u32)) -> Option<Vec<Vec<Placement>>> {
+    let wanted: Vec<Wanted> =
+        pictures.iter().map(|&(objects, size)| Wanted::of(objects, size, tensor)).collect::<Option<_>>()?;
+    let shrinks = if pictures.len() == 1 { &SHRINK[..] } else { &SHRINK[..1] };
+    shrinks.iter().find_map(|&shrink| {
+        let mut parts = Vec::new();
+        for (picture, wanted) in wanted.iter().enumerate() {
+            parts.extend(wanted.shrunk(shrink)?.map(|(area, scale)| (picture, area, scale)));
         }
-        parts.sort_by(|a, b| (b.0.height as f32 * b.1).total_cmp(&(a.0.height as f32 * a.1)));
-        shelve(parts.iter().map(|&(area, worth)| (area, scale(worth))), tensor)
+        shelve(parts, pictures.len(), tensor)
     })
+}
+
+/// Parts of one picture, each with how large it is worth being shown, in pixels of the tensor for one of the picture.
+struct Wanted {
+    parts: Vec<(Area, f32)>,
+    /// How large all of the picture would be shown.
+    whole: f32,
+}
+
+impl Wanted {
+    fn of(objects: &[Rect], picture: (u32, u32), tensor: (u32, u32)) -> Option<Self> {
+        let size = (picture.0 as f32, picture.1 as f32);
+        let whole = f32::min(tensor.0 as f32 / size.0, tensor.1 as f32 / size.1);
+        let worth = |part: &Part| (ENOUGH / part.object.max(1.0)).clamp(whole.min(1.0), 1.0);
+        let parts = joined(objects.iter().map(|object| Part::around(*object, size)))?;
+        Some(Self { parts: parts.iter().map(|part| (part.area(picture), worth(part))).collect(), whole })
+    }
+
+    /// The parts with their scales, none of them smaller than in all of the picture. `None` if none is much larger.
+    fn shrunk(&self, shrink: f32) -> Option<impl Iterator<Item = (Area, f32)>> {
+        let scale = move |worth: f32| (worth * shrink).max(self.whole.min(1.0));
+        let worth_it = self.parts.iter().any(|&(_, worth)| scale(worth) >= WORTH * self.whole);
+        worth_it.then(|| self.parts.iter().map(move |&(area, worth)| (area, scale(worth))))
+    }
 }
 
 /// Parts that touch become one. `None` if there are too many, or none.
@@ -170,11 +195,18 @@ fn joined(parts: impl Iterator<Item = Part>) -> Option<Vec<Part>> {
     (1..=PARTS_MAX).contains(&apart.len()).then_some(apart)
 }
 
-/// Parts in rows from the top, the highest first. `None` if they do not fit.
-fn shelve(parts: impl Iterator<Item = (Area, f32)>, tensor: (u32, u32)) -> Option<Vec<Placement>> {
+/// Parts, each of one of so many pictures, in rows from the top, the highest first. `None` if they do not fit.
+fn shelve(
+    mut parts: Vec<(usize, Area, f32)>,
+    pictures: usize,
+    tensor: (u32, u32),
+) -> Option<Vec<Vec<Placement>>> {
+    parts.sort_by(|(_, a, scale_a), (_, b, scale_b)| {
+        (b.height as f32 * scale_b).total_cmp(&(a.height as f32 * scale_a))
+    });
     let (mut left, mut top, mut row) = (0, 0, 0);
-    let mut placements = Vec::new();
-    for (part, scale) in parts {
+    let mut placements = vec![Vec::new(); pictures];
+    for (picture, part, scale) in parts {
         let side = |side: u32| ((side as f32 * scale).round() as u32).max(1);
         let (width, height) = (side(part.width), side(part.height));
         if left + width > tensor.0 {
@@ -183,7 +215,7 @@ fn shelve(parts: impl Iterator<Item = (Area, f32)>, tensor: (u32, u32)) -> Optio
         if width > tensor.0 || top + height > tensor.1 {
             return None;
         }
-        placements.push(Placement { part, place: Area { left, top, width, height } });
+        placements[picture].push(Placement { part, place: Area { left, top, width, height } });
         left += width + GAP;
         row = row.max(height);
     }
@@ -210,9 +242,14 @@ mod tests {
         }
     }
 
+    /// Of one picture.
+    fn alone(objects: &[Rect], picture: (u32, u32), tensor: (u32, u32)) -> Option<Vec<Placement>> {
+        pack(&[(objects, picture)], tensor).map(|mut placements| placements.remove(0))
+    }
+
     /// How much larger than in the whole picture each part is shown, in tenths; nothing if the whole picture is as good.
     fn enlarged(objects: &[Rect]) -> Vec<u32> {
-        let placements = pack(objects, HD, TENSOR).unwrap_or_default();
+        let placements = alone(objects, HD, TENSOR).unwrap_or_default();
         let whole = TENSOR.0 as f32 / HD.0 as f32;
         let scale = |p: &Placement| p.place.height as f32 / p.part.height as f32;
         placements.iter().map(|placement| (10.0 * scale(placement) / whole).round() as u32).collect()
@@ -255,9 +292,33 @@ mod tests {
     }
 
     #[test]
+    fn pictures_share_a_tensor_where_each_is_shown_as_large_as_alone() {
+        let far = [object(300.0, 200.0, 24.0, 60.0)];
+        let near = [object(900.0, 500.0, 80.0, 192.0)];
+        let street: Vec<Rect> =
+            (0..6).map(|i| object(150.0 + 300.0 * i as f32, 500.0, 60.0, 150.0)).collect();
+        let nothing_small = [object(900.0, 500.0, 150.0, 350.0)];
+        let together = |pictures: &[&[Rect]]| {
+            let pictures: Vec<Sights<'_>> = pictures.iter().map(|&objects| (objects, HD)).collect();
+            pack(&pictures, TENSOR)
+        };
+        let shared = together(&[&far, &near, &far]).unwrap();
+        let sizes = |placements: &[Placement]| -> Vec<(u32, u32)> {
+            placements.iter().map(|placement| (placement.place.width, placement.place.height)).collect()
+        };
+        for (objects, placements) in [&far, &near, &far].into_iter().zip(&shared) {
+            assert_eq!(sizes(placements), sizes(&alone(objects, HD, TENSOR).unwrap()));
+        }
+        assert!(alone(&street, HD, TENSOR).is_some());
+        assert_eq!(together(&[&street, &street]), None, "no room for both as large as alone");
+        assert_eq!(together(&[&far, &nothing_small]), None, "one of them is not worth it");
+        assert_eq!(together(&[&far, &[]]), None);
+    }
+
+    #[test]
     fn a_box_that_goes_on_beyond_its_part_is_none_but_at_the_pictures_edge() {
-        let inside = pack(&[object(900.0, 500.0, 30.0, 60.0)], HD, TENSOR).unwrap()[0];
-        let corner = pack(&[object(10.0, 20.0, 20.0, 40.0)], HD, TENSOR).unwrap()[0];
+        let inside = alone(&[object(900.0, 500.0, 30.0, 60.0)], HD, TENSOR).unwrap()[0];
+        let corner = alone(&[object(10.0, 20.0, 20.0, 40.0)], HD, TENSOR).unwrap()[0];
         for (placement, [left, top, right, bottom], whole) in [
             (inside, [5.0, 5.0, 20.0, 30.0], true),
             (inside, [0.0, 5.0, 20.0, 30.0], false),
@@ -275,43 +336,55 @@ mod tests {
     proptest! {
         #[test]
         fn parts_lie_apart_within_the_tensor_and_lead_back_to_the_picture(
-            objects in prop::collection::vec((0.0f32..0.95, 0.0f32..0.95, 0.001f32..0.3, 0.001f32..0.3), 0..24),
-            picture in (32u32..2000, 32u32..2000),
+            pictures in prop::collection::vec(
+                (
+                    prop::collection::vec((0.0f32..0.95, 0.0f32..0.95, 0.001f32..0.3, 0.001f32..0.3), 0..24),
+                    (32u32..2000, 32u32..2000),
+                ),
+                1..4,
+            ),
             tensor in (64u32..700, 64u32..700),
         ) {
-            let objects: Vec<_> = objects
+            let within = |(left, top, width, height)| Rect { left, top, width, height }.clamped();
+            let pictures: Vec<(Vec<Rect>, (u32, u32))> = pictures
                 .into_iter()
-                .map(|(left, top, width, height)| Rect { left, top, width, height }.clamped())
+                .map(|(objects, size)| (objects.into_iter().map(within).collect(), size))
                 .collect();
-            let Some(placements) = pack(&objects, picture, tensor) else { return Ok(()) };
+            let sights: Vec<Sights<'_>> = pictures.iter().map(|(objects, size)| (&objects[..], *size)).collect();
+            let Some(placements) = pack(&sights, tensor) else { return Ok(()) };
             let apart = |a: Area, b: Area| {
                 a.right() <= b.left || b.right() <= a.left || a.bottom() <= b.top || b.bottom() <= a.top
             };
-            for (index, Placement { part, place }) in placements.iter().enumerate() {
+            let places: Vec<Area> = placements.iter().flatten().map(|placement| placement.place).collect();
+            for (index, place) in places.iter().enumerate() {
                 prop_assert!(place.right() <= tensor.0 && place.bottom() <= tensor.1);
-                prop_assert!(part.right() <= picture.0 && part.bottom() <= picture.1);
-                prop_assert!(part.left.is_multiple_of(2) && part.top.is_multiple_of(2));
-                prop_assert!(place.width <= part.width && place.height <= part.height, "nothing is blown up");
-                for other in &placements[..index] {
-                    prop_assert!(apart(*place, other.place));
+                for other in &places[..index] {
+                    prop_assert!(apart(*place, *other));
                 }
             }
-            for object in objects {
-                let home = placements.iter().find_map(|&placement| {
-                    let Placement { part, place } = placement;
-                    let scale = place.width as f32 / part.width as f32;
-                    let (x, y) = (object.left * picture.0 as f32, object.top * picture.1 as f32);
-                    let tensor = Rect {
-                        left: place.left as f32 + (x - part.left as f32) * scale,
-                        top: place.top as f32 + (y - part.top as f32) * scale,
-                        width: object.width * picture.0 as f32 * scale,
-                        height: object.height * picture.1 as f32 * scale,
-                    };
-                    placement.to_picture(tensor, picture)
-                });
-                let Some(found) = home else { continue }; // it touches an edge after rounding
-                let off = (found.left - object.left).abs() * picture.0 as f32;
-                prop_assert!(off <= 4.0, "{off} pixels off");
+            for ((objects, picture), placements) in pictures.iter().zip(&placements) {
+                for Placement { part, place } in placements {
+                    prop_assert!(part.right() <= picture.0 && part.bottom() <= picture.1);
+                    prop_assert!(part.left.is_multiple_of(2) && part.top.is_multiple_of(2));
+                    prop_assert!(place.width <= part.width && place.height <= part.height, "nothing is blown up");
+                }
+                for object in objects {
+                    let home = placements.iter().find_map(|&placement| {
+                        let Placement { part, place } = placement;
+                        let scale = place.width as f32 / part.width as f32;
+                        let (x, y) = (object.left * picture.0 as f32, object.top * picture.1 as f32);
+                        let tensor = Rect {
+                            left: place.left as f32 + (x - part.left as f32) * scale,
+                            top: place.top as f32 + (y - part.top as f32) * scale,
+                            width: object.width * picture.0 as f32 * scale,
+                            height: object.height * picture.1 as f32 * scale,
+                        };
+                        placement.to_picture(tensor, *picture)
+                    });
+                    let Some(found) = home else { continue }; // it touches an edge after rounding
+                    let off = (found.left - object.left).abs() * picture.0 as f32;
+                    prop_assert!(off <= 4.0, "{off} pixels off");
+                }
             }
         }
     }

@@ -1,12 +1,12 @@
 //! One camera's frames to incidents, the same for a live camera and for a clip.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use jiff::tz::TimeZone;
 use sharp_eyes_vision::{
-    Attention, DetectError, Detection, Detector, FrameView, Incident, Look, Moment, Scene, SceneOptions,
-    Thresholds,
+    Attention, DetectError, Detection, Detector, FrameView, Incident, Look, Moment, Rect, Scene,
+    SceneOptions, Thresholds,
 };
 
 use super::View;
@@ -30,8 +30,8 @@ pub(crate) struct Seen {
     look: Look,
     /// The rules that it broke; none in an audit.
     pub(crate) incidents: Vec<Incident>,
-    /// How long the detector took.
-    pub(crate) took: Duration,
+    /// Whether something is in sight that may soon break a rule.
+    pub(crate) undecided: bool,
     /// When what woke the camera had arrived, if this is the first look since.
     pub(crate) woken: Option<Instant>,
 }
@@ -89,26 +89,36 @@ impl Lookout {
         self.scene.over(now)
     }
 
-    /// Shows a frame, whose planes are mapped and which arrived `now`, to detector, tracker and rules, and tells the gate.
-    pub(crate) fn look(
-        &mut self,
-        detector: &mut Detector,
-        frame: &Frame,
-        planes: &FrameView<'_>,
-        now: Moment,
-    ) -> Result<Seen, DetectError> {
+    /// Where a frame that arrived `now` is worth a close look; `None` where the whole picture is due. Before each
+    /// [`Lookout::look`] or [`Lookout::judge`].
+    pub(crate) fn wish(&mut self, frame: &Frame, planes: &FrameView<'_>, now: Moment) -> Option<Vec<Rect>> {
         let woken = self.card.gate().wakes();
         if std::mem::replace(&mut self.wakes, woken) != woken {
             self.scene.resume(now);
         }
-        let started = Instant::now();
-        let masks = &self.view.masks;
-        let look = if self.view.look_closer && !frame.is_audit() {
-            self.attention.look(detector, planes, masks, now.monotonic, self.scene.tracks())?
-        } else {
-            Look { detections: detector.detect(planes, masks)?, whole: true }
-        };
-        let took = started.elapsed();
+        let closely = self.view.look_closer && !frame.is_audit();
+        let Self { view, attention, scene, .. } = self;
+        closely.then(|| attention.wish(planes, &view.masks, now.monotonic, scene.tracks()))?
+    }
+
+    /// Whether the next frame is worth a close look, if anything in it is.
+    pub(crate) fn is_close_next(&self) -> bool {
+        self.view.look_closer && self.attention.is_close_next()
+    }
+
+    /// Looks at a frame as it was wished for.
+    pub(crate) fn look(
+        &mut self,
+        detector: &mut Detector,
+        planes: &FrameView<'_>,
+        wish: Option<&[Rect]>,
+    ) -> Result<Look, DetectError> {
+        self.attention.look(detector, planes, &self.view.masks, wish)
+    }
+
+    /// Shows tracker and rules what a look at a frame, whose planes are mapped and which arrived `now`, has shown, and tells
+    /// the gate.
+    pub(crate) fn judge(&mut self, frame: &Frame, planes: &FrameView<'_>, now: Moment, look: Look) -> Seen {
         let detections = &look.detections;
         self.card.analysed.increment();
         let counts = |d: &&Detection| d.score >= self.thresholds.of(d.class);
@@ -117,7 +127,7 @@ impl Lookout {
         if frame.is_audit() {
             let missed = self.scene.would_learn(now, detections, &glare);
             self.card.gate().audited(frame.arrived(), missed);
-            return Ok(Seen { look, incidents: Vec::new(), took, woken: None });
+            return Seen { look, incidents: Vec::new(), undecided: false, woken: None };
         }
         // Of a camera that was turned away, places in the picture are not where its rules say.
         let mut incidents = Vec::new();
@@ -126,8 +136,9 @@ impl Lookout {
             incidents = self.scene.observe(now, detections, &glare);
             self.card.untracked.add(self.scene.overflow() - untracked);
         }
+        let undecided = self.scene.is_undecided(now);
         let sight = match () {
-            () if self.scene.is_undecided(now) => Sight::Stirring,
+            () if undecided => Sight::Stirring,
             () if !self.scene.is_sure(now, detections) => Sight::Unsure,
             () => Sight::Calm,
         };
@@ -135,7 +146,7 @@ impl Lookout {
         gate.analysed(frame.arrived(), sight);
         let woken = gate.take_woken();
         drop(gate);
-        Ok(Seen { look, incidents, took, woken })
+        Seen { look, incidents, undecided, woken }
     }
 
     /// Everybody whose head a picture of this frame could show, the doubtful ones too: whoever is found by a look at all of it

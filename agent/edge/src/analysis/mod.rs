@@ -1,12 +1,19 @@
 //! Frames to alerts: one thread that gives every camera's newest frame to the detector, in turn.
+//!
+//! # Layout
+//!
+//! - [`slots`]: the frames that wait, and whose turn it is;
+//! - [`round`]: a frame, or those of several cameras that share an inference, to alerts and pictures;
+//! - [`lookout`]: one camera's frames to incidents, the same in a replay;
+//! - [`storm`]: too many alerts to one that counts them; [`snapshots`]: who asks for a picture.
 
 mod lookout;
+mod round;
 mod slots;
 mod snapshots;
 mod storm;
 
 use std::collections::HashMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,8 +23,7 @@ use jiff::tz::TimeZone;
 use sharp_eyes_protocol::alert::{AlertData, AlertState, ModelName, Subject, grid_cell, seconds};
 use sharp_eyes_protocol::topic::Name;
 use sharp_eyes_vision::{
-    DetectError, Detector, DetectorOptions, EvidenceError, Incident, Moment, Polygon, Redacted, Rule,
-    Runtime, Thresholds,
+    Detector, DetectorOptions, EvidenceError, Incident, Moment, Polygon, Redacted, Rule, Runtime,
 };
 use uuid::Uuid;
 
@@ -27,8 +33,7 @@ use crate::camera::Frame;
 use crate::clock::Clock;
 use crate::config::{CameraConfig, DetectorConfig};
 use crate::models::desk::{Chosen, Desk};
-use crate::models::shadow::Glimpse;
-use crate::outbox::{AlertChange, Change, NewAlert, NewEvidence, Outbox};
+use crate::outbox::{AlertChange, Change, NewAlert, Outbox};
 pub(crate) use lookout::Lookout;
 pub use slots::{Slots, Taken};
 pub use snapshots::{Snapshot, Snapshots};
@@ -36,9 +41,6 @@ use storm::{Fate, Storm};
 
 /// How long the thread waits for a frame before it says that it is alive.
 const HEARTBEAT: Duration = Duration::from_secs(1);
-
-/// While one frame is looked at for longer than that, and than so many looks usually take, the cameras count as blind.
-const LONG_LOOK: (Duration, u32) = (Duration::from_secs(1), 5);
 
 /// Waits before a model that could not be loaded is tried again: somebody may have mended the file.
 const RELOAD: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
@@ -150,63 +152,48 @@ impl Analysis {
     }
 
     fn watch(&self, mut detector: Detector) {
-        let lookout = |index: usize, thresholds: &Thresholds| {
-            let (view, card) = (self.views[index].clone(), self.board.cameras[index].clone());
-            Lookout::new(view, thresholds.clone(), self.time_zone.clone(), card)
-        };
-        let story = |index: usize| Story {
-            lookout: lookout(index, &detector.model().thresholds),
-            storm: Storm::new(self.views[index].alerts_per_minute),
-            lasting: HashMap::new(),
-        };
-        let mut stories: Vec<Story> = (0..self.views.len()).map(story).collect();
+        let mut stories: Vec<Story> =
+            (0..self.views.len()).map(|index| self.story(index, &detector)).collect();
+        let mut taken = None;
         loop {
             self.board.detector.beat();
             self.keep_up(&mut stories);
-            let (index, frame) = match self.slots.take(HEARTBEAT) {
-                Taken::Frame(index, frame) => (index, frame),
-                Taken::Nothing => continue,
-                Taken::Closed => return,
+            let due = match taken.take() {
+                Some(due) => due,
+                None => match self.slots.take(HEARTBEAT) {
+                    Taken::Frame(index, frame) => match self.due(&mut detector, &mut stories, index, frame) {
+                        Some(due) => due,
+                        None => continue,
+                    },
+                    Taken::Nothing => continue,
+                    Taken::Closed => return,
+                },
             };
-            if let Some((next, installed)) = self.desk.take() {
-                let (before, model) = (detector.model(), next.model());
-                tracing::info!(before = %before.name, model = %model.name, "another model looks from this frame on");
-                self.desk.looks(&next, installed);
-                stories.iter_mut().for_each(|story| story.lookout.set_thresholds(&model.thresholds));
-                self.desk.spare(std::mem::replace(&mut detector, next));
-                self.board.cameras.iter().for_each(|card| card.overlooked.store(0, Ordering::Relaxed));
-            }
-            let (card, started) = (&self.board.cameras[index], Instant::now());
-            let camera = &card.name;
-            let looked = catch_unwind(AssertUnwindSafe(|| {
-                self.look(index, &mut detector, &mut stories[index], &frame)
-            }));
-            self.board.detector.looking(None);
-            let counted = card.looked(started, !matches!(looked, Ok(Ok(()))));
-            let (least, looks) = LONG_LOOK;
-            let took = started.elapsed();
-            if took > least.max(self.board.detector.mean() * looks) {
-                let waited = self.board.cameras.iter().enumerate().filter(|(at, _)| *at != index || !counted);
-                waited.for_each(|(_, card)| card.waited(took));
-            }
-            match looked {
-                Ok(Ok(())) => self.board.detector.running(),
-                Ok(Err(error)) => {
-                    tracing::warn!(%camera, "cannot analyse a frame: {error}");
-                    self.board.detector.failed(&error.to_string());
-                }
-                Err(_) => {
-                    // The panic itself is logged by the hook; this camera forgets its tracks, the others keep theirs.
-                    tracing::error!(%camera, "analysing a frame panicked; its tracks start anew");
-                    self.board.detector.failed(&format!("analysing a frame of camera {camera} panicked"));
-                    let story = &mut stories[index];
-                    story.lookout = lookout(index, &detector.model().thresholds);
-                    for (_, id) in story.lasting.drain() {
-                        self.outbox.change(AlertChange { id, change: Change::Over });
-                    }
-                }
-            }
+            self.switch(&mut detector, &mut stories);
+            taken = self.round(&mut detector, &mut stories, due);
         }
+    }
+
+    /// Nothing has happened yet.
+    fn story(&self, index: usize, detector: &Detector) -> Story {
+        let (view, card) = (self.views[index].clone(), self.board.cameras[index].clone());
+        let thresholds = detector.model().thresholds.clone();
+        Story {
+            lookout: Lookout::new(view, thresholds, self.time_zone.clone(), card),
+            storm: Storm::new(self.views[index].alerts_per_minute),
+            lasting: HashMap::new(),
+        }
+    }
+
+    /// Lets another model look, if one is to.
+    fn switch(&self, detector: &mut Detector, stories: &mut [Story]) {
+        let Some((next, installed)) = self.desk.take() else { return };
+        let (before, model) = (detector.model(), next.model());
+        tracing::info!(before = %before.name, model = %model.name, "another model looks from this frame on");
+        self.desk.looks(&next, installed);
+        stories.iter_mut().for_each(|story| story.lookout.set_thresholds(&model.thresholds));
+        self.desk.spare(std::mem::replace(detector, next));
+        self.board.cameras.iter().for_each(|card| card.overlooked.store(0, Ordering::Relaxed));
     }
 
     /// What time alone brings: wakes cameras whose rules want that by now, and tells what is over, also of those that sleep.
@@ -222,73 +209,6 @@ impl Analysis {
                 self.outbox.change(change);
             }
         }
-    }
-
-    fn look(
-        &self,
-        index: usize,
-        detector: &mut Detector,
-        story: &mut Story,
-        frame: &Frame,
-    ) -> Result<(), LookError> {
-        frame.view(|planes| {
-            let now = self.clock.at(frame.arrived());
-            let seen = self.infer(|| story.lookout.look(detector, frame, planes, now))?;
-            self.board.detector.inferred(seen.took);
-            if let Some(woken) = seen.woken {
-                self.board.detector.woke(woken.elapsed());
-            }
-            if frame.is_audit() {
-                return Ok(());
-            }
-            if let Some(detections) = seen.of_all() {
-                self.desk.window.offer(|| Glimpse {
-                    camera: index,
-                    frame: frame.clone(),
-                    at: now,
-                    detections: detections.to_vec(),
-                    thresholds: detector.model().thresholds.clone(),
-                    took: seen.took,
-                });
-            }
-            let mut wanting = Vec::new();
-            for incident in &seen.incidents {
-                let alert = self.raise(incident, &detector.model().name, frame.arrived(), story);
-                wanting.extend(alert.map(|id| (id, incident)));
-            }
-            if wanting.is_empty() && !self.snapshots.are_wanted(index) {
-                return Ok(());
-            }
-            // Only now: an alert never waits for its pictures.
-            let lookout = &story.lookout;
-            let (masks, camera) = (&lookout.view().masks, &lookout.card().name);
-            let everybody =
-                self.infer(|| lookout.everybody(detector, planes, now, &seen)).inspect_err(|error| {
-                    for (alert, _) in &wanting {
-                        tracing::warn!(%camera, %alert, "alert without pictures: {error}");
-                    }
-                    lookout.card().gate().call(); // whoever asked for a picture gets one of a later frame
-                })?;
-            for (alert, incident) in wanting {
-                let label = incident.zone.as_ref().map_or("hazard", Name::as_str);
-                let label = format!("{label} {} {:.2}", incident.class, incident.confidence);
-                let redacted = Redacted::of(planes, masks, &everybody, Some(incident), &label);
-                match self.pictures(&redacted) {
-                    Ok((thumbnail, picture)) => {
-                        let severity = incident.severity;
-                        self.outbox.attach(NewEvidence { alert, severity, thumbnail, picture });
-                    }
-                    Err(error) => tracing::warn!(%camera, %alert, "alert without pictures: {error}"),
-                }
-            }
-            self.snapshots.serve(index, || {
-                let redacted = Redacted::of(planes, masks, &everybody, None, camera.as_str());
-                let pictures =
-                    self.pictures(&redacted).map(|(thumbnail, picture)| Snapshot { thumbnail, picture });
-                pictures.inspect_err(|error| tracing::warn!(%camera, "no snapshot: {error}")).ok()
-            });
-            Ok(())
-        })?
     }
 
     /// Runs what may hang with a bad model; making pictures takes its time and hangs with none.
@@ -396,12 +316,4 @@ pub enum LoadError {
     Model(#[from] sharp_eyes_vision::ModelError),
     #[error("{0}")]
     Changed(String),
-}
-
-#[derive(Debug, thiserror::Error)]
-enum LookError {
-    #[error(transparent)]
-    Frame(#[from] crate::camera::FrameError),
-    #[error(transparent)]
-    Detect(#[from] DetectError),
 }

@@ -61,27 +61,48 @@ impl Frame {
 
     /// Maps the planes, without a copy, for as long as `look` runs.
     pub fn view<T>(&self, look: impl FnOnce(&FrameView<'_>) -> T) -> Result<T, FrameError> {
-        let format = match self.info.format() {
+        Ok(look(&self.map()?.view()))
+    }
+
+    /// Maps the planes, without a copy.
+    pub fn map(&self) -> Result<Picture, FrameError> {
+        let mapped = gst_video::VideoFrame::from_buffer_readable(self.buffer.clone(), &self.info)
+            .map_err(|_| FrameError::Unmappable)?;
+        let picture = Picture(mapped);
+        picture.planes()?;
+        Ok(picture)
+    }
+}
+
+/// The mapped planes of a frame.
+pub struct Picture(gst_video::VideoFrame<gst_video::video_frame::Readable>);
+
+impl Picture {
+    /// Borrows them.
+    pub fn view(&self) -> FrameView<'_> {
+        self.planes().expect("the same planes as when they were mapped")
+    }
+
+    fn planes(&self) -> Result<FrameView<'_>, FrameError> {
+        let (mapped, info) = (&self.0, self.0.info());
+        let format = match info.format() {
             gst_video::VideoFormat::I420 => PixelFormat::I420,
             gst_video::VideoFormat::Nv12 => PixelFormat::Nv12,
             other => return Err(FrameError::Format(other.to_string())),
         };
-        let mapped = gst_video::VideoFrameRef::from_buffer_ref_readable(&self.buffer, &self.info)
-            .map_err(|_| FrameError::Unmappable)?;
         let mut planes = [Plane { data: &[], stride: 0 }; 3];
         for index in 0..mapped.n_planes() {
             let data = mapped.plane_data(index).map_err(|_| FrameError::Unmappable)?;
             let stride = usize::try_from(mapped.plane_stride()[index as usize]).unwrap_or(0);
             planes[index as usize] = Plane { data, stride };
         }
-        let colorimetry = self.info.colorimetry();
+        let colorimetry = info.colorimetry();
         let colour = match colorimetry.matrix() {
             gst_video::VideoColorMatrix::Bt709 => Colour::Bt709,
             _ => Colour::Bt601,
         };
         let full_range = colorimetry.range() == gst_video::VideoColorRange::Range0_255;
         let planes = &planes[..mapped.n_planes() as usize];
-        let view = FrameView::new(mapped.width(), mapped.height(), format, colour, full_range, planes)?;
-        Ok(look(&view))
+        Ok(FrameView::new(mapped.width(), mapped.height(), format, colour, full_range, planes)?)
     }
 }

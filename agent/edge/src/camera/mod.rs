@@ -37,7 +37,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use clip::ClipError;
 pub use film::{Film, FilmError};
-pub use frame::{Frame, FrameError};
+pub use frame::{Frame, FrameError, Picture};
 pub use gate::{Gate, GateMode, GateOptions, Sight};
 pub use ingest::Transport;
 pub use probe::{Decoded, Listening, Recording};

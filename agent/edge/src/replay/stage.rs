@@ -65,7 +65,9 @@ impl Stage {
         let Self { detector, lookout, film, incidents, .. } = self;
         let looked = frame.view(|planes| {
             let failed = |error: DetectError| failed(error.to_string());
-            let seen = lookout.look(detector, frame, planes, now).map_err(failed)?;
+            let wish = lookout.wish(frame, planes, now);
+            let look = lookout.look(detector, planes, wish.as_deref()).map_err(failed)?;
+            let seen = lookout.judge(frame, planes, now, look);
             let rules = &lookout.view().rules;
             let broken = &seen.incidents;
             incidents.extend(broken.iter().map(|incident| Told::of(incident, &rules[incident.rule].name)));

@@ -109,7 +109,8 @@ fn follow(detector: &mut Detector, Way { shown, closer, step }: Way) -> Result<(
             Shown::Wide => wide.around(frame)?,
         };
         let detections = if closer {
-            attention.look(detector, &frame, &[], time, tracker.tracks())?.detections
+            let wish = attention.wish(&frame, &[], time, tracker.tracks());
+            attention.look(detector, &frame, &[], wish.as_deref())?.detections
         } else {
             detector.detect(&frame, &[])?
         };

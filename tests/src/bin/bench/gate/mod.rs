@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! BENCH=gate make bench           # of gate = "adaptive"; BENCH_GATE=always or keyframes: of another
+//! BENCH=gate BENCH_ONLY=sleepers make bench   # or idle, busy, crowd, village-day, day: that alone
 //! ```
 //!
 //! # Layout
@@ -17,7 +18,7 @@ mod workloads;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::{Map, Value, json};
 use sharp_eyes_tests::{places, wait};
 
@@ -41,15 +42,32 @@ pub(crate) fn measure() -> Result<Map<String, Value>> {
     let mut figures = Figures::default();
     warn_of_company()?;
     println!("\ncameras with gate = {gate:?}, {FPS} fps, a keyframe every 2 s, sensor noise");
-    for stream in [Stream::Rate1080p, Stream::Quality1080p, Stream::Rate360p] {
-        idle(folder.path(), &workloads.idle, stream, &gate, &mut figures)?;
+    let only = std::env::var("BENCH_ONLY").unwrap_or_default();
+    let wanted = |part: &str| ["", part].contains(&only.as_str());
+    let parts = ["", "idle", "sleepers", "busy", "crowd", "village-day", "day"];
+    ensure!(parts.contains(&only.as_str()), "BENCH_ONLY={only}: it is one of{}", parts.join(" "));
+    if wanted("idle") {
+        for stream in [Stream::Rate1080p, Stream::Quality1080p, Stream::Rate360p] {
+            idle(folder.path(), &workloads.idle, stream, &gate, &mut figures)?;
+        }
     }
-    sleepers(folder.path(), &workloads.idle, &gate, &mut figures)?;
-    busy(folder.path(), &workloads.busy, &gate, &mut figures)?;
-    village_day(folder.path(), &workloads.village_day, &gate, &mut figures)?;
-    match &workloads.day {
-        Some(day_clip) => day(folder.path(), day_clip, &gate, &mut figures)?,
-        None => println!("the day of six visits: its clip is not there"),
+    if wanted("sleepers") {
+        sleepers(folder.path(), &workloads.idle, &gate, &mut figures)?;
+    }
+    if wanted("busy") {
+        busy(folder.path(), &workloads.busy, &gate, &mut figures)?;
+    }
+    if wanted("crowd") {
+        crowd(folder.path(), &workloads.busy, &gate, &mut figures)?;
+    }
+    if wanted("village-day") {
+        village_day(folder.path(), &workloads.village_day, &gate, &mut figures)?;
+    }
+    if wanted("day") {
+        match &workloads.day {
+            Some(day_clip) => day(folder.path(), day_clip, &gate, &mut figures)?,
+            None => println!("the day of six visits: its clip is not there"),
+        }
     }
     Ok([("gate".to_owned(), gate.into()), ("cameras".to_owned(), Value::Object(figures.0))]
         .into_iter()
@@ -174,6 +192,26 @@ fn busy(folder: &Path, workload: &Workload, gate: &str, figures: &mut Figures) -
     figures.note("busy_1080p_analysed_fps", of(|used| used.analysed as f64 / used.span_s));
     figures.note("busy_1080p_decoded_percent", of(Used::decoded_percent));
     figures.note("memory_mb_awake", of(Used::memory_mb));
+    Ok(())
+}
+
+/// More and more cameras that all see people all the time, up to far more than the machine can look at: each is looked at
+/// less often, and none is left out.
+fn crowd(folder: &Path, workload: &Workload, gate: &str, figures: &mut Figures) -> Result<()> {
+    for count in [1, 4, 16, 64] {
+        let starts: Vec<u64> = (0..count).map(|index| index % workload.period_s).collect();
+        let (_camera, urls) = workloads::play(folder, workload, Stream::Rate360p, &starts)?;
+        let mut watch = Watch::start(folder, &urls, gate)?;
+        watch.awake()?;
+        let used = watch::for_a_span(&mut watch, SPAN)?;
+        watch.stop()?;
+        let mut note = |figure: &str, value: f64| figures.note(&format!("crowd_{count}_{figure}"), value);
+        let fps = |frames: f64| frames / used.span_s;
+        note("cpu_s_per_min_each", 60.0 * used.cores() / count as f64);
+        note("analysed_fps_mean", fps(used.analysed as f64 / count as f64));
+        note("analysed_fps_least", fps(used.analysed_least as f64));
+        note("inferences_per_frame", used.inferences as f64 / used.analysed.max(1) as f64);
+    }
     Ok(())
 }
 

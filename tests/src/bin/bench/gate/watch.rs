@@ -36,6 +36,10 @@ pub(super) struct Used {
     pub(super) received: u64,
     pub(super) decoded: u64,
     pub(super) analysed: u64,
+    /// Of the camera that was looked at least often.
+    pub(super) analysed_least: u64,
+    /// Fewer than frames, where several cameras share one.
+    pub(super) inferences: u64,
     pub(super) dropped: u64,
     /// PSS at the end, in bytes.
     pub(super) memory: u64,
@@ -154,6 +158,11 @@ impl Watch {
             received: grown(|camera| camera.received),
             decoded: grown(|camera| camera.decoded),
             analysed: grown(|camera| camera.analysed),
+            analysed_least: {
+                let cameras = now.health.cameras.iter().zip(&mark.health.cameras);
+                cameras.map(|(now, then)| now.analysed - then.analysed).min().unwrap_or(0)
+            },
+            inferences: now.health.detector.inferences - mark.health.detector.inferences,
             dropped: grown(|camera| camera.dropped),
             memory: now.usage.memory,
         })
