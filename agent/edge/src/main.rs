@@ -1,11 +1,11 @@
-//! `sharp-eyes-agent`: logging, arguments, configuration, runtime, exit code.
+//! `sharp-eyes-agent`: environment, logging, arguments, configuration, runtime, exit code.
 
 #![forbid(unsafe_code)]
 
-use std::os::unix::process::CommandExt;
+mod environment;
+
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
-use std::{env, io, process};
+use std::process::{self, ExitCode};
 
 use clap::{Parser, Subcommand};
 use sharp_eyes_agent::config::Config;
@@ -16,7 +16,6 @@ use sharp_eyes_agent::maintenance::{
 };
 use sharp_eyes_agent::print::{InspectOptions, audit, bench_box, inspect};
 use sharp_eyes_agent::replay::{ReplayOptions, replay};
-use sharp_eyes_vision::TELEMETRY_OFF;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -120,8 +119,8 @@ enum ModelCommand {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    if let Err(error) = without_telemetry() {
-        eprintln!("cannot restart without ONNX Runtime's telemetry: {error}");
+    if let Err(error) = environment::complete() {
+        eprintln!("cannot restart with a complete environment: {error}");
         return ExitCode::FAILURE;
     }
     match arguments.command {
@@ -162,16 +161,6 @@ fn main() -> ExitCode {
             }
         },
     }
-}
-
-/// Becomes this program again, in the same process, with ONNX Runtime's telemetry off in its environment, unless it is:
-/// the library reads that when it is loaded, and a running process may not change its own environment safely.
-fn without_telemetry() -> io::Result<()> {
-    let (name, value) = TELEMETRY_OFF;
-    if env::var_os(name).is_some_and(|set| set == value) {
-        return Ok(());
-    }
-    Err(process::Command::new(env::current_exe()?).args(env::args_os().skip(1)).env(name, value).exec())
 }
 
 fn with_config(file: &Path, then: impl FnOnce(Config) -> ExitCode) -> ExitCode {

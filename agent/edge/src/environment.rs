@@ -1,0 +1,27 @@
+//! What libraries read of the environment when they are loaded, and a running process cannot change safely any more.
+
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::{env, process};
+
+use sharp_eyes_vision::TELEMETRY_OFF;
+
+/// For glibc's `malloc` (mallopt(3)), unless somebody has set them already. A camera has several threads, which come and go;
+/// left alone, each gets a part of the heap of its own, up to eight for each processor, and what was freed there stays there.
+/// Pictures of some megabytes that were freed once are then taken from the heap, too. `BENCH=gate BENCH_ONLY=sleepers`
+/// measures what that comes to.
+const MEMORY: [(&str, &str); 3] =
+    [("MALLOC_ARENA_MAX", "2"), ("MALLOC_MMAP_THRESHOLD_", "1048576"), ("MALLOC_TRIM_THRESHOLD_", "1048576")];
+
+/// Becomes this program again, in the same process, with what is missing in its environment; returns where nothing is.
+pub(crate) fn complete() -> io::Result<()> {
+    // ONNX Runtime reports to its maker unless this is there, whatever else is said to it.
+    let (name, value) = TELEMETRY_OFF;
+    let telemetry = (env::var_os(name).is_none_or(|set| set != value)).then_some(TELEMETRY_OFF);
+    let memory = MEMORY.into_iter().filter(|(name, _)| env::var_os(name).is_none());
+    let missing: Vec<_> = telemetry.into_iter().chain(memory).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(process::Command::new(env::current_exe()?).args(env::args_os().skip(1)).envs(missing).exec())
+}
