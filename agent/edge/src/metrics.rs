@@ -17,6 +17,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use sharp_eyes_protocol::report::{CameraState, DetectorState, GateHealth, Health, UplinkHealth};
 
+use crate::camera;
 use crate::health::Examiner;
 
 /// Metrics cannot be served.
@@ -75,6 +76,12 @@ fn registry(examiner: &Examiner) -> Registry {
         "inference_mean_milliseconds",
         "Mean time of one look",
         health.detector.inference_ms,
+    );
+    gauge(
+        &mut registry,
+        "camera_pipelines_hung",
+        "Decoders and connections that hang for good; at 16, the systemd watchdog restarts the agent",
+        camera::left_behind() as f64,
     );
     let running = f64::from(u8::from(health.detector.state == DetectorState::Running));
     gauge(&mut registry, "detector_running", "1 while the detector looks at frames", running);

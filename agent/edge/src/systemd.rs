@@ -6,10 +6,14 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 
 use crate::board::Board;
+use crate::camera;
 
 /// An inference, or the loading of a model, that takes longer than this hangs. Only a restart helps then: not even its
 /// interruption did ([`crate::models`]).
 const HANGS_AFTER: Duration = Duration::from_secs(60);
+
+/// When so many decoders and connections of cameras hang for good, their memory is worth a restart.
+const HUNG_MAX: usize = 16;
 
 fn tell(state: NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(&[state]) {
@@ -27,18 +31,35 @@ pub fn stopping() {
     tell(NotifyState::Stopping);
 }
 
-/// Feeds systemd's watchdog for as long as the analysis thread lives. If it hangs, systemd restarts the agent.
+/// Feeds systemd's watchdog for as long as the analysis thread lives and few cameras have left something behind that hangs.
+/// Otherwise systemd restarts the agent.
 pub async fn watchdog(board: Arc<Board>) {
     let Some(limit) = sd_notify::watchdog_enabled() else { return };
     loop {
-        let silence = board.detector.silence();
-        if silence < HANGS_AFTER {
-            tell(NotifyState::Watchdog);
-        } else {
-            tracing::error!(
-                "the analysis has hung for {silence:?}: waiting for systemd to restart the agent"
-            );
+        match reason_to_restart(board.detector.silence(), camera::left_behind()) {
+            None => tell(NotifyState::Watchdog),
+            Some(reason) => tracing::error!("{reason}: waiting for systemd to restart the agent"),
         }
         tokio::time::sleep(limit / 3).await;
+    }
+}
+
+fn reason_to_restart(silence: Duration, hung: usize) -> Option<String> {
+    if silence >= HANGS_AFTER {
+        return Some(format!("the analysis has hung for {silence:?}"));
+    }
+    (hung >= HUNG_MAX).then(|| format!("{hung} decoders and connections of cameras hang for good"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_only_a_restart_helps_against_is_named() {
+        let reason = |seconds, hung| reason_to_restart(Duration::from_secs(seconds), hung);
+        assert_eq!(reason(59, 15), None);
+        assert_eq!(reason(61, 0).unwrap(), "the analysis has hung for 61s");
+        assert_eq!(reason(0, 16).unwrap(), "16 decoders and connections of cameras hang for good");
     }
 }

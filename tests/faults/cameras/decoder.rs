@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::{Context, ensure};
 use sharp_eyes_tests::faulty_camera::rule;
-use sharp_eyes_tests::shim;
+use sharp_eyes_tests::{shim, wait};
 
 use super::scene::{Cast, View};
 use super::stop::GRANTED;
@@ -29,6 +29,13 @@ fn a_decoder_that_hangs_is_left_behind_and_the_agent_still_ends() {
             says(&scene.fails(name)?, &["no picture came out of avdec_h265"]).context(name)?;
         }
         scene.well_is_well()?;
+        // Each attempt leaves one behind; the awake camera's and the sleeping one's are two at least.
+        wait::until("what hangs to be counted", 3 * wait::PATIENCE, || {
+            let metrics = scene.agent.metrics().ok()?;
+            let count =
+                metrics.lines().find_map(|line| line.strip_prefix("sharp_eyes_camera_pipelines_hung "))?;
+            count.parse().ok().filter(|count: &f64| *count >= 2.0)
+        })?;
         fs::remove_file(&hangs)?;
         scene.streams("gate", 3)?;
         scene.sleeps("room")?;

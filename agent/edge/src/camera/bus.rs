@@ -1,5 +1,8 @@
 //! What GStreamer's message bus says, in our words.
 
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use tokio::sync::{mpsc, oneshot};
@@ -80,18 +83,52 @@ pub(super) fn failure_within(pipeline: &gst::Pipeline, time: gst::ClockTime) -> 
     Some(Failure(error).text())
 }
 
-/// Stops a pipeline on a thread of its own, because a hung camera can hold `set_state` for seconds. The receiver
-/// learns when it is done.
+/// Stops a pipeline on a thread of its own, because a hung camera can hold `set_state` for seconds, and a hung decoder for
+/// ever. The receiver learns when it is done.
 pub(super) fn stop(pipeline: gst::Pipeline) -> oneshot::Receiver<()> {
     let (done, stopped) = oneshot::channel();
+    let stopping = Stopping::begin();
     let spawned = std::thread::Builder::new().name("camera-stop".into()).spawn(move || {
         if pipeline.set_state(gst::State::Null).is_err() {
             tracing::warn!(pipeline = %pipeline.name(), "did not stop cleanly");
         }
+        drop(stopping);
         let _ = done.send(()); // nobody waits any more: fine
     });
     if let Err(error) = spawned {
         tracing::error!("cannot start a thread to stop a camera: {error}");
     }
     stopped
+}
+
+/// When the pipelines that have not stopped yet began to.
+static STOPPING: Mutex<Vec<Instant>> = Mutex::new(Vec::new());
+
+/// A pipeline that takes longer will never stop.
+const STOPS_WITHIN: Duration = Duration::from_secs(10);
+
+/// A pipeline on its way to stop.
+struct Stopping(Instant);
+
+impl Stopping {
+    fn begin() -> Self {
+        let began = Instant::now();
+        STOPPING.lock().unwrap_or_else(PoisonError::into_inner).push(began);
+        Self(began)
+    }
+}
+
+impl Drop for Stopping {
+    fn drop(&mut self) {
+        let mut stopping = STOPPING.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = stopping.iter().position(|began| *began == self.0) {
+            stopping.swap_remove(at);
+        }
+    }
+}
+
+/// How many pipelines never stopped: each keeps its threads and its decoder's memory until the process ends.
+pub(super) fn left_behind() -> usize {
+    let stopping = STOPPING.lock().unwrap_or_else(PoisonError::into_inner);
+    stopping.iter().filter(|began| began.elapsed() > STOPS_WITHIN).count()
 }

@@ -148,6 +148,11 @@ pub fn init() -> Result<(), InitError> {
     gstreamer::init().map_err(InitError)
 }
 
+/// How many decoders and connections of cameras hang for good: each keeps its threads and memory until the process ends.
+pub fn left_behind() -> usize {
+    bus::left_behind()
+}
+
 /// Who gets the frames. Called from the decoder's thread: must not wait, except for a late frame, and then briefly.
 pub type FrameSink = Arc<dyn Fn(Frame) + Send + Sync>;
 
