@@ -3,15 +3,18 @@
 //! ```text
 //! BENCH=gate make bench           # of gate = "adaptive"; BENCH_GATE=always or keyframes: of another
 //! BENCH=gate BENCH_ONLY=sleepers make bench   # or idle, busy, crowd, village-day, day: that alone
+//! BENCH=gate BENCH_ONLY=soak make bench       # half an hour, in which nothing may grow
 //! ```
 //!
 //! # Layout
 //!
 //! - [`workloads`]: what the cameras show: an empty room, a pavement, a day of six visits, a village day;
 //! - [`watch`]: an agent on its cameras, what it uses and what it notices;
+//! - [`soak`]: what hours leave behind;
 //! - [`plot`]: the day as a picture.
 
 mod plot;
+mod soak;
 mod watch;
 mod workloads;
 
@@ -23,7 +26,7 @@ use serde_json::{Map, Value, json};
 use sharp_eyes_tests::{places, wait};
 
 use crate::figures::{median, row};
-use crate::floor;
+use crate::{floor, setting};
 use plot::Day;
 use watch::{Used, Watch};
 use workloads::{FPS, Stream, Workload, Workloads};
@@ -44,7 +47,7 @@ pub(crate) fn measure() -> Result<Map<String, Value>> {
     println!("\ncameras with gate = {gate:?}, {FPS} fps, a keyframe every 2 s, sensor noise");
     let only = std::env::var("BENCH_ONLY").unwrap_or_default();
     let wanted = |part: &str| ["", part].contains(&only.as_str());
-    let parts = ["", "idle", "sleepers", "busy", "crowd", "village-day", "day"];
+    let parts = ["", "idle", "sleepers", "busy", "crowd", "village-day", "day", "soak"];
     ensure!(parts.contains(&only.as_str()), "BENCH_ONLY={only}: it is one of{}", parts.join(" "));
     if wanted("idle") {
         for stream in [Stream::Rate1080p, Stream::Quality1080p, Stream::Rate360p] {
@@ -68,6 +71,9 @@ pub(crate) fn measure() -> Result<Map<String, Value>> {
             Some(day_clip) => day(folder.path(), day_clip, &gate, &mut figures)?,
             None => println!("the day of six visits: its clip is not there"),
         }
+    }
+    if only == "soak" {
+        soak::soak(folder.path(), &workloads.village_day, &gate, &mut figures)?;
     }
     Ok([("gate".to_owned(), gate.into()), ("cameras".to_owned(), Value::Object(figures.0))]
         .into_iter()

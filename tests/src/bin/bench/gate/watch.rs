@@ -178,6 +178,16 @@ impl Watch {
         Ok(Usage::of(self.agent.process().pid())?.cpu)
     }
 
+    /// Of the agent.
+    pub(super) fn pid(&mut self) -> u32 {
+        self.agent.process().pid()
+    }
+
+    /// How often its cameras woke up, all together.
+    pub(super) fn wakes(&mut self) -> Result<u64> {
+        Ok(sum(&self.agent.health()?, |camera| camera.gate.as_ref().map_or(0, |gate| gate.wakes)))
+    }
+
     /// When its alerts' frames arrived, in seconds after the first access unit.
     pub(super) fn alerts(&self) -> Vec<f64> {
         let mut raised: Vec<f64> = self.console.seen(|seen| {
