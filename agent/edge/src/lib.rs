@@ -19,7 +19,7 @@
 //! - [`dispatch`]: joins all that happens to an alert once it is decided;
 //! - [`daemon`]: joins the cameras to it, and takes them down in the order of the data.
 //!
-//! Beside the path: [`backoff`], [`budget`], [`clock`], [`latency`], [`log`], [`print`], [`secret`], [`systemd`], and [`replay`], which
+//! Beside the path: [`backoff`], [`budget`], [`clock`], [`cores`], [`latency`], [`log`], [`print`], [`secret`], [`systemd`], and [`replay`], which
 //! shows a clip to [`camera`] and [`analysis`] as if it were a camera.
 //!
 //! # Invariants
@@ -42,6 +42,7 @@ pub mod clock;
 pub mod commands;
 pub mod condition;
 pub mod config;
+pub mod cores;
 pub mod daemon;
 pub mod dispatch;
 pub mod escalation;

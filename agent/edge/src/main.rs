@@ -14,7 +14,9 @@ use sharp_eyes_agent::log;
 use sharp_eyes_agent::maintenance::{
     ImportOptions, LookOptions, PackOptions, RepoCommand, TryOptions, import, look, pack, status, try_model,
 };
-use sharp_eyes_agent::print::{InspectOptions, audit, bench_box, inspect};
+use sharp_eyes_agent::print::{
+    InspectOptions, WayOptions, audit, bench_box, bench_model, bench_way, inspect,
+};
 use sharp_eyes_agent::replay::{ReplayOptions, replay};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -90,6 +92,19 @@ enum BenchCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Compare the ways in which the configured model can be run here, and say which lines of the configuration are best.
+    /// Takes half a minute or more.
+    Model {
+        /// The configuration file: its model, its ONNX Runtime, and how many frames a second its cameras want looked at.
+        #[arg(long, default_value = DEFAULT_CONFIGURATION)]
+        config: PathBuf,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Measure one way to run a model, for the process that compares them.
+    #[command(hide = true)]
+    Way(WayOptions),
 }
 
 #[derive(Subcommand)]
@@ -140,9 +155,15 @@ fn main() -> ExitCode {
             println!("{}: no problems; {} for {cameras} cameras", file.display(), config.site);
             ExitCode::SUCCESS
         }),
-        Command::Bench { command: BenchCommand::Box { config, json } } => {
-            with_config(&config, |config| exit(bench_box(&config, json)))
-        }
+        Command::Bench { command } => match command {
+            BenchCommand::Box { config, json } => {
+                with_config(&config, |config| exit(bench_box(&config, json)))
+            }
+            BenchCommand::Model { config, json } => {
+                with_config(&config, |config| exit(bench_model(&config, json)))
+            }
+            BenchCommand::Way(options) => exit(bench_way(&options)),
+        },
         Command::Replay { options, config } => with_config(&config, |config| exit(replay(&options, &config))),
         Command::Repo { command } => exit(command.run()),
         Command::Model { command } => match command {

@@ -13,6 +13,7 @@ use crate::model::{Model, ModelError, ModelInfo};
 use crate::nms;
 use crate::onnx::{Interrupt, OnnxError, Runtime};
 use crate::packing::{self, Placement, Sights};
+use crate::settings::{DetectorOptions, Provider};
 use crate::tensor::UnexpectedShape;
 
 /// A model and the buffers that its frames pass through. One per thread.
@@ -20,6 +21,7 @@ pub struct Detector {
     model: Model,
     canvas: Canvas,
     candidates: Vec<Candidate>,
+    provider: Provider,
 }
 
 /// Something in a frame that is worth a close look.
@@ -39,20 +41,38 @@ impl Glance<'_> {
     }
 }
 
-/// What a detector may use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DetectorOptions {
-    /// Threads of one inference. One thread per camera answers more frames than many threads per frame.
-    pub threads: usize,
-}
-
 impl Detector {
     /// Opens a model ([`Model::open`] says what `path` can be) and runs it once on a grey picture, so that one that
-    /// cannot run is refused here and not at the first intruder.
-    pub fn load(runtime: &Runtime, path: &Path, options: DetectorOptions) -> Result<Self, ModelError> {
-        let model = Model::open(runtime, path, options.threads.max(1))?;
+    /// cannot run is refused here and not at the first intruder: by the first of the providers that the library has and
+    /// that can run it.
+    pub fn load(runtime: &Runtime, path: &Path, options: &DetectorOptions) -> Result<Self, ModelError> {
+        let offered = options.providers.iter().filter(|provider| runtime.providers().contains(provider));
+        let mut refusal = None;
+        for provider in offered {
+            match Self::on(*provider, runtime, path, options) {
+                Ok(detector) => return Ok(detector),
+                // What the last one says counts: that is the processor, as a rule, and of the model.
+                Err(error) => refusal = Some(error),
+            }
+        }
+        Err(refusal.unwrap_or_else(|| ModelError::Onnx {
+            file: path.to_owned(),
+            source: OnnxError::NoProvider {
+                wanted: options.providers.clone(),
+                offered: runtime.providers().to_vec(),
+            },
+        }))
+    }
+
+    fn on(
+        provider: Provider,
+        runtime: &Runtime,
+        path: &Path,
+        options: &DetectorOptions,
+    ) -> Result<Self, ModelError> {
+        let model = Model::open(runtime, path, provider, options)?;
         let canvas = Canvas::new(model.info.input, model.normalisation, model.fit);
-        let mut detector = Self { model, canvas, candidates: Vec::new() };
+        let mut detector = Self { model, canvas, candidates: Vec::new(), provider };
         let grey = [128; 4];
         let planes = [Plane { data: &grey, stride: 2 }, Plane { data: &grey, stride: 2 }];
         let frame = FrameView::new(2, 2, PixelFormat::Nv12, Colour::Bt601, true, &planes)
@@ -66,6 +86,11 @@ impl Detector {
     /// The model.
     pub fn model(&self) -> &ModelInfo {
         &self.model.info
+    }
+
+    /// What runs it.
+    pub fn provider(&self) -> Provider {
+        self.provider
     }
 
     /// What ends an inference that hangs. The detector is of no use any more then.
@@ -116,7 +141,7 @@ impl Detector {
 
     /// Runs the model on the canvas.
     fn run(&mut self) -> Result<(), DetectError> {
-        let Self { model, canvas, candidates } = self;
+        let Self { model, canvas, candidates, .. } = self;
         let name = || model.info.name.clone();
         let feeds = model.picture.feeds(canvas.tensor());
         let outputs =
@@ -215,7 +240,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("manifest.toml"), manifest).unwrap();
         std::fs::write(folder.path().join("model.onnx"), model).unwrap();
-        Detector::load(runtime, folder.path(), DetectorOptions { threads: 1 })
+        Detector::load(runtime, folder.path(), &DetectorOptions::default())
     }
 
     #[test]
@@ -394,7 +419,7 @@ mod tests {
     fn a_missing_file_is_named() {
         let Some(runtime) = runtime() else { return };
         let folder = tempfile::tempdir().unwrap();
-        let options = DetectorOptions { threads: 1 };
+        let options = &DetectorOptions::default();
         let error = |folder: &Path| Detector::load(&runtime, folder, options).err().unwrap().to_string();
         assert!(error(&folder.path().join("none")).contains("none/manifest.toml"));
         std::fs::write(folder.path().join("manifest.toml"), MANIFEST).unwrap();
@@ -411,7 +436,7 @@ mod tests {
         );
         let Some(runtime) = runtime() else { return };
         assert!(runtime.version().starts_with("1."), "{}", runtime.version());
-        assert!(runtime.providers().contains(&"CPUExecutionProvider".to_owned()));
+        assert!(runtime.providers().contains(&Provider::Cpu));
         let other = Runtime::load(&std::env::current_exe().unwrap()).unwrap_err().to_string();
         assert!(other.contains("already loaded"), "{other}");
     }

@@ -11,7 +11,8 @@
 //! - [`letterbox`]: planes to the model's tensor, masked places never written to it;
 //! - [`attention`]: which parts of a frame to look at closely, or the whole; [`packing`]: such parts in one tensor;
 //! - [`model`]: a model's file, its manifest, and the contract that both must keep;
-//! - [`onnx`]: ONNX Runtime, loaded at run time; the only file that names it;
+//! - [`settings`]: how a model is run: threads, what runs it, memory;
+//! - [`onnx`]: ONNX Runtime, loaded at run time; the only file that names it. `graph_cache`: what it makes of a graph, on disk;
 //! - [`tensor`]: what a graph yields: the joint between inference and layout decoding;
 //! - [`layout`]: which layout that is, and output tensors to candidate boxes, one plain function per layout;
 //! - [`nms`]: many boxes of one object to one;
@@ -26,8 +27,8 @@
 //!
 //! # Invariants
 //!
-//! - Nothing here reads a clock or touches the network; [`Moment`] is an argument. Files are read in [`model`]
-//!   and [`onnx`] only.
+//! - Nothing here reads a clock or touches the network; [`Moment`] is an argument. Files are read in [`model`],
+//!   [`onnx`] and `graph_cache` only.
 //! - Nothing here can say who somebody is: [`model`] refuses models that could, a track has no appearance, and
 //!   [`evidence`] pixelates every head without a switch.
 //! - A number that is not finite never leaves [`detector`].
@@ -41,6 +42,7 @@ pub mod evidence;
 pub mod frame;
 pub mod geometry;
 pub mod golden;
+mod graph_cache;
 pub mod layout;
 pub mod letterbox;
 mod mask;
@@ -52,6 +54,7 @@ pub mod packing;
 pub mod rules;
 pub mod scene;
 pub mod schedule;
+pub mod settings;
 pub mod tamper;
 pub mod tensor;
 #[cfg(test)]
@@ -63,7 +66,7 @@ use std::time::Duration;
 
 pub use attention::{Attention, Look};
 pub use detection::{Detection, Thresholds};
-pub use detector::{DetectError, Detector, DetectorOptions, Glance};
+pub use detector::{DetectError, Detector, Glance};
 pub use evidence::{EVIDENCE_MAX_BYTES, EVIDENCE_MIN_BYTES, EvidenceError, Redacted, THUMBNAIL_MAX_BYTES};
 pub use frame::{Colour, FrameView, PixelFormat, Plane};
 pub use geometry::{Point, Polygon, Rect};
@@ -73,6 +76,7 @@ pub use onnx::{Interrupt, OnnxError, Runtime, TELEMETRY_OFF};
 pub use rules::{Incident, Rule, RuleKind, RuleState};
 pub use scene::{Scene, SceneOptions};
 pub use schedule::Schedule;
+pub use settings::{DetectorOptions, Provider};
 pub use tamper::{Impression, Tamper, TamperOptions};
 
 /// When a frame was taken, by both of the box's clocks.

@@ -5,17 +5,20 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ort::environment::Environment;
-use ort::ep::ExecutionProvider;
+use ort::ep::{self, ExecutionProvider, ExecutionProviderDispatch};
 use ort::logging::LogLevel;
-use ort::session::builder::SessionBuilder;
+use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{RunOptions, SessionInputValue, SessionOutputs};
 use ort::value::{DynValue, Outlet, PrimitiveTensorElementType, TensorElementType, TensorRef, ValueType};
 use serde::Serialize;
 
+use crate::graph_cache::Cached;
+use crate::settings::{DetectorOptions, Provider, listed};
 use crate::tensor::Tensor;
 
 /// The variable, and its value, without which [`Runtime::load`] refuses: ONNX Runtime's own builds since 1.29 write down what
@@ -29,7 +32,7 @@ pub struct Runtime {
     library: PathBuf,
     environment: Environment,
     version: String,
-    providers: Vec<String>,
+    providers: Vec<Provider>,
 }
 
 /// ONNX Runtime takes one environment per process and none after it, so that the first one is kept for good.
@@ -72,22 +75,50 @@ impl Runtime {
         &self.version
     }
 
-    /// The execution providers of interest that the library was built with. Sessions use the CPU's.
-    pub fn providers(&self) -> &[String] {
+    /// The execution providers of interest that the library was built with.
+    pub fn providers(&self) -> &[Provider] {
         &self.providers
     }
 
-    /// Prepares a model to be run with `threads` threads.
-    pub fn session(&self, model: &[u8], threads: usize) -> Result<Session, OnnxError> {
-        let open = || -> ort::Result<Session> {
-            let inner = SessionBuilder::new(&self.environment)?
-                .with_intra_threads(threads)?
+    /// Prepares a model to be run by `provider`, whatever the options prefer.
+    pub fn session(
+        &self,
+        model: &[u8],
+        provider: Provider,
+        options: &DetectorOptions,
+    ) -> Result<Session, OnnxError> {
+        let builder = || -> ort::Result<SessionBuilder> {
+            let builder = SessionBuilder::new(&self.environment)?
+                .with_intra_threads(options.threads.max(1))?
                 .with_inter_threads(1)?
                 // Spinning threads answer a few microseconds earlier and heat the box for the rest of the second.
                 .with_intra_op_spinning(false)?
                 // Its warnings are about how graphs were exported, hundreds of lines of them for some.
-                .with_log_level(LogLevel::Error)?
-                .commit_from_memory(model)?;
+                .with_log_level(LogLevel::Error)?;
+            // What the provider cannot run, the processor does.
+            let beside = (provider != Provider::Cpu).then(|| dispatch(provider, options));
+            let cpu = dispatch(Provider::Cpu, options);
+            let chosen: Vec<_> = beside.into_iter().chain([cpu]).map(|one| one.error_on_failure()).collect();
+            Ok(builder.with_execution_providers(chosen)?)
+        };
+        let open = || -> ort::Result<Session> {
+            // What another provider made of the graph cannot be written down.
+            let folder = options.cache.as_deref().filter(|_| provider == Provider::Cpu);
+            let cached = folder.map(|folder| Cached::of(folder, model, &self.version));
+            let optimised = cached.and_then(|cached| {
+                let optimise = |file: &Path| {
+                    // Level 2 leaves out what holds on this very processor only: that is done when it is loaded.
+                    let level = GraphOptimizationLevel::Level2;
+                    let written = builder().and_then(|builder| {
+                        let mut builder =
+                            builder.with_optimization_level(level)?.with_optimized_model_path(file)?;
+                        builder.commit_from_memory(model)
+                    });
+                    written.is_ok()
+                };
+                cached.read().or_else(|| cached.make(optimise))
+            });
+            let inner = builder()?.commit_from_memory(optimised.as_deref().unwrap_or(model))?;
             let inputs = inner.inputs().iter().map(TensorInfo::new).collect();
             let outputs = inner.outputs().iter().map(TensorInfo::new).collect();
             let metadata = {
@@ -284,39 +315,42 @@ fn version(library: &Path) -> Option<String> {
     (!release.is_empty()).then_some(release)
 }
 
-/// Declares execution providers by name alone. `ort` knows more of each, behind features that would tie this crate
-/// to one kind of board; whether the loaded library has it takes no more than the name.
-macro_rules! providers {
-    ($($provider:ident = $name:literal,)*) => {
-        fn providers() -> ort::Result<Vec<String>> {
-            let mut found = Vec::new();
-            $(
-                struct $provider;
-                impl ExecutionProvider for $provider {
-                    const NAME: &'static str = $name;
-                    fn register(&self, _: &mut SessionBuilder) -> ort::Result<()> {
-                        Ok(())
-                    }
-                }
-                if $provider::is_available()? {
-                    found.push($name.to_owned());
-                }
-            )*
-            Ok(found)
-        }
-    };
+/// A provider with its options. Its registration fails where the library lacks it.
+fn dispatch(provider: Provider, options: &DetectorOptions) -> ExecutionProviderDispatch {
+    let threads = NonZeroUsize::new(options.threads).unwrap_or(NonZeroUsize::MIN);
+    match provider {
+        Provider::Cpu => ep::CPU::default().with_arena_allocator(options.arena).build(),
+        Provider::Xnnpack => ep::XNNPACK::default().with_intra_op_num_threads(threads).build(),
+        Provider::Acl => ep::ACL::default().build(),
+        Provider::Rknpu => ep::RKNPU::default().build(),
+        Provider::Qnn => ep::QNN::default().build(),
+        Provider::VsiNpu => ep::VSINPU::default().build(),
+        Provider::OpenVino => ep::OpenVINO::default().build(),
+        Provider::Cuda => ep::CUDA::default().build(),
+        Provider::TensorRt => ep::TensorRT::default().build(),
+    }
 }
 
-providers! {
-    Cpu = "CPUExecutionProvider",
-    Xnnpack = "XnnpackExecutionProvider",
-    Acl = "ACLExecutionProvider",
-    Rknpu = "RknpuExecutionProvider",
-    Qnn = "QNNExecutionProvider",
-    VsiNpu = "VSINPUExecutionProvider",
-    OpenVino = "OpenVINOExecutionProvider",
-    Cuda = "CUDAExecutionProvider",
-    TensorRt = "TensorrtExecutionProvider",
+/// Those that the loaded library was built with.
+fn providers() -> ort::Result<Vec<Provider>> {
+    let mut found = Vec::new();
+    for provider in Provider::ALL {
+        let is_available: fn() -> ort::Result<bool> = match provider {
+            Provider::Cpu => ep::CPU::is_available,
+            Provider::Xnnpack => ep::XNNPACK::is_available,
+            Provider::Acl => ep::ACL::is_available,
+            Provider::Rknpu => ep::RKNPU::is_available,
+            Provider::Qnn => ep::QNN::is_available,
+            Provider::VsiNpu => ep::VSINPU::is_available,
+            Provider::OpenVino => ep::OpenVINO::is_available,
+            Provider::Cuda => ep::CUDA::is_available,
+            Provider::TensorRt => ep::TensorRT::is_available,
+        };
+        if is_available()? {
+            found.push(provider);
+        }
+    }
+    Ok(found)
 }
 
 /// ONNX Runtime could not do what it was asked.
@@ -340,6 +374,11 @@ pub enum OnnxError {
         "ONNX Runtime library {library:?}: this process has already loaded {first:?}; restart it to change the library"
     )]
     Second { library: PathBuf, first: PathBuf },
+    #[error(
+        "none of the providers {wanted} is in this ONNX Runtime library, which has {offered}; name one of these, or use another build of it",
+        wanted = listed(wanted), offered = listed(offered)
+    )]
+    NoProvider { wanted: Vec<Provider>, offered: Vec<Provider> },
     #[error("ONNX Runtime cannot read the model: {0}")]
     Model(String),
     #[error("ONNX Runtime failed at running the model: {0}")]
@@ -366,7 +405,8 @@ mod tests {
                 outputs: vec![TinyOutput::echo("echo", &[-1, 2], element)],
                 ..TinyModel::new(&[1, 2], element)
             };
-            let mut session = runtime.session(&model.to_bytes(), 1).unwrap();
+            let mut session =
+                runtime.session(&model.to_bytes(), Provider::Cpu, &DetectorOptions::default()).unwrap();
             let feed = Feed { name: "images", shape: &[1, 2], numbers };
             let outputs = session.run(&[feed]).unwrap();
             let expected = Tensor { name: "echo", shape: vec![1, 2], numbers: expected.to_vec().into() };
@@ -385,7 +425,8 @@ mod tests {
             metadata: vec![("key", "value")],
             ..TinyModel::new(&[1, 3, 2, 2], TinyElement::F32)
         };
-        let mut session = runtime.session(&model.to_bytes(), 1).unwrap();
+        let mut session =
+            runtime.session(&model.to_bytes(), Provider::Cpu, &DetectorOptions::default()).unwrap();
         assert_eq!(session.inputs()[0].to_string(), "images f32 [1, 3, 2, 2]");
         assert_eq!(session.metadata()["key"], "value");
         let feed = |shape: &'static [usize], numbers| Feed { name: "images", shape, numbers };

@@ -31,7 +31,7 @@ fn yolox_nano_finds_the_people_on_a_pavement() {
     std::fs::write(folder.path().join("manifest.toml"), manifest).unwrap();
     std::os::unix::fs::symlink(model, folder.path().join("model.onnx")).unwrap();
 
-    let mut detector = Detector::load(&runtime, folder.path(), DetectorOptions { threads: 1 }).unwrap();
+    let mut detector = Detector::load(&runtime, folder.path(), &DetectorOptions::default()).unwrap();
     assert_eq!(detector.model().input, (416, 416));
     let Some(people) = people_on_the_pavement(&mut detector) else { return };
     // Four are there; two walk side by side and are one box, two are cut off by the edge.
@@ -46,7 +46,7 @@ fn the_built_in_model_finds_the_people_on_a_pavement() {
         return;
     }
     let Some(runtime) = runtime() else { return };
-    let mut detector = Detector::load(&runtime, &folder, DetectorOptions { threads: 1 }).unwrap();
+    let mut detector = Detector::load(&runtime, &folder, &DetectorOptions::default()).unwrap();
     assert_eq!(detector.model().input, (512, 320));
     let Some(people) = people_on_the_pavement(&mut detector) else { return };
     assert!(people >= 1, "{people} people above the threshold");
@@ -69,7 +69,7 @@ fn models_agree_with_an_independent_decoder() {
         let file = folder.path().join(format!("{key}.onnx"));
         std::os::unix::fs::symlink(model, &file).unwrap();
         std::fs::write(file.with_extension("txt"), labels.join("\n")).unwrap();
-        let mut detector = Detector::load(&runtime, &file, DetectorOptions { threads: 1 }).unwrap();
+        let mut detector = Detector::load(&runtime, &file, &DetectorOptions::default()).unwrap();
         let mut overlaps = Vec::new();
         for (name, boxes) in &expected {
             let Some(found) = look(&mut detector, &pictures.join(format!("{name}.webp"))) else { return };

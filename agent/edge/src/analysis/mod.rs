@@ -22,9 +22,7 @@ use std::time::{Duration, Instant};
 use jiff::tz::TimeZone;
 use sharp_eyes_protocol::alert::{AlertData, AlertState, ModelName, Subject, grid_cell, seconds};
 use sharp_eyes_protocol::topic::Name;
-use sharp_eyes_vision::{
-    Detector, DetectorOptions, EvidenceError, Incident, Moment, Polygon, Redacted, Rule, Runtime,
-};
+use sharp_eyes_vision::{Detector, EvidenceError, Incident, Moment, Polygon, Redacted, Rule, Runtime};
 use uuid::Uuid;
 
 use crate::backoff::Backoff;
@@ -106,6 +104,10 @@ pub struct Analysis {
 impl Analysis {
     /// Runs until the slots are closed and empty. A model that cannot be used is reported and tried again.
     pub fn run(&self) {
+        self.detector.cores.within(|| self.run_there());
+    }
+
+    fn run_there(&self) {
         let (min, max) = RELOAD;
         let mut backoff = Backoff::new(min, max, 0.0).expect("constant limits are in order");
         let detector = loop {
@@ -286,14 +288,16 @@ impl Analysis {
 /// Loads the runtime and a model.
 pub(crate) fn load(config: &DetectorConfig, model: &Path) -> Result<Detector, LoadError> {
     let runtime = Runtime::load(&config.runtime)?;
-    let detector = Detector::load(&runtime, model, DetectorOptions { threads: config.threads })?;
-    let model = detector.model();
+    // The threads of a session stay where the one that opens it is.
+    let detector = config.cores.within(|| Detector::load(&runtime, model, &config.options))?;
+    let (model, provider) = (detector.model(), detector.provider());
     tracing::info!(
         model = %model.name,
         sha256 = %model.sha256,
         classes = ?model.classes,
         onnx_runtime = runtime.version(),
-        providers = ?runtime.providers(),
+        %provider,
+        offered = ?runtime.providers(),
         "model loaded"
     );
     Ok(detector)

@@ -22,8 +22,11 @@ pub(crate) use camera::CAMERAS_MAX;
 pub use camera::CameraConfig;
 pub use models::ModelsConfig;
 pub use reader::Problem;
+use sharp_eyes_vision::{DetectorOptions, Provider};
+
 use reader::{Bytes, Document, Section, WithinOrNever};
 
+use crate::cores::Cores;
 use crate::escalation::Escalation;
 
 /// Everything that an installer can say.
@@ -115,8 +118,10 @@ pub struct DetectorConfig {
     pub model: PathBuf,
     /// ONNX Runtime's shared library.
     pub runtime: PathBuf,
-    /// Threads of one inference.
-    pub threads: usize,
+    /// How it is run.
+    pub options: DetectorOptions,
+    /// On which cores.
+    pub cores: Cores,
 }
 
 /// The configuration cannot be used.
@@ -391,8 +396,16 @@ fn detector(section: Section<'_>) -> Option<DetectorConfig> {
     if !(1..=64).contains(&threads) {
         section.problem("threads", "expected 1 to 64");
     }
+    let providers = section.or("providers", vec![Provider::Cpu]);
+    if providers.is_empty() {
+        section.problem("providers", "is empty; leave the key out for the processor alone");
+    }
+    let arena = section.or("arena", true);
+    let cache = section.optional("cache");
+    let cores = section.or("cores", Cores::All);
     section.finish();
-    Some(DetectorConfig { model: model?, runtime, threads: usize::from(threads) })
+    let options = DetectorOptions { threads: usize::from(threads), providers, arena, cache };
+    Some(DetectorConfig { model: model?, runtime, options, cores })
 }
 
 fn metrics(section: Section<'_>) -> Option<SocketAddr> {

@@ -1,4 +1,5 @@
 use sharp_eyes_vision::rules::RuleKind;
+use sharp_eyes_vision::{DetectorOptions, Provider};
 
 use super::*;
 
@@ -59,7 +60,8 @@ fn the_minimal_file_is_enough_and_its_defaults_are_the_documented_ones() {
     let config = Config::parse(MINIMAL).unwrap();
     assert_eq!(config.brokers[0].port, 1883);
     assert_eq!(config.state.max_age, Duration::from_secs(30 * 86_400));
-    assert_eq!(config.detector.threads, 1);
+    assert_eq!(config.detector.options, DetectorOptions::default());
+    assert_eq!(config.detector.cores, Cores::All);
     let camera = &config.cameras[0];
     assert_eq!(camera.stream.analysed_fps, 5.0);
     let RuleKind::Intrusion { dwell, .. } = camera.rules[0].kind else { panic!("{:?}", camera.rules[0]) };
@@ -101,6 +103,29 @@ fn each_mistake_is_named_with_its_place_and_what_would_be_right() {
         &[("[detector]", "[metrics]\nlisten = \"0.0.0.0:1\"\n[detector]")],
         &["16 metrics.listen: loopback"],
     );
+}
+
+#[test]
+fn how_a_model_is_run_can_be_chosen() {
+    let detector = |line: &str| MINIMAL.replace("[detector]", &format!("[detector]\n{line}"));
+    let lines = "threads = 2\nproviders = [\"rknpu\", \"cpu\"]\ncores = \"big\"\narena = false\ncache = \"/tmp/graphs\"";
+    let chosen = Config::parse(&detector(lines)).unwrap().detector;
+    let expected = DetectorOptions {
+        threads: 2,
+        providers: vec![Provider::Rknpu, Provider::Cpu],
+        arena: false,
+        cache: Some("/tmp/graphs".into()),
+    };
+    assert_eq!((chosen.options, chosen.cores), (expected, Cores::Big));
+    for (line, expected) in [
+        ("threads = 0", "16 detector.threads: 1 to 64"),
+        ("providers = [\"gpu\"]", "16 detector.providers: no execution provider; those"),
+        ("providers = []", "16 detector.providers: leave the key out"),
+        ("cores = \"little\"", "16 detector.cores: \"all\" or \"big\""),
+        ("arena = 1", "16 detector.arena: true or false"),
+    ] {
+        check(&[("[detector]", &format!("[detector]\n{line}"))], &[expected]);
+    }
 }
 
 #[test]

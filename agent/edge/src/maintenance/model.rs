@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sharp_eyes_protocol::report::ModelUpdate;
+use sharp_eyes_vision::DetectorOptions;
 
 use super::{MaintenanceError, at, wait};
 use crate::clock::Clock;
@@ -41,12 +42,17 @@ pub struct TryOptions {
     folder: PathBuf,
     #[arg(long)]
     runtime: PathBuf,
-    #[arg(long)]
-    threads: usize,
+    #[arg(long, value_parser = detector_options)]
+    options: DetectorOptions,
     #[arg(long)]
     budget_us: Option<u64>,
     #[arg(long)]
     beside: Option<PathBuf>,
+}
+
+/// As the process that waits for it writes them.
+fn detector_options(json: &str) -> Result<DetectorOptions, String> {
+    serde_json::from_str(json).map_err(|error| error.to_string())
 }
 
 /// What `model look` is given.
@@ -55,8 +61,8 @@ pub struct LookOptions {
     folder: PathBuf,
     #[arg(long)]
     runtime: PathBuf,
-    #[arg(long)]
-    threads: usize,
+    #[arg(long, value_parser = detector_options)]
+    options: DetectorOptions,
 }
 
 /// What `model import` is given.
@@ -72,8 +78,12 @@ pub struct ImportOptions {
 /// Checks a model as a box will, and packs it.
 pub fn pack(options: &PackOptions) -> Result<bool, MaintenanceError> {
     let PackOptions { folder, output, write_expected, runtime } = options;
-    let trial =
-        TrialOptions { runtime: runtime.clone(), threads: 1, budget: Some(Duration::MAX), beside: None };
+    let trial = TrialOptions {
+        runtime: runtime.clone(),
+        options: DetectorOptions::default(),
+        budget: Some(Duration::MAX),
+        beside: None,
+    };
     if *write_expected {
         for file in trial::write_expected(folder, &trial).map_err(MaintenanceError::Other)? {
             println!("{}: written; look whether it is what there is to see", file.display());
@@ -100,15 +110,15 @@ pub fn pack(options: &PackOptions) -> Result<bool, MaintenanceError> {
 
 /// Tries a model for the process that waits for it.
 pub fn try_model(options: &TryOptions) {
-    let TryOptions { folder, runtime, threads, budget_us, beside } = options.clone();
+    let TryOptions { folder, runtime, options, budget_us, beside } = options.clone();
     let budget = budget_us.map(Duration::from_micros);
-    trial::for_parent(&folder, &TrialOptions { runtime, threads, budget, beside });
+    trial::for_parent(&folder, &TrialOptions { runtime, options, budget, beside });
 }
 
 /// Lets a model look at the frames of the process that waits for it.
 pub fn look(options: &LookOptions) -> Result<bool, MaintenanceError> {
-    let LookOptions { folder, runtime, threads } = options;
-    shadow::for_parent(folder, runtime, *threads).map_err(MaintenanceError::Other)?;
+    let LookOptions { folder, runtime, options } = options;
+    shadow::for_parent(folder, runtime, options).map_err(MaintenanceError::Other)?;
     Ok(true)
 }
 

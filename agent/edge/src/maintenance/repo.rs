@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use sharp_eyes_protocol::alert::ModelName;
+use sharp_eyes_vision::DetectorOptions;
 
 use super::{MaintenanceError, at, wait};
 use crate::config::DEFAULT_RUNTIME;
@@ -258,7 +259,12 @@ fn check(bundle: &std::path::Path, runtime: PathBuf) -> Result<ModelName, Mainte
     let folder = place.path().join("candidate");
     let file = File::open(bundle).map_err(at(bundle))?;
     bundle::unpack(BufReader::new(file), &folder)?;
-    let options = TrialOptions { runtime, threads: 1, budget: Some(Duration::MAX), beside: None };
+    let options = TrialOptions {
+        runtime,
+        options: DetectorOptions::default(),
+        budget: Some(Duration::MAX),
+        beside: None,
+    };
     Ok(trial::run(&folder, &options, &mut |_| {})?.model)
 }
 

@@ -162,9 +162,12 @@ impl Check<'_> {
             let (options, release, candidate) =
                 (self.trial_options(state), release.clone(), candidate.clone());
             let (agent, bundle) = (self.options.agent.clone(), bundle.clone());
+            let cores = self.options.detector.cores; // as the model will run
             tokio::task::spawn_blocking(move || {
-                try_bundle(&agent, &bundle, &candidate, &release, &options, &mut |stage| {
-                    let _ = reached.send(stage); // the receiver outlives this closure
+                cores.within(|| {
+                    try_bundle(&agent, &bundle, &candidate, &release, &options, &mut |stage| {
+                        let _ = reached.send(stage); // the receiver outlives this closure
+                    })
                 })
             })
         };
@@ -236,14 +239,14 @@ impl Check<'_> {
                 agent: &options.agent,
                 folder: &folder,
                 runtime: &options.detector.runtime,
-                threads: options.detector.threads,
+                options: &options.detector.options,
                 views: &options.views,
                 time_zone: &options.time_zone,
                 budget: options.budget,
                 time: options.config.shadow,
                 patience,
             };
-            shadow.run(&desk.window)
+            options.detector.cores.within(|| shadow.run(&desk.window))
         });
         work.await.map_err(|error| InstallError::Task(error.to_string()))
     }
@@ -294,7 +297,7 @@ impl Check<'_> {
         let active = state.active.as_ref().map(|active| active.slot.folder(&self.options.folder));
         TrialOptions {
             runtime: detector.runtime.clone(),
-            threads: detector.threads,
+            options: detector.options.clone(),
             budget: Some(self.options.budget),
             beside: Some(active.unwrap_or_else(|| detector.model.clone()))
                 .filter(|_| self.options.config.budget.is_none()),

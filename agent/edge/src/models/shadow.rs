@@ -110,8 +110,8 @@ pub struct Shadow<'a> {
     pub folder: &'a Path,
     /// ONNX Runtime's library.
     pub runtime: &'a Path,
-    /// Threads of one inference.
-    pub threads: usize,
+    /// How it is run.
+    pub options: &'a DetectorOptions,
     /// What each camera's frames are judged by.
     pub views: &'a [View],
     /// The zone that schedules are judged in.
@@ -161,7 +161,8 @@ impl Shadow<'_> {
             other => return Err(Some(format!("expected to hear that it is ready, heard {other:?}"))),
         };
         let mut pairs: Vec<Option<[Scene; 2]>> = self.views.iter().map(|_| None).collect();
-        let rest = |looked: Instant| looked.elapsed().mul_f64((self.threads as f64 / SHARE - 1.0).max(0.0));
+        let rest =
+            |looked: Instant| looked.elapsed().mul_f64((self.options.threads as f64 / SHARE - 1.0).max(0.0));
         let (mut comparison, started) = (Comparison::default(), Instant::now());
         while comparison.frames < FRAMES && started.elapsed() < self.time {
             if window.is_closed() {
@@ -230,7 +231,7 @@ impl Looker {
     fn start(shadow: &Shadow<'_>) -> io::Result<Self> {
         let mut command = Command::new(shadow.agent);
         command.args(["model", "look"]).arg(shadow.folder).arg("--runtime").arg(shadow.runtime);
-        command.arg("--threads").arg(shadow.threads.to_string());
+        command.arg("--options").arg(serde_json::to_string(shadow.options)?);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         // One answer to one frame.
         let (sender, answers) = mpsc::sync_channel(1);
@@ -329,11 +330,10 @@ impl Object {
 }
 
 /// The other end of [`Shadow`]: looks at the frames that come on standard input, until there are no more.
-pub fn for_parent(folder: &Path, runtime: &Path, threads: usize) -> Result<(), String> {
+pub fn for_parent(folder: &Path, runtime: &Path, options: &DetectorOptions) -> Result<(), String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let runtime = Runtime::load(runtime).map_err(|error| text(&error))?;
-    let mut detector =
-        Detector::load(&runtime, folder, DetectorOptions { threads }).map_err(|error| text(&error))?;
+    let mut detector = Detector::load(&runtime, folder, options).map_err(|error| text(&error))?;
     let say = |answer: &Answer| -> Result<(), String> {
         let mut out = io::stdout().lock();
         let line = serde_json::to_string(answer).map_err(|error| text(&error))?;

@@ -34,8 +34,8 @@ const SLACK: f64 = 1.1;
 pub struct TrialOptions {
     /// ONNX Runtime's library.
     pub runtime: PathBuf,
-    /// Threads of one inference.
-    pub threads: usize,
+    /// How it is run.
+    pub options: DetectorOptions,
     /// The longest inference; nothing is measured without it.
     pub budget: Option<Duration>,
     /// The model that looks at frames now: what is as fast as it is fast enough.
@@ -99,8 +99,8 @@ pub fn run(
     reached(ModelStage::Contract);
     let contract = at(ModelStage::Contract);
     let runtime = Runtime::load(&options.runtime).map_err(|error| contract(error.to_string()))?;
-    let threads = DetectorOptions { threads: options.threads };
-    let load = |path: &Path| Detector::load(&runtime, path, threads).map_err(|error| error.to_string());
+    let load =
+        |path: &Path| Detector::load(&runtime, path, &options.options).map_err(|error| error.to_string());
     let mut detector = load(folder).map_err(contract)?;
     reached(ModelStage::Golden);
     let golden = at(ModelStage::Golden);
@@ -145,8 +145,8 @@ pub fn run(
 /// What the model of a folder sees in its golden pictures, for those that have no expectation yet.
 pub fn write_expected(folder: &Path, options: &TrialOptions) -> Result<Vec<PathBuf>, String> {
     let runtime = Runtime::load(&options.runtime).map_err(|error| error.to_string())?;
-    let threads = DetectorOptions { threads: options.threads };
-    let mut detector = Detector::load(&runtime, folder, threads).map_err(|error| error.to_string())?;
+    let mut detector =
+        Detector::load(&runtime, folder, &options.options).map_err(|error| error.to_string())?;
     let mut written = Vec::new();
     for files in bundle::golden_files(folder).map_err(|error| error.to_string())? {
         if files.expected.exists() {
@@ -217,7 +217,9 @@ pub fn in_child(
 ) -> Result<Passed, Failed> {
     let mut command = Command::new(agent);
     command.args(["model", "try"]).arg(folder).arg("--runtime").arg(&options.runtime);
-    command.arg("--threads").arg(options.threads.to_string());
+    command
+        .arg("--options")
+        .arg(serde_json::to_string(&options.options).expect("a path that TOML had is text"));
     if let Some(budget) = options.budget {
         command.arg("--budget-us").arg(budget.as_micros().to_string());
     }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use sharp_eyes_vision::{Detector, DetectorOptions, Runtime};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -13,6 +12,7 @@ use super::desk::{Chosen, Desk};
 use super::install::{Check, Outcome};
 use super::state::{Installed, State};
 use super::watch::{Reading, Verdict, Watch};
+use crate::analysis;
 use crate::board::Board;
 use crate::clock::Clock;
 
@@ -163,9 +163,7 @@ impl Updater {
         };
         let (detector, path) = (self.options.detector.clone(), chosen.path.clone());
         let loaded = tokio::task::spawn_blocking(move || {
-            let runtime = Runtime::load(&detector.runtime).map_err(|error| error.to_string())?;
-            let options = DetectorOptions { threads: detector.threads };
-            Detector::load(&runtime, &path, options).map_err(|error| error.to_string())
+            analysis::load(&detector, &path).map_err(|error| error.to_string())
         });
         let loaded = loaded.await.unwrap_or_else(|error| Err(error.to_string()));
         match loaded.and_then(|detector| chosen.check(&detector).map(|()| detector)) {

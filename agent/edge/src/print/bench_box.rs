@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
-use sharp_eyes_vision::{DetectError, Detector, DetectorOptions, ModelError, OnnxError, Polygon, Runtime};
+use sharp_eyes_vision::{DetectError, Detector, ModelError, OnnxError, Polygon, Runtime};
 
 use crate::camera::{self, CameraError, Decoded, Frame, FrameError, InitError, Listening, Recording};
-use crate::config::{CAMERAS_MAX, CameraConfig, Config};
+use crate::config::{CAMERAS_MAX, CameraConfig, Config, DetectorConfig};
 
 /// How long cameras are listened to.
 const LISTEN: Duration = Duration::from_secs(20);
@@ -20,7 +20,7 @@ const LISTEN: Duration = Duration::from_secs(20);
 const RUNS: usize = 30;
 
 /// What a box may be filled to: the rest is for alerts, pictures, reports and a hot day.
-const FILL: f64 = 0.8;
+pub(super) const FILL: f64 = 0.8;
 
 /// Share of the time in which somebody is in sight of a village's camera.
 const VILLAGE: f64 = 0.15;
@@ -105,10 +105,10 @@ async fn measure(config: &Config) -> Result<Report, BenchBoxError> {
     let (decoded, frame) = decode(&recordings, &mut cameras).await?;
     say("looking at a frame of theirs with the model");
     let onnx = Runtime::load(&config.detector.runtime)?;
-    let options = DetectorOptions { threads: config.detector.threads };
-    let mut detector = Detector::load(&onnx, &config.detector.model, options)?;
+    let DetectorConfig { model, options, cores, .. } = &config.detector;
+    let mut detector = cores.within(|| Detector::load(&onnx, model, options))?;
     let masks = &config.cameras[recordings[0].0].stream.masks;
-    let (inference, processor) = infer(&mut detector, &frame, masks)?;
+    let (inference, processor) = cores.within(|| infer(&mut detector, &frame, masks))?;
     say("writing to the disk of the state folder");
     let writes = write(&config.state.folder)?;
 
@@ -328,7 +328,7 @@ fn table(report: &Report) -> String {
 }
 
 /// Processor time of all threads of this process so far.
-fn processor_time() -> Duration {
+pub(super) fn processor_time() -> Duration {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }

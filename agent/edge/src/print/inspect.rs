@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 use sharp_eyes_vision::layout::Remark;
-use sharp_eyes_vision::{Inspection, ModelError, OnnxError, Runtime};
+use sharp_eyes_vision::{Inspection, ModelError, OnnxError, Provider, Runtime, settings};
 
 use crate::config::DEFAULT_RUNTIME;
 
@@ -37,7 +37,7 @@ struct Report<'a> {
     #[serde(flatten)]
     inspection: &'a Inspection,
     onnx_runtime: &'a str,
-    providers: &'a [String],
+    providers: &'a [Provider],
     threads: usize,
 }
 
@@ -119,7 +119,7 @@ fn table(inspection: &Inspection, runtime: &Runtime, threads: usize) -> String {
         let machine = format!("median of {RUNS}, {threads} thread{}", if threads == 1 { "" } else { "s" });
         row("latency", &format!("{latency:.1} ms"), &machine);
     }
-    row("ONNX Runtime", runtime.version(), &runtime.providers().join(", "));
+    row("ONNX Runtime", runtime.version(), &settings::listed(runtime.providers()));
     let assumed: Vec<_> = inspection
         .remarks
         .iter()

@@ -2,8 +2,10 @@
 
 mod audit;
 mod bench_box;
+mod bench_model;
 mod inspect;
 
 pub use audit::audit;
 pub use bench_box::{BenchBoxError, bench_box};
+pub use bench_model::{BenchModelError, WayOptions, bench_model, bench_way};
 pub use inspect::{InspectError, InspectOptions, inspect};

@@ -6,11 +6,12 @@ use std::path::Path;
 use sharp_eyes_protocol::class::ObjectClass;
 
 use super::ModelError;
-use crate::detector::{Detector, DetectorOptions};
+use crate::detector::Detector;
 use crate::frame::PixelFormat;
 use crate::geometry::Rect;
 use crate::layout::Layout;
 use crate::onnx::Runtime;
+use crate::settings::DetectorOptions;
 use crate::testing::TinyElement::{self, F16, F32, I32, I64, U8};
 use crate::testing::{TestFrame, TinyModel, TinyOutput, runtime};
 
@@ -79,7 +80,7 @@ impl Export {
 
     fn load(&self, runtime: &Runtime) -> Result<Detector, ModelError> {
         let folder = tempfile::tempdir().unwrap();
-        Detector::load(runtime, &self.write(folder.path()), DetectorOptions { threads: 1 })
+        Detector::load(runtime, &self.write(folder.path()), &DetectorOptions::default())
     }
 }
 

@@ -9,6 +9,7 @@ use sharp_eyes_protocol::class::ObjectClass;
 use super::{Model, ModelError};
 use crate::layout::{Layout, Origin, Recognised, Remark};
 use crate::onnx::{Runtime, TensorInfo};
+use crate::settings::{DetectorOptions, Provider};
 
 /// Measures one inference, given a way to run it: this crate reads no clock. Yields milliseconds.
 pub type Measure<'a> =
@@ -111,7 +112,8 @@ impl Inspection {
     /// Examines a model as [`Model::open`] does, and says what it is even if it cannot be run.
     pub fn of(runtime: &Runtime, path: &Path, threads: usize, measure: Measure<'_>) -> Self {
         let mut found = Self::default();
-        let examined = Model::examine(runtime, path, threads, Some(measure), &mut found);
+        let options = DetectorOptions { threads, ..DetectorOptions::default() };
+        let examined = Model::examine(runtime, path, (Provider::Cpu, &options), Some(measure), &mut found);
         found.refusal = examined.err().map(|error| error.to_string());
         found
     }

@@ -30,6 +30,7 @@ use crate::detection::Thresholds;
 use crate::layout::{self, Decoder, Evidence, Layout, Origin, Output, Unrecognised, Wanted, WantedLabel};
 use crate::letterbox::{Fit, Normalisation};
 use crate::onnx::{OnnxError, Runtime, Session};
+use crate::settings::{DetectorOptions, Provider};
 use graph::Graph;
 pub use inspection::{Inspection, LabelsFound, Mapped, Measure, Recognition};
 pub use manifest::{Axes, ChannelOrder, Input, Manifest, ManifestError, PerChannel};
@@ -79,15 +80,20 @@ impl Model {
     /// Opens a model and checks that it keeps the contract. `path` is a folder that holds `manifest.toml` and
     /// `model.onnx`; or an ONNX file, with a manifest of the same name but `.toml` beside it, or without one where
     /// nothing needs to be settled.
-    pub fn open(runtime: &Runtime, path: &Path, threads: usize) -> Result<Self, ModelError> {
-        Self::examine(runtime, path, threads, None, &mut Inspection::default())
+    pub fn open(
+        runtime: &Runtime,
+        path: &Path,
+        provider: Provider,
+        options: &DetectorOptions,
+    ) -> Result<Self, ModelError> {
+        Self::examine(runtime, path, (provider, options), None, &mut Inspection::default())
     }
 
     /// The same, noting down whatever is found out up to the first refusal.
     fn examine(
         runtime: &Runtime,
         path: &Path,
-        threads: usize,
+        (provider, options): (Provider, &DetectorOptions),
         measure: Option<Measure<'_>>,
         found: &mut Inspection,
     ) -> Result<Self, ModelError> {
@@ -118,7 +124,7 @@ impl Model {
         }
         // From the bytes that were hashed, not from the file again: it may change in between.
         let mut session = runtime
-            .session(&bytes, threads)
+            .session(&bytes, provider, options)
             .map_err(|source| ModelError::Onnx { file: file.clone(), source })?;
         found.inputs = session.inputs().to_vec();
         found.outputs = session.outputs().to_vec();
@@ -340,7 +346,7 @@ fn read(file: &Path) -> Result<Vec<u8>, ModelError> {
     std::fs::read(file).map_err(unreadable)
 }
 
-fn hexadecimal(bytes: &[u8]) -> String {
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

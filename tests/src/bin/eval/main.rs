@@ -62,7 +62,7 @@ fn data() -> Option<PathBuf> {
 
 fn load(model: &Path) -> Result<Detector> {
     let runtime = Runtime::load(&places::onnx_runtime()?)?;
-    Detector::load(&runtime, model, DetectorOptions { threads: 1 })
+    Detector::load(&runtime, model, &DetectorOptions::default())
         .with_context(|| format!("loading the model {}", model.display()))
 }
 

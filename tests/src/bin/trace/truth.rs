@@ -24,7 +24,7 @@ pub(super) fn print(
     out: &mut impl Write,
 ) -> Result<()> {
     let runtime = Runtime::load(&places::onnx_runtime()?)?;
-    let mut detector = Detector::load(&runtime, model, DetectorOptions { threads: 1 })?;
+    let mut detector = Detector::load(&runtime, model, &DetectorOptions::default())?;
     let (luma, chroma) = ((width * height) as usize, (width * height / 4) as usize);
     let mut frame = vec![0; luma + 2 * chroma];
     let mut before: Vec<Detection> = Vec::new();
