@@ -9,8 +9,11 @@ use anyhow::{Context, Result, anyhow};
 use serde::{Deserialize, Serialize};
 use sharp_eyes_agent::config::Config;
 use sharp_eyes_agent::replay::{Progress, ReplayOptions, Told, play};
+use sharp_eyes_protocol::class::ObjectClass;
 use sharp_eyes_tests::places;
 use sharp_eyes_tests::village::Village;
+
+use crate::setting;
 
 /// One clip, and what must be raised in it.
 #[derive(Deserialize)]
@@ -40,6 +43,27 @@ pub(crate) struct Expected {
     /// It may be raised, and need not.
     #[serde(default)]
     pub(crate) optional: bool,
+    /// Where the foot of whom it is about has to be: left, top, right and bottom in 0..1 of the picture; anywhere without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) place: Option<[f32; 4]>,
+}
+
+impl Expected {
+    fn fits(&self, told: &Told) -> bool {
+        let at = told.at.as_secs_f64();
+        let [left, top, width, height] = told.bounds;
+        let (x, y) = (left + width / 2.0, top + height);
+        let there =
+            |[left, top, right, bottom]: [f32; 4]| (left..=right).contains(&x) && (top..=bottom).contains(&y);
+        self.rule == told.rule.as_str() && (self.from..=self.to).contains(&at) && self.place.is_none_or(there)
+    }
+}
+
+/// What one model's alerts were in all clips.
+#[derive(Debug, Serialize)]
+pub(crate) struct Judged {
+    pub(crate) model: String,
+    pub(crate) clips: Vec<Clip>,
 }
 
 /// What became of one clip.
@@ -54,38 +78,77 @@ pub(crate) struct Clip {
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Outcome {
     pub(crate) duration_s: f64,
-    /// Raised as expected: by whom, and when.
-    pub(crate) right: Vec<(String, f64)>,
+    /// Raised as expected.
+    pub(crate) right: Vec<Raised>,
     /// Expected, and not raised.
     pub(crate) missed: Vec<Expected>,
     /// Raised, and not expected.
-    pub(crate) wrong: Vec<(String, f64)>,
+    pub(crate) wrong: Vec<Raised>,
 }
 
-/// Replays each clip that is here.
-pub(crate) fn measure(folder: &Path) -> Result<Vec<Clip>> {
+/// One alert that was raised.
+#[derive(Debug, Serialize)]
+pub(crate) struct Raised {
+    pub(crate) rule: String,
+    pub(crate) at_s: f64,
+    pub(crate) class: ObjectClass,
+    pub(crate) score: f32,
+    /// Left, top, width and height in 0..1 of the picture.
+    #[serde(rename = "box")]
+    pub(crate) bounds: [f32; 4],
+}
+
+impl Raised {
+    fn of(told: &Told) -> Self {
+        Self {
+            rule: told.rule.as_str().to_owned(),
+            at_s: told.at.as_secs_f64(),
+            class: told.class,
+            score: told.confidence,
+            bounds: told.bounds,
+        }
+    }
+}
+
+/// Replays each clip that is here with each model.
+pub(crate) fn measure(models: &[PathBuf], folder: &Path) -> Result<Vec<Judged>> {
+    let judge = |model: &PathBuf| {
+        let name = crate::load(model)?.model().name.to_string();
+        let clips = clips(model, &name, folder)?;
+        Ok(Judged { model: name, clips })
+    };
+    models.iter().map(judge).collect()
+}
+
+fn clips(model: &Path, name: &str, folder: &Path) -> Result<Vec<Clip>> {
     let entries = std::fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))?;
     let mut files: Vec<PathBuf> = entries.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
     files.retain(|file| file.extension().is_some_and(|extension| extension == "toml"));
     files.sort();
-    files.iter().map(|file| clip(file).with_context(|| file.display().to_string())).collect()
+    files.iter().map(|file| clip(model, name, file).with_context(|| file.display().to_string())).collect()
 }
 
-fn clip(file: &Path) -> Result<Clip> {
+fn clip(model: &Path, name: &str, file: &Path) -> Result<Clip> {
     let expectation: Expectation = toml::from_str(&std::fs::read_to_string(file)?)?;
     let Expectation { clip, camera, alert, .. } = expectation;
     let own = places::footage().ok().filter(|footage| footage.ends_with(&clip));
     let shared = crate::data().map(|data| data.join("videos").join(&clip)).filter(|file| file.is_file());
     let Some(path) = own.or(shared) else { return Ok(Clip { clip, outcome: None }) };
-    eprintln!("{clip}: replaying");
+    eprintln!("{name}: replaying {clip}");
     let scratch = tempfile::tempdir()?;
     let head = Village::new(scratch.path(), 1883)?.toml();
     let text = format!("{head}\n[[camera]]\nname = \"clip\"\nurl = \"rtsp://127.0.0.1/clip\"\n{camera}");
-    let config = Config::parse(&text).map_err(|problems| {
+    let mut config = Config::parse(&text).map_err(|problems| {
         let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
         anyhow!("its camera: {}", problems.join("; "))
     })?;
-    let options = ReplayOptions { clip: path, camera: None, json: None, video: None, start: None };
+    config.detector.model = model.to_owned();
+    let video = setting("EVAL_OUT")
+        .map(|out| PathBuf::from(out).join(format!("{name}-{clip}")).with_extension("mp4"));
+    if let Some(folder) = video.as_deref().and_then(Path::parent) {
+        std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+    }
+    let options = ReplayOptions { clip: path, camera: None, json: None, video, start: None };
     let replayed = play(&options, &config, &config.cameras[0], &mut Progress::quiet())?;
     let mut outcome = compare(&alert, &replayed.incidents);
     outcome.duration_s = replayed.duration.as_secs_f64();
@@ -100,13 +163,11 @@ fn compare(expected: &[Expected], raised: &[Told]) -> Outcome {
     });
     let mut outcome = Outcome::default();
     for told in raised {
-        let (rule, at) = (told.rule.as_str().to_owned(), told.at.as_secs_f64());
-        let fits =
-            |expected: &&Expected| expected.rule == rule && (expected.from..=expected.to).contains(&at);
-        match open.iter().position(fits) {
+        let raised = Raised::of(told);
+        match open.iter().position(|expected| expected.fits(told)) {
             Some(index) if open.remove(index).optional => {}
-            Some(_) => outcome.right.push((rule, at)),
-            None => outcome.wrong.push((rule, at)),
+            Some(_) => outcome.right.push(raised),
+            None => outcome.wrong.push(raised),
         }
     }
     outcome.missed = open.into_iter().filter(|expected| !expected.optional).cloned().collect();

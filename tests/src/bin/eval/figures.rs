@@ -5,7 +5,7 @@ use std::fmt;
 use serde_json::json;
 use sharp_eyes_tests::tracking::Tally;
 
-use crate::alerts::Clip;
+use crate::alerts::{Clip, Judged, Raised};
 use crate::detection::Score;
 use crate::tracking::OVERLAP;
 
@@ -14,7 +14,7 @@ use crate::tracking::OVERLAP;
 pub(crate) struct Figures {
     pub(crate) detection: Vec<Score>,
     pub(crate) tracking: Vec<Row>,
-    pub(crate) alerts: Vec<Clip>,
+    pub(crate) alerts: Vec<Judged>,
     /// What was left out, because it is not here.
     missing: Vec<String>,
 }
@@ -50,20 +50,22 @@ impl Sums {
     }
 }
 
-impl Figures {
-    /// Something is not here.
-    pub(crate) fn missing(&mut self, what: &str) {
-        self.missing.push(what.to_owned());
-    }
-
+impl Judged {
     pub(crate) fn sums(&self) -> Sums {
-        let here = || self.alerts.iter().filter_map(|clip| clip.outcome.as_ref());
+        let here = || self.clips.iter().filter_map(|clip| clip.outcome.as_ref());
         Sums {
             right: here().map(|clip| clip.right.len()).sum(),
             missed: here().map(|clip| clip.missed.len()).sum(),
             wrong: here().map(|clip| clip.wrong.len()).sum(),
-            clips: (here().count(), self.alerts.len()),
+            clips: (here().count(), self.clips.len()),
         }
+    }
+}
+
+impl Figures {
+    /// Something is not here.
+    pub(crate) fn missing(&mut self, what: &str) {
+        self.missing.push(what.to_owned());
     }
 
     pub(crate) fn to_json(&self) -> String {
@@ -80,20 +82,24 @@ impl Figures {
                 "counts": tally,
             })
         });
-        let sums = self.sums();
-        let all = json!({
-            "detection": self.detection,
-            "footage": "PETS09-S2L1",
-            "overlap": OVERLAP,
-            "tracking": rows.collect::<Vec<_>>(),
-            "alerts": {
+        let alerts = self.alerts.iter().map(|judged| {
+            let sums = judged.sums();
+            json!({
+                "model": judged.model,
                 "recall": sums.recall(),
                 "precision": sums.precision(),
                 "right": sums.right,
                 "missed": sums.missed,
                 "wrong": sums.wrong,
-                "clips": self.alerts,
-            },
+                "clips": judged.clips,
+            })
+        });
+        let all = json!({
+            "detection": self.detection,
+            "footage": "PETS09-S2L1",
+            "overlap": OVERLAP,
+            "tracking": rows.collect::<Vec<_>>(),
+            "alerts": alerts.collect::<Vec<_>>(),
             "left_out": self.missing,
         });
         format!("{all:#}\n")
@@ -149,11 +155,21 @@ impl fmt::Display for Figures {
                 tally.precision()
             )?;
         }
-        if !self.alerts.is_empty() {
-            writeln!(f, "\nalerts on clips, against tests/expectations\n")?;
-            writeln!(f, "{:<44}{:>8}{:>8}{:>8}", "clip", "right", "missed", "wrong")?;
+        for judged in &self.alerts {
+            write!(f, "{judged}")?;
         }
-        for Clip { clip, outcome } in &self.alerts {
+        for what in &self.missing {
+            writeln!(f, "\nleft out: {what}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Judged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "\nalerts of {} on clips, against tests/expectations\n", self.model)?;
+        writeln!(f, "{:<44}{:>8}{:>8}{:>8}", "clip", "right", "missed", "wrong")?;
+        for Clip { clip, outcome } in &self.clips {
             let Some(outcome) = outcome else {
                 writeln!(f, "{clip:<44}   not here")?;
                 continue;
@@ -163,27 +179,24 @@ impl fmt::Display for Figures {
             for expected in &outcome.missed {
                 writeln!(f, "    missed: {} from {} s to {} s", expected.rule, expected.from, expected.to)?;
             }
-            for (rule, at) in &outcome.wrong {
-                writeln!(f, "    wrong: {rule} at {at:.1} s")?;
+            for Raised { rule, at_s, class, score, bounds: [left, top, width, height] } in &outcome.wrong {
+                writeln!(
+                    f,
+                    "    wrong: {rule} at {at_s:.1} s: {class} {score:.2} at {left:.2}, {top:.2}, {width:.2} x {height:.2}"
+                )?;
             }
         }
-        if !self.alerts.is_empty() {
-            let sums = self.sums();
-            writeln!(
-                f,
-                "\n{} of {} clips: recall {:.3} ({} of {}), precision {:.3} ({} wrong)",
-                sums.clips.0,
-                sums.clips.1,
-                sums.recall(),
-                sums.right,
-                sums.right + sums.missed,
-                sums.precision(),
-                sums.wrong
-            )?;
-        }
-        for what in &self.missing {
-            writeln!(f, "\nleft out: {what}")?;
-        }
-        Ok(())
+        let sums = self.sums();
+        writeln!(
+            f,
+            "\n{} of {} clips: recall {:.3} ({} of {}), precision {:.3} ({} wrong)",
+            sums.clips.0,
+            sums.clips.1,
+            sums.recall(),
+            sums.right,
+            sums.right + sums.missed,
+            sums.precision(),
+            sums.wrong
+        )
     }
 }

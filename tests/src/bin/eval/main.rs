@@ -8,20 +8,19 @@
 //! EVAL_DATA=folder                      # labelled pictures and clips: train/SET/{images,labels,manifest.json}, videos/
 //! EVAL_PICTURES=50                      # at most so many pictures of each set; all of them unless given
 //! EVAL_JSON=figures.json                # the figures as JSON, too
-//! EVAL_OUT=folder                       # truth and tracks as files of MOTChallenge, for other tools
+//! EVAL_OUT=folder                       # truth and tracks as files of MOTChallenge, for other tools; a film of each clip
 //! ```
 //!
 //! # Layout
 //!
 //! - [`detection`]: average precision of each class, [`pictures`] on what;
-//! - [`tracking`]: MOTA and IDF1; [`clip`] the footage, frame by frame, [`truth`] who is where in it;
+//! - [`tracking`]: MOTA and IDF1; [`truth`] who is where in it;
 //! - [`alerts`]: recall and precision of alerts on the clips of `tests/expectations`;
 //! - [`figures`]: the tables and the JSON, [`page`]: the same as one page with plots.
 //!
 //! What is not there (pictures, truth, clips) is said, and left out.
 
 mod alerts;
-mod clip;
 mod detection;
 mod figures;
 mod page;
@@ -89,10 +88,7 @@ fn evaluate() -> Result<()> {
         }
     }
     if wanted("alerts") {
-        figures.alerts = alerts::measure(&places::repository().join("tests/expectations"))?;
-        for clip in figures.alerts.iter().filter(|clip| clip.outcome.is_none()) {
-            eprintln!("{}: not here, left out", clip.clip);
-        }
+        figures.alerts = alerts::measure(&models, &places::repository().join("tests/expectations"))?;
     }
     print!("{figures}");
     let page = places::cache().join("eval.html");

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::alerts::{Clip, Outcome};
+use crate::alerts::{Clip, Outcome, Raised};
 use crate::detection::Score;
 use crate::figures::Figures;
 
@@ -39,19 +39,19 @@ pub(crate) fn html(figures: &Figures) -> String {
             escaped(model)
         );
     }
-    if !figures.alerts.is_empty() {
-        let sums = figures.sums();
+    for judged in &figures.alerts {
+        let sums = judged.sums();
         let _ = write!(
             page,
-            "<h2>Alerts</h2><p>Recall {:.3}, precision {:.3}: {} right, {} missed, {} wrong.</p>",
+            "<h2>Alerts of {}</h2><p>Recall {:.3}, precision {:.3}: {} right, {} missed, {} wrong.</p><figure>",
+            escaped(&judged.model),
             sums.recall(),
             sums.precision(),
             sums.right,
             sums.missed,
             sums.wrong
         );
-        page += "<figure>";
-        for Clip { clip, outcome } in &figures.alerts {
+        for Clip { clip, outcome } in &judged.clips {
             if let Some(outcome) = outcome {
                 page += &timeline(clip, outcome);
             }
@@ -131,14 +131,14 @@ fn timeline(clip: &str, outcome: &Outcome) -> String {
             escaped(&missed.rule)
         );
     }
-    for (rule, seconds) in &outcome.right {
+    for Raised { rule, at_s: seconds, .. } in &outcome.right {
         let (x, rule) = (at(*seconds), escaped(rule));
         let _ = write!(
             svg,
             "<circle cx=\"{x:.1}\" cy=\"12\" r=\"4\" fill=\"#009e73\"><title>{rule} at {seconds:.1} s</title></circle>"
         );
     }
-    for (rule, seconds) in &outcome.wrong {
+    for Raised { rule, at_s: seconds, .. } in &outcome.wrong {
         let (x, rule) = (at(*seconds), escaped(rule));
         let _ = write!(
             svg,

@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use sharp_eyes_protocol::class::ObjectClass;
-use sharp_eyes_tests::places;
 use sharp_eyes_tests::tracking::{Sighting, compare, without_ignored};
+use sharp_eyes_tests::{clip, places};
 use sharp_eyes_vision::geometry::Rect;
 use sharp_eyes_vision::track::Tracker;
 use sharp_eyes_vision::{Attention, Detector, FrameView, Plane};
 
 use crate::figures::Row;
 use crate::truth::Truth;
-use crate::{clip, load, setting};
+use crate::{load, setting};
 
 /// Every how manieth frame is analysed: 10, 5 and 2.5 a second of footage with 10.
 const STEPS: [usize; 3] = [1, 2, 4];
@@ -112,9 +112,13 @@ fn follow(detector: &mut Detector, Way { shown, closer, step }: Way) -> Result<(
             let wish = attention.wish(&frame, &[], time, tracker.tracks());
             attention.look(detector, &frame, &[], wish.as_deref())?.detections
         } else {
+            attention.notice(&frame, &[], time);
             detector.detect(&frame, &[])?
         };
         tracker.observe(time, &detections);
+        if let Some((picture, moved)) = attention.noticed() {
+            tracker.glance(picture, moved);
+        }
         let (w, h) = (frame.width() as f32, frame.height() as f32);
         let (x, y) = if shown == Shown::Wide { Wide::AT } else { (0, 0) };
         let now = tracker.tracks().iter().filter(|track| track.is_confirmed() && track.seen() == time);
