@@ -324,7 +324,7 @@ fn dispatch(provider: Provider, options: &DetectorOptions) -> ExecutionProviderD
         Provider::Acl => ep::ACL::default().build(),
         Provider::Rknpu => ep::RKNPU::default().build(),
         Provider::Qnn => ep::QNN::default().build(),
-        Provider::VsiNpu => ep::VSINPU::default().build(),
+        Provider::VsiNpu => ep::VSINPU.build(),
         Provider::OpenVino => ep::OpenVINO::default().build(),
         Provider::Cuda => ep::CUDA::default().build(),
         Provider::TensorRt => ep::TensorRT::default().build(),

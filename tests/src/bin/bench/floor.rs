@@ -13,8 +13,8 @@ use gstreamer::prelude::*;
 use serde::{Deserialize, Serialize};
 use sharp_eyes_tests::usage::Usage;
 use sharp_eyes_tests::{places, wait};
-use sharp_eyes_vision::Runtime;
 use sharp_eyes_vision::onnx::{Feed, Numbers};
+use sharp_eyes_vision::{DetectorOptions, Provider, Runtime};
 
 /// Processor time for a number of frames or inferences.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -87,7 +87,7 @@ fn play(url: &str, seconds: u64, decoder: &str) -> Result<Cost> {
 fn infer(count: u64) -> Result<Cost> {
     let runtime = Runtime::load(&places::onnx_runtime()?)?;
     let model = std::fs::read(places::builtin_model()?.join("model.onnx"))?;
-    let mut session = runtime.session(&model, 1)?;
+    let mut session = runtime.session(&model, Provider::Cpu, &DetectorOptions::default())?;
     let name = session.inputs()[0].name.clone();
     let fixed: Vec<usize> =
         session.inputs()[0].shape.iter().filter_map(|side| usize::try_from(*side).ok()).collect();

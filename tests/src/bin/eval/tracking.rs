@@ -112,13 +112,9 @@ fn follow(detector: &mut Detector, Way { shown, closer, step }: Way) -> Result<(
             let wish = attention.wish(&frame, &[], time, tracker.tracks());
             attention.look(detector, &frame, &[], wish.as_deref())?.detections
         } else {
-            attention.notice(&frame, &[], time);
             detector.detect(&frame, &[])?
         };
         tracker.observe(time, &detections);
-        if let Some((picture, moved)) = attention.noticed() {
-            tracker.glance(picture, moved);
-        }
         let (w, h) = (frame.width() as f32, frame.height() as f32);
         let (x, y) = if shown == Shown::Wide { Wide::AT } else { (0, 0) };
         let now = tracker.tracks().iter().filter(|track| track.is_confirmed() && track.seen() == time);
