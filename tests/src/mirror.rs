@@ -43,8 +43,7 @@ pub struct Asking {
 impl Mirror {
     /// Serves a folder on a free port of 127.0.0.1.
     pub fn start(folder: &Path) -> Result<Self> {
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let asked = Arc::new(Asked { folder: folder.to_owned(), requests: Mutex::default() });
         let listener = runtime.block_on(TcpListener::bind(("127.0.0.1", 0))).context("opening a port")?;
         let port = listener.local_addr()?.port();

@@ -216,7 +216,7 @@ fn publish_unchecked(maintainer: &Maintainer, model: &Path, version: &str) -> Re
         revoked: None,
         patches: Vec::new(),
     };
-    let keys = KeyFolders(vec![maintainer.keys.clone()]);
+    let keys = KeyFolders::new([maintainer.keys.clone()]);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         Editor::open(&maintainer.repository).await?.add(&bundle, &mut release, &keys, EXPIRY).await

@@ -19,11 +19,17 @@ use super::desk::Desk;
 use super::patch::{self, PATCHED_MAX_BYTES};
 use super::release::{Choice, Release, choose, withdrawn};
 use super::shadow::{Judgement, Shadow};
-use super::state::{Installed, Lock, State, sync};
+use super::state::{Installed, State};
 use super::trial::{self, Failed, Passed, TrialOptions};
 use super::tuf::{Fetch, Repository, Trust, TufError, Web, hexadecimal};
 use crate::clock::Clock;
+use crate::durable::{Lock, sync};
+use crate::remote::Remote;
+use crate::remote::take::Taken;
 use crate::uplink::web_tls;
+
+/// What is said of a model that had nothing to be compared with.
+const UNSEEN: &str = "it was compared with nothing: all cameras slept, or gave no pictures that the active model could look at";
 
 /// Hears how far an update came.
 pub type Tell<'a> = &'a (dyn Fn(ModelUpdate) + Send + Sync);
@@ -43,6 +49,8 @@ pub enum Outcome {
     Watching(String),
     /// Somebody else is installing a model.
     Busy,
+    /// The agent ended before anything could be said of it.
+    Stopped,
 }
 
 /// Nothing came of it; the next check tries again.
@@ -75,6 +83,10 @@ pub struct Check<'a> {
     pub clock: &'a Arc<Clock>,
     /// Hears how far it came.
     pub tell: Tell<'a>,
+    /// Takes configurations, where the box does.
+    pub remote: Option<&'a Remote>,
+    /// Hears what becomes of them.
+    pub configured: &'a (dyn Fn(&Taken) + Send + Sync),
     /// Where it sees frames beside the active model; without it, it is not shown any before it looks.
     pub window: Option<&'a Arc<Desk>>,
 }
@@ -108,6 +120,12 @@ impl Check<'_> {
         let repository = Repository::open(self.repository, &web, &trust).await?;
         for why in &repository.ignored {
             tracing::warn!(repository = self.repository, "{why}");
+        }
+        if let Some(remote) = self.remote {
+            match remote.consider(&repository).await {
+                Ok(taken) => (self.configured)(&taken),
+                Err(error) => tracing::warn!("cannot take a configuration: {error}"),
+            }
         }
         let (releases, unreadable) = (&repository.releases, &repository.unreadable);
         let is_withdrawn = |release: &Release| withdrawn(releases, unreadable, release).is_some();
@@ -178,16 +196,22 @@ impl Check<'_> {
             Ok(passed) => passed,
             Err(Failed { reason, .. }) => return self.refuse(state, lock, &release, reason, &bundle),
         };
+        let mut doubt = None;
         if let Some(desk) = self.window.filter(|_| !self.options.config.shadow.is_zero()) {
             self.stage(state, lock, &release, ModelStage::Shadow)?;
             match self.look_beside(state, desk, &candidate).await? {
+                // Not refused: a model that mends one that sees nothing has nothing to be compared with either.
+                Judgement::Passed(comparison) if comparison.frames == 0 => {
+                    tracing::warn!(model = %release.model, "{UNSEEN}");
+                    doubt = Some(UNSEEN);
+                }
                 Judgement::Passed(comparison) => tracing::info!(model = %release.model, "{comparison}"),
                 Judgement::Refused(reason) => return self.refuse(state, lock, &release, reason, &bundle),
-                Judgement::Stopped => return Err(InstallError::Task("the agent ends".into())),
+                Judgement::Stopped => return Ok(Outcome::Stopped),
             }
         }
         let model = release.model.clone();
-        self.activate(state, lock, release, &passed, &candidate).map_err(self.at())?;
+        self.activate(state, lock, release, &passed, &candidate, doubt).map_err(self.at())?;
         fs::remove_file(&bundle).map_err(self.at())?;
         Ok(Outcome::Activated(model))
     }
@@ -277,6 +301,7 @@ impl Check<'_> {
         release: Release,
         passed: &Passed,
         candidate: &Path,
+        doubt: Option<&str>,
     ) -> io::Result<()> {
         let folder = &self.options.folder;
         let slot = state.free_slot();
@@ -284,7 +309,7 @@ impl Check<'_> {
         clear(&slot.folder(folder))?;
         fs::rename(candidate, slot.folder(folder))?;
         sync(folder)?;
-        state.activate(Installed { slot, release, sha256: passed.sha256.clone() });
+        state.activate(Installed { slot, release, sha256: passed.sha256.clone() }, doubt);
         state.write(lock, folder)?;
         if let Some(update) = state.update.clone() {
             (self.tell)(update);

@@ -16,6 +16,8 @@ use super::watch::{Reading, Verdict, Watch};
 use crate::analysis;
 use crate::board::Board;
 use crate::clock::Clock;
+use crate::remote::Remote;
+use crate::remote::take::Taken;
 
 /// How often it looks whether a command beside the agent changed something.
 const REST: Duration = Duration::from_secs(1);
@@ -48,6 +50,8 @@ pub struct Updater {
     pub clock: Arc<Clock>,
     /// Somebody asks for a check.
     pub hasten: Arc<Notify>,
+    /// Takes configurations, where the box does.
+    pub remote: Option<Arc<Remote>>,
 }
 
 /// A model on trial that looks at frames.
@@ -130,10 +134,16 @@ impl Updater {
             rate,
             clock: &self.clock,
             tell: &tell,
+            remote: self.remote.as_deref(),
+            configured: &|taken| {
+                if let Taken::Waiting(why) = taken {
+                    tracing::info!("a new configuration waits: {why}");
+                }
+            },
             window: Some(&self.desk),
         };
         match check.run().await {
-            Ok(Outcome::Nothing | Outcome::Busy | Outcome::Watching(_)) => {}
+            Ok(Outcome::Nothing | Outcome::Busy | Outcome::Watching(_) | Outcome::Stopped) => {}
             Ok(Outcome::Activated(model)) => tracing::info!(%model, "a model passed its trial"),
             Ok(Outcome::Refused(model, reason)) => tracing::warn!(%model, "a model is refused: {reason}"),
             Ok(Outcome::RolledBack(reason)) => tracing::warn!("the model is taken back: {reason}"),

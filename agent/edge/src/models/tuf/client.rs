@@ -20,10 +20,11 @@ use tough::schema::{Role, Root, Signed, Snapshot, Timestamp};
 use tough::{ExpirationEnforcement, Limits, RepositoryLoader, TargetName};
 
 use super::super::release::{Patch, Release};
-use super::super::state::replace;
 use super::transport::Web;
-use super::{PATCH, TufError, addresses, at, hexadecimal, release};
+use super::{CONFIGURATION, PATCH, TufError, addresses, at, hexadecimal, offer, release};
 use crate::budget::Budget;
+use crate::durable::replace;
+use crate::remote::offer::Offer;
 
 /// Who may sign what.
 const ROOT: &str = "root.json";
@@ -59,6 +60,8 @@ pub struct Repository {
     inner: tough::Repository,
     /// What it offers.
     pub releases: Vec<Release>,
+    /// How it says that boxes are to be configured.
+    pub configurations: Vec<Offer>,
     /// What it holds that is no release, and why.
     pub ignored: Vec<String>,
     /// The SHA-256 of bundles whose release this agent does not understand.
@@ -90,10 +93,18 @@ impl Repository {
         keep(work.path(), approved, &trust.folder, &kept)
             .map_err(|source| TufError::Keep { folder: kept.clone(), source })?;
         let inner = loaded?;
-        let (mut releases, mut ignored, mut unreadable) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut releases, mut configurations) = (Vec::new(), Vec::new());
+        let (mut ignored, mut unreadable) = (Vec::new(), Vec::new());
         for (name, target) in &inner.targets().signed.targets {
             if name.raw().ends_with(PATCH) {
                 continue; // a release names it
+            }
+            if name.raw().ends_with(CONFIGURATION) {
+                match offer(name.raw(), target) {
+                    Ok(offer) => configurations.push(offer),
+                    Err(why) => ignored.push(why),
+                }
+                continue;
             }
             match release(name.raw(), target) {
                 Ok(release) => releases.push(release),
@@ -105,7 +116,8 @@ impl Repository {
         }
         releases.sort_by_key(|release| release.number);
         ignored.sort();
-        Ok(Self { inner, releases, ignored, unreadable })
+        configurations.sort_by_key(|offer| offer.number);
+        Ok(Self { inner, releases, configurations, ignored, unreadable })
     }
 
     /// Fetches a bundle into a file. It is all there, verified and on the medium when this returns.
@@ -116,6 +128,16 @@ impl Repository {
     /// The same with what leads to a bundle.
     pub async fn fetch_patch(&self, patch: &Patch, file: &Path, fetch: Fetch<'_>) -> Result<(), TufError> {
         self.fetch_target(&patch.target, patch.length, file, fetch).await
+    }
+
+    /// The same with a configuration.
+    pub async fn fetch_configuration(
+        &self,
+        offer: &Offer,
+        file: &Path,
+        fetch: Fetch<'_>,
+    ) -> Result<(), TufError> {
+        self.fetch_target(&offer.target, offer.length, file, fetch).await
     }
 
     async fn fetch_target(

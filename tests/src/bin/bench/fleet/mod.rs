@@ -75,7 +75,10 @@ pub(crate) fn measure() -> Result<Map<String, Value>> {
     });
     let all_report =
         all_report.with_context(|| format!("{} of {number} boxes report", district.reporting()))?;
-    println!("  all {number} had told status, health and model {:.1} s after the start", all_report.as_secs_f64());
+    println!(
+        "  all {number} had told status, health and model {:.1} s after the start",
+        all_report.as_secs_f64()
+    );
     // The first check comes within half an interval; what follows from it takes a moment.
     wait::pause((interval.mul_f64(1.5)).saturating_sub(started.elapsed()));
     table.phase("all start at once; canary 10 %", Rollout { stable: 0, canary: 10 })?;
@@ -124,8 +127,12 @@ impl Office {
         let model = ModelName::new("village-detector".parse()?, "1.1.0")?;
         // A box of this fleet needs no detector: what tries the model says that it passed.
         let agent = folder.join("agent");
-        let says = r#"{\"passed\":{\"model\":\"MODEL\",\"sha256\":\"00\",\"pictures\":1,\"latency_ms\":1.0}}"#;
-        std::fs::write(&agent, format!("#!/bin/sh\necho \"{}\"\n", says.replace("MODEL", &model.to_string())))?;
+        let says =
+            r#"{\"passed\":{\"model\":\"MODEL\",\"sha256\":\"00\",\"pictures\":1,\"latency_ms\":1.0}}"#;
+        std::fs::write(
+            &agent,
+            format!("#!/bin/sh\necho \"{}\"\n", says.replace("MODEL", &model.to_string())),
+        )?;
         std::fs::set_permissions(&agent, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
         let bundle = bundle(folder)?;
         let mut release = Release {
@@ -139,8 +146,10 @@ impl Office {
             revoked: None,
             patches: Vec::new(),
         };
-        let keys = KeyFolders(vec![maintainer.keys.clone()]);
-        block_on(async { Editor::open(&maintainer.repository).await?.add(&bundle, &mut release, &keys, EXPIRY).await })?;
+        let keys = KeyFolders::new([maintainer.keys.clone()]);
+        block_on(async {
+            Editor::open(&maintainer.repository).await?.add(&bundle, &mut release, &keys, EXPIRY).await
+        })?;
         Ok(Self { maintainer, agent, release: release.into() })
     }
 
@@ -148,7 +157,7 @@ impl Office {
     fn rollout(&self, rollout: Rollout) -> Result<()> {
         let mut release = self.release.borrow_mut();
         release.rollout = rollout;
-        let keys = KeyFolders(vec![self.maintainer.keys.clone()]);
+        let keys = KeyFolders::new([self.maintainer.keys.clone()]);
         block_on(async {
             Editor::open(&self.maintainer.repository).await?.change(&release, &keys, EXPIRY).await
         })

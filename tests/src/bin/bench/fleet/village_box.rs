@@ -62,7 +62,7 @@ impl VillageBox {
         let desk = Arc::new(Desk::new(model, Some(options.folder.clone()), dispatch.models.clone()));
         desk.start()?;
         let hasten = dispatch.updates.clone().context("nobody to hasten")?;
-        Ok((dispatch, Updater { options, desk, board, clock, hasten }))
+        Ok((dispatch, Updater { options, desk, board, clock, hasten, remote: None }))
     }
 }
 
