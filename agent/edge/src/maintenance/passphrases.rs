@@ -38,8 +38,7 @@ impl PassphraseOptions {
         if known.is_some() || !self.lock {
             return Ok(known);
         }
-        let [first, second] =
-            ["passphrase of the new keys: ", "the same again: "].map(|prompt| prompt_for(prompt));
+        let [first, second] = ["passphrase of the new keys: ", "the same again: "].map(prompt_for);
         match (first, second) {
             (Some(first), Some(second)) if first == second => Ok(Some(first)),
             (Some(_), Some(_)) => Err(MaintenanceError::Other("the two passphrases differ".into())),

@@ -11,6 +11,9 @@ use super::{CONFIGURATION, CustomOffer, TufError, as_object, at, offer};
 use crate::durable::replace;
 use crate::remote::offer::{Boxes, Offer};
 
+/// So many configurations before the newest stay: a box may have refused several in a row.
+const BEFORE: usize = 8;
+
 impl Editor {
     /// How boxes are to be configured.
     pub fn configurations(&self) -> Vec<Offer> {
@@ -20,8 +23,8 @@ impl Editor {
         offers
     }
 
-    /// Adds a configuration that the caller has checked, in the place of the one of that name. The one before stays for those
-    /// of the same boxes that refuse the new one.
+    /// Adds a configuration that the caller has checked, in the place of the one of that name. Those before stay for the boxes
+    /// that refuse it, as long as they are for the same boxes.
     pub async fn configure(
         &mut self,
         name: &str,
@@ -42,9 +45,9 @@ impl Editor {
         let bytes = std::fs::read(file).map_err(at(file))?;
         replace(&place, &bytes).map_err(at(&place))?;
         let before = self.configurations();
-        let mut of_name = before.iter().rev().filter(|offer| offer.name == name);
-        let kept = of_name.next().filter(|newest| newest.boxes == boxes).map(|newest| newest.number);
-        self.forget(|offer| offer.name == name && Some(offer.number) != kept)?;
+        let of_name = before.iter().rev().filter(|offer| offer.name == name);
+        let kept: Vec<_> = of_name.take_while(|offer| offer.boxes == boxes).take(BEFORE).collect();
+        self.forget(|offer| offer.name == name && !kept.contains(&offer))?;
         self.targets.add_target(TargetName::new(&target_name)?, target);
         self.publish(keys, expiry).await?;
         Ok(added)
