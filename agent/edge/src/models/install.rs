@@ -28,6 +28,9 @@ use crate::remote::Remote;
 use crate::remote::take::Taken;
 use crate::uplink::web_tls;
 
+/// What the names of bundles begin with that are on their way.
+const INCOMING: &str = "incoming-";
+
 /// What is said of a model that had nothing to be compared with.
 const UNSEEN: &str = "it was compared with nothing: all cameras slept, or gave no pictures that the active model could look at";
 
@@ -108,7 +111,7 @@ impl Check<'_> {
     async fn ask(&self, state: &mut State, lock: &Lock) -> Result<Outcome, InstallError> {
         let Self { options, clock, .. } = self;
         let web = match self.repository.starts_with("https://") {
-            true => Web { tls: Some(web_tls(&options.config.ca, clock).map_err(InstallError::Tls)?) },
+            true => Web::with_tls(web_tls(&options.config.ca, clock).map_err(InstallError::Tls)?),
             false => Web::default(),
         };
         let trust = Trust {
@@ -133,7 +136,10 @@ impl Check<'_> {
             state.forget_previous();
         }
         match choose(releases, unreadable, options.config.channel, options.place, state) {
-            Choice::Stay => Ok(Outcome::Nothing),
+            Choice::Stay => {
+                tidy(&options.folder, None).map_err(self.at())?;
+                Ok(Outcome::Nothing)
+            }
             Choice::RollBack { reason } => {
                 state.roll_back(&reason);
                 Ok(Outcome::RolledBack(reason))
@@ -157,8 +163,9 @@ impl Check<'_> {
         if release.length > BUNDLE_MAX_BYTES {
             return Err(InstallError::TooLarge(release.model, release.length));
         }
-        let (bundle, candidate) = (folder.join("incoming.bundle"), folder.join("candidate"));
+        let (bundle, candidate) = (incoming(&folder, &release), folder.join("candidate"));
         clear(&candidate).map_err(self.at())?;
+        tidy(&folder, Some(&bundle)).map_err(self.at())?;
         space(&folder, release.length)?;
         self.stage(state, lock, &release, ModelStage::Downloading)?;
         let mut told = 0;
@@ -230,7 +237,7 @@ impl Check<'_> {
         let Some(patch) = release.patches.iter().find(|patch| patch.from == active.release.sha256) else {
             return false;
         };
-        let file = self.options.folder.join("incoming.patch");
+        let file = self.options.folder.join(format!("{INCOMING}patch"));
         let fetched = repository.fetch_patch(patch, &file, Fetch { rate: self.rate, progress }).await;
         let (old, new) = (active.slot.folder(&self.options.folder), bundle.to_owned());
         let (signed, patched, from) = (release.clone(), file.clone(), patch.from.clone());
@@ -397,6 +404,23 @@ fn patch_bundle(old: &Path, from: &str, patch: &Path, signed: &Release, new: &Pa
 
 fn update(release: &Release, stage: ModelStage) -> ModelUpdate {
     ModelUpdate { model: release.model.clone(), stage, reason: None, bytes: None, of: release.length }
+}
+
+/// Where a bundle is fetched to. What is there of it when the agent starts anew is not fetched again.
+fn incoming(folder: &Path, release: &Release) -> PathBuf {
+    folder.join(format!("{INCOMING}{}", release.sha256))
+}
+
+/// Removes what is there of bundles, but for one.
+fn tidy(folder: &Path, but: Option<&Path>) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let file = entry?.path();
+        let is_incoming = file.file_name().is_some_and(|name| name.to_string_lossy().starts_with(INCOMING));
+        if is_incoming && Some(file.as_path()) != but {
+            fs::remove_file(file)?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes a folder that is pointed to no more.

@@ -163,7 +163,16 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 impl From<tough::error::Error> for TufError {
     fn from(error: tough::error::Error) -> Self {
-        Self::Refused(chain(&error))
+        use tough::error::Error::{HashMismatch, MaxSizeExceeded, Transport};
+        let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
+        // What is wrong with a file's content is found while it comes, and wrapped as if it were the network's fault.
+        let is_content = causes
+            .filter_map(|cause| cause.downcast_ref())
+            .any(|cause: &tough::error::Error| matches!(cause, HashMismatch { .. } | MaxSizeExceeded { .. }));
+        match &error {
+            Transport { .. } if !is_content => Self::Unreachable(chain(&error)),
+            _ => Self::Refused(chain(&error)),
+        }
     }
 }
 
@@ -177,6 +186,8 @@ pub enum TufError {
     Root { file: std::path::PathBuf, source: std::io::Error },
     #[error("the repository is refused: {0}")]
     Refused(String),
+    #[error("the repository cannot be read: {0}")]
+    Unreachable(String),
     #[error(
         "the repository is refused: its {role} expired on {expires}, and {clock}; a maintainer renews it with `repo refresh`"
     )]
