@@ -1,6 +1,7 @@
 //! What a client has to do with what a repository and its mirrors serve: the cases of theupdateframework's tuf-conformance,
 //! written from the specification, against the client of a box as it is.
 
+mod attacks;
 mod keys;
 mod metadata;
 
