@@ -151,7 +151,7 @@ pub(super) fn make_key(file: &Path, passphrase: Option<&Secret>) -> Result<(), T
         return Ok(());
     }
     let wrong = |error: &dyn fmt::Display| TufError::Metadata(format!("{}: {error}", file.display()));
-    let key = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new())
+    let key = Ed25519KeyPair::generate_pkcs8v1(&SystemRandom::new()) // openssl reads no v2
         .map_err(|_| wrong(&"this machine makes no random keys"))?;
     let bytes = match passphrase {
         None => key.as_ref().to_vec(),
