@@ -27,7 +27,7 @@ test: ## everything: format, lints, unit, property and end-to-end tests
 	cargo test --workspace --locked
 	@tests/tested.sh
 
-bench: ## what the agent costs, beside what it cannot cost less than; one part: BENCH=cameras, delivery or updates; as JSON too: BENCH_JSON=file.json
+bench: ## what the agent costs, beside what it cannot cost less than; one part: BENCH=cameras, delivery, updates or fleet; as JSON too: BENCH_JSON=file.json
 	@tests/setup.sh packages runtime footage
 	cargo build --release --locked -p sharp-eyes-agent -p sharp-eyes-tests --bins
 	@$(BINARIES)/bench

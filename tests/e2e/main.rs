@@ -12,6 +12,7 @@
 //! - [`operation`]: what systemd and Prometheus see;
 //! - [`cameras`], [`broker`], [`detector`], [`state`], [`configuration`]: what goes wrong, one test each;
 //! - [`updates`]: models from a maintainer's repository, good and bad ones, and what a hostile mirror does;
+//! - [`remote`]: configurations that a maintainer signs for boxes;
 //! - [`invariants`]: what the source itself must keep to.
 //!
 //! Tests wait for conditions. A test that needs what a machine cannot give says so in `.cache/skipped`.
@@ -25,6 +26,7 @@ mod gate;
 mod invariants;
 mod operation;
 mod path;
+mod remote;
 mod replay;
 mod rules;
 mod stage;

@@ -7,8 +7,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use sharp_eyes_agent::models::desk::change_state;
+use sharp_eyes_agent::config::Config;
 use sharp_eyes_agent::models::state::{Installed, State};
+use sharp_eyes_agent::remote::{self, Remote};
 use sharp_eyes_tests::disk::journal::Change;
 use sharp_eyes_tests::disk::tree::Tree;
 use sharp_eyes_tests::disk::volume::Volume;
@@ -80,7 +81,7 @@ fn two_installed(folder: &Path, memory: &Path) -> Result<(Maintainer, Tree)> {
     for version in ["1.1.0", "1.2.0"] {
         maintainer.publish(version)?;
         ensure!(first.install(&maintainer.repository, &Fault::None)?, "{version} was not installed");
-        change_state(&first.village.state.join("models"), State::keep)?;
+        State::change(&first.village.state.join("models"), State::keep)?;
     }
     maintainer.publish("1.3.0")?;
     let before = Tree::read(first.disk.folder())?;
@@ -151,6 +152,62 @@ fn a_power_cut_at_any_moment_of_an_installation() {
         }
         ensure!(volume.written() == Tree::read(story.disk.folder())?, "the shim missed something");
         ensure!(seen.len() > 20, "only {} states", seen.len());
+        Ok(())
+    });
+}
+
+/// The camera that the next start of the box would look at: each configuration has another one.
+fn next_start(village: &Village, state: &Path) -> Result<String> {
+    let mut config = Config::load(&village.write()?)?;
+    config.state.folder = state.to_owned();
+    let remote = Remote::look(&config).context("the box takes no configurations")?;
+    Ok(remote.in_force.cameras[0].stream.name.to_string())
+}
+
+#[test]
+fn a_power_cut_at_any_moment_while_a_configuration_is_taken_over() {
+    play(|folder| {
+        let memory = in_memory()?;
+        let maintainer = Maintainer::new(folder)?;
+        let story = |name: &str, before: Option<&Tree>| -> Result<Story> {
+            let mut story = Story::new(&memory.path().join(name), &maintainer, before)?;
+            story.village.tables += "[remote]\n";
+            Ok(story)
+        };
+        let configure = |camera: &str| -> Result<()> {
+            let file = folder.join("village.toml");
+            fs::write(&file, format!("[[camera]]\nname = {camera:?}\nurl = \"rtsp://127.0.0.1:1/c\"\n"))?;
+            maintainer.repo("configure", &[file.as_ref(), "--box".as_ref(), "*/*/*/*".as_ref()]).map(drop)
+        };
+        configure("first")?;
+        let first = story("first", None)?;
+        ensure!(first.install(&maintainer.repository, &Fault::None)?, "the first was not taken");
+        remote::state::State::change(&first.village.state.join("configuration"), remote::state::State::keep)?;
+        let before = Tree::read(first.disk.folder())?;
+        configure("second")?;
+        let second = story("second", Some(&before))?;
+        ensure!(second.install(&maintainer.repository, &Fault::None)?, "the second was not taken");
+        let operations = second.disk.journal()?;
+        let mut volume = Volume::new(before);
+        let (mut seen, mut found) = (HashSet::new(), HashSet::new());
+        let place = memory.path().join("opened");
+        for n in 0..=operations.len() {
+            for remains in volume.after_power_cut(4, n as u64) {
+                let mut hasher = DefaultHasher::new();
+                remains.tree.hash(&mut hasher);
+                if seen.insert(hasher.finish()) {
+                    remains.tree.write(&place)?;
+                    let camera = next_start(&second.village, &place.join("state"))?;
+                    let fits = camera == "second" || (camera == "first" && n < operations.len());
+                    ensure!(fits, "after {n} operations: {}: {camera}", remains.choice);
+                    found.insert(camera);
+                }
+            }
+            if let Some(operation) = operations.get(n) {
+                volume.apply(operation)?;
+            }
+        }
+        ensure!(found.len() == 2 && seen.len() > 5, "{} states, {found:?}", seen.len());
         Ok(())
     });
 }

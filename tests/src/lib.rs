@@ -9,6 +9,7 @@
 //! - [`alert_source`]: the agent without cameras, which decides alerts when it is told to;
 //! - [`authority`]: certificates for them, good, expired and revoked ones;
 //! - [`maintainer`]: who packs models, publishes them, and signs for it; [`bad_model`]: models that nobody should publish;
+//! - [`mirror`]: a web server over what they publish;
 //! - [`village`]: the configuration file that joins them;
 //! - [`console`]: what a township sees: everything that the agent publishes;
 //! - [`switching`]: a box whose models are updated and rolled back again and again;
@@ -37,6 +38,7 @@ pub mod faulty_broker;
 pub mod faulty_camera;
 pub mod link;
 pub mod maintainer;
+pub mod mirror;
 pub mod places;
 pub mod precision;
 pub mod process;

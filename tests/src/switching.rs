@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use sharp_eyes_agent::models::desk::change_state;
 use sharp_eyes_agent::models::state::{Installed, State};
 
 use crate::agent::Agent;
@@ -39,7 +38,7 @@ impl Switching {
         village.tables = maintainer.section("budget = \"10s\"\nwatch = \"7d\"");
         let models = village.state.join("models");
         for version in ["1.1.0", "1.2.0"] {
-            change_state(&models, State::keep)?;
+            State::change(&models, State::keep)?;
             maintainer.publish(version)?;
             let (taken, said) = maintainer::import(&village, &maintainer.repository)?;
             ensure!(taken, "{said}");
@@ -55,10 +54,10 @@ impl Switching {
     /// Rolls the newer model back and updates to it, so many times, each time until it looks.
     pub fn switch(&mut self, rounds: u32) -> Result<()> {
         for round in 0..rounds {
-            change_state(&self.models, |state| state.roll_back("it is to be measured"))?;
+            State::change(&self.models, |state| state.roll_back("it is to be measured"))?;
             self.await_model(0).with_context(|| format!("rollback {round}"))?;
             let newer = self.newer.clone();
-            change_state(&self.models, |state| state.activate(newer.clone()))?;
+            State::change(&self.models, |state| state.activate(newer.clone(), None))?;
             self.await_model(1).with_context(|| format!("update {round}"))?;
         }
         Ok(())

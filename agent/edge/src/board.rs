@@ -1,11 +1,13 @@
-//! What is known of every camera and of the detector: written where things happen, read for health and metrics.
+//! What is known of every camera, of the detector and of the configuration: written where things happen, read for health and metrics.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use sharp_eyes_protocol::alert::Tampering;
-use sharp_eyes_protocol::report::{CameraHealth, CameraState, DetectorHealth, DetectorState};
+use sharp_eyes_protocol::report::{
+    CameraHealth, CameraState, ConfigurationHealth, DetectorHealth, DetectorState,
+};
 use sharp_eyes_protocol::topic::Name;
 use sharp_eyes_vision::{Impression, Tamper, TamperOptions};
 
@@ -33,20 +35,36 @@ impl Counter {
     }
 }
 
-/// Every camera, and the detector that they share.
+/// Every camera, the detector that they share, and what came from outside.
 #[derive(Debug)]
 pub struct Board {
     /// In the order of the configuration.
     pub cameras: Vec<Arc<CameraCard>>,
     /// The detector.
     pub detector: DetectorCard,
+    /// The configuration from outside.
+    configuration: Mutex<Option<ConfigurationHealth>>,
 }
 
 impl Board {
     /// Nothing is connected yet. Each camera has a name, a gate, and a watch on tampering where that is wanted.
     pub fn new(cameras: impl IntoIterator<Item = (Name, GateOptions, Option<TamperOptions>)>) -> Self {
         let card = |(name, gate, tamper)| Arc::new(CameraCard::new(name, gate, tamper));
-        Self { cameras: cameras.into_iter().map(card).collect(), detector: DetectorCard::new() }
+        Self {
+            cameras: cameras.into_iter().map(card).collect(),
+            detector: DetectorCard::new(),
+            configuration: Mutex::default(),
+        }
+    }
+
+    /// What is in force of what came from outside.
+    pub fn tell_configuration(&self, health: ConfigurationHealth) {
+        *self.configuration.lock().unwrap_or_else(PoisonError::into_inner) = Some(health);
+    }
+
+    /// The same, where the box takes any.
+    pub fn configuration(&self) -> Option<ConfigurationHealth> {
+        self.configuration.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

@@ -64,6 +64,8 @@ pub struct Commands {
     outbox: Outbox,
     snapshots: Arc<Snapshots>,
     updates: Option<Arc<Notify>>,
+    /// Who asked for the last check, and with which correlation data: the same question again asks for nothing new.
+    hastened: Mutex<Option<(Name, Vec<u8>)>>,
     budgets: Mutex<Budgets>,
     done: AtomicU64,
     refused: AtomicU64,
@@ -91,6 +93,7 @@ impl Commands {
             outbox,
             snapshots,
             updates,
+            hastened: Mutex::default(),
             budgets: Mutex::new(budgets),
             done: AtomicU64::new(0),
             refused: AtomicU64::new(0),
@@ -160,8 +163,11 @@ impl Commands {
             Ok(Command { request: Request::Snapshot(of), .. }) => Some(self.snapshot(&of.camera).await),
             _ => None,
         };
+        let asker = (console.clone(), correlation.to_vec());
         let updates = match &command {
-            Ok(Command { request: Request::CheckUpdates, .. }) => Some(self.updates()),
+            Ok(Command { request: Request::CheckUpdates, .. }) if !self.has_hastened(&asker) => {
+                Some(self.updates())
+            }
             _ => None,
         };
         let command = command.map_err(|refused| {
@@ -174,8 +180,13 @@ impl Commands {
         let answer = self.outbox.execute(asked).await;
         if let (Answer::Done(Done::CheckUpdates), Some(Ok(updates))) = (&answer, updates) {
             updates.notify_one();
+            *self.hastened.lock().unwrap_or_else(PoisonError::into_inner) = Some(asker);
         }
         answer
+    }
+
+    fn has_hastened(&self, asker: &(Name, Vec<u8>)) -> bool {
+        self.hastened.lock().unwrap_or_else(PoisonError::into_inner).as_ref() == Some(asker)
     }
 
     /// Who asks the repository of models.

@@ -18,6 +18,8 @@ use crate::dispatch::{Dispatch, DispatchError};
 use crate::models::ModelsOptions;
 use crate::models::desk::Desk;
 use crate::models::updater::{Hangs, Updater};
+use crate::remote::Remote;
+use crate::remote::keeper::Reconfigured;
 use crate::systemd;
 use crate::watch::Watch;
 
@@ -43,9 +45,21 @@ pub enum RunError {
     Hangs(#[from] Hangs),
 }
 
-/// Runs until `shutdown`. Whatever fails after the start is reported in health and tried again.
-pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunError> {
+/// Why it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It was asked to.
+    AsAsked,
+    /// Another configuration is in force: it has to be started anew.
+    Reconfigured,
+}
+
+/// Runs until `shutdown`, or until another configuration is in force. Whatever fails after the start is reported in health and
+/// tried again.
+pub async fn run(own: Config, shutdown: CancellationToken) -> Result<Ended, RunError> {
     camera::init()?;
+    let mut remote = Remote::start(&own);
+    let config = remote.as_ref().map_or(own, |remote| remote.in_force.clone());
     let clock = Arc::new(Clock::start(&config.state.folder));
     let card = |camera: &CameraConfig| (camera.stream.name.clone(), camera.gate, camera.tamper());
     let cards = config.cameras.iter().map(card);
@@ -58,11 +72,16 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
     let folder = models.as_ref().map(|models| models.folder.clone());
     let desk = Arc::new(Desk::new(config.detector.model.clone(), folder, dispatch.models.clone()));
     desk.start().map_err(RunError::Models)?;
+    if let Some(remote) = &mut remote {
+        remote.uplinks.clone_from(&dispatch.examiner.uplinks);
+    }
+    let remote = remote.map(Arc::new);
     let updater = models.map(|options| {
         let (desk, board, clock) = (desk.clone(), board.clone(), clock.clone());
-        let hasten = dispatch.updates.clone().unwrap_or_default();
-        tokio::spawn(Updater { options, desk, board, clock, hasten }.run(shutdown.clone()))
+        let (hasten, remote) = (dispatch.updates.clone().unwrap_or_default(), remote.clone());
+        tokio::spawn(Updater { options, desk, board, clock, hasten, remote }.run(shutdown.clone()))
     });
+    let keeper = remote.clone().map(|remote| tokio::spawn(remote.keep(board.clone(), shutdown.clone())));
     let analysis = start_analysis(&config, &slots, &board, &clock, &dispatch, &desk)?;
     let rules = config.cameras.iter().map(|camera| camera.own_rules.clone());
     let watch = Watch {
@@ -93,11 +112,25 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
             None => std::future::pending().await,
         }
     };
-    tokio::select! {
-        () = shutdown.cancelled() => {}
+    let reconfigured = async {
+        match keeper {
+            Some(keeper) => match keeper.await {
+                Ok(Some(reconfigured)) => reconfigured,
+                _ => std::future::pending().await,
+            },
+            None => std::future::pending().await,
+        }
+    };
+    let ended = tokio::select! {
+        () = shutdown.cancelled() => Ended::AsAsked,
+        Reconfigured = reconfigured => Ended::Reconfigured,
         hangs = hangs => return Err(hangs.into()),
+    };
+    match ended {
+        Ended::AsAsked => systemd::stopping(),
+        Ended::Reconfigured => systemd::reloading(),
     }
-    systemd::stopping();
+    shutdown.cancel();
     desk.window.close();
     tracing::info!("stopping: cameras, analysis, broker, outbox");
     finish("the cameras", cameras).await;
@@ -106,10 +139,13 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
     finish("the watch on cameras", watch).await;
     finish("the clock", timekeeper).await;
     desk.stop();
+    if let (Some(remote), Ended::AsAsked) = (&remote, ended) {
+        remote.stop();
+    }
     dispatch.stop().await;
     watchdog.abort();
     tracing::info!("stopped");
-    Ok(())
+    Ok(ended)
 }
 
 /// Waits for a part, but not for ever.

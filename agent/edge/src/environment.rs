@@ -23,5 +23,14 @@ pub(crate) fn complete() -> io::Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    Err(process::Command::new(env::current_exe()?).args(env::args_os().skip(1)).envs(missing).exec())
+    Err(again(&missing))
+}
+
+/// Becomes this program again, in the same process, with more in its environment. Returns only where that fails.
+pub(crate) fn again(more: &[(&str, &str)]) -> io::Error {
+    let more = more.iter().copied();
+    match env::current_exe() {
+        Ok(program) => process::Command::new(program).args(env::args_os().skip(1)).envs(more).exec(),
+        Err(error) => error,
+    }
 }

@@ -52,6 +52,7 @@ impl Examiner {
             outbox: self.outbox.stats(),
             uplinks: self.uplinks.iter().map(|stats| stats.borrow().health.clone()).collect(),
             commands: self.commands.health(),
+            configuration: self.board.configuration(),
         }
     }
 
@@ -94,5 +95,6 @@ fn states(health: &Health) -> impl PartialEq + use<> {
         (health.detector.state, health.detector.reason.clone()),
         (outbox.failure.clone(), outbox.open, outbox.parked, outbox.evicted_alerts, outbox.evicted_evidence),
         health.uplinks.iter().map(|uplink| (uplink.connected, uplink.refused)).collect::<Vec<_>>(),
+        health.configuration.clone(),
     )
 }

@@ -12,6 +12,7 @@
 //!   database; [`escalation`] says when they climb;
 //! - [`models`]: what looks at frames, fetched, verified, tried, switched to and taken back; one folder of it names the TUF
 //!   client, and [`maintenance`] is the commands around it;
+//! - [`remote`]: a configuration that comes the same way, tried, confirmed and taken back;
 //! - [`uplink`]: outbox to broker, retained reports, and commands in; one file of it names the MQTT client;
 //! - [`commands`]: what consoles ask for, judged and handed to the outbox;
 //! - [`board`]: what is known of cameras and detector; [`health`] makes the report of it, for broker and [`metrics`];
@@ -19,8 +20,8 @@
 //! - [`dispatch`]: joins all that happens to an alert once it is decided;
 //! - [`daemon`]: joins the cameras to it, and takes them down in the order of the data.
 //!
-//! Beside the path: [`backoff`], [`budget`], [`clock`], [`cores`], [`latency`], [`log`], [`print`], [`secret`], [`systemd`], and [`replay`], which
-//! shows a clip to [`camera`] and [`analysis`] as if it were a camera.
+//! Beside the path: [`backoff`], [`budget`], [`clock`], [`cores`], [`durable`], [`latency`], [`log`], [`print`], [`secret`],
+//! [`systemd`], and [`replay`], which shows a clip to [`camera`] and [`analysis`] as if it were a camera.
 //!
 //! # Invariants
 //!
@@ -45,6 +46,7 @@ pub mod config;
 pub mod cores;
 pub mod daemon;
 pub mod dispatch;
+pub mod durable;
 pub mod escalation;
 pub mod health;
 pub mod latency;
@@ -54,6 +56,7 @@ pub mod metrics;
 pub mod models;
 pub mod outbox;
 pub mod print;
+pub mod remote;
 pub mod replay;
 pub mod secret;
 pub mod systemd;

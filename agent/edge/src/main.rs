@@ -7,9 +7,10 @@ mod environment;
 use std::path::{Path, PathBuf};
 use std::process::{self, ExitCode};
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
 use sharp_eyes_agent::config::Config;
-use sharp_eyes_agent::daemon::{self, RunError};
+use sharp_eyes_agent::daemon::{self, Ended, RunError};
 use sharp_eyes_agent::log;
 use sharp_eyes_agent::maintenance::{
     ImportOptions, LookOptions, PackOptions, RepoCommand, TryOptions, import, look, pack, status, try_model,
@@ -212,12 +213,17 @@ fn run(config: Config) -> anyhow::Result<()> {
     runtime.block_on(async {
         let shutdown = CancellationToken::new();
         tokio::spawn(stop_on_signal(shutdown.clone())?);
-        let ended = daemon::run(config, shutdown).await;
-        if let Err(error @ RunError::Hangs(_)) = &ended {
-            tracing::error!("{error}");
-            process::exit(1); // the thread that hangs would be waited for
+        match daemon::run(config, shutdown).await {
+            Ok(Ended::AsAsked) => Ok(()),
+            Ok(Ended::Reconfigured) => {
+                Err(environment::again(&[])).context("cannot start anew with another configuration")
+            }
+            Err(error @ RunError::Hangs(_)) => {
+                tracing::error!("{error}");
+                process::exit(1) // the thread that hangs would be waited for
+            }
+            Err(error) => Err(error.into()),
         }
-        Ok(ended?)
     })
 }
 

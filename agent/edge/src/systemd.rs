@@ -31,6 +31,11 @@ pub fn stopping() {
     tell(NotifyState::Stopping);
 }
 
+/// The agent starts anew, as the same process, and says when it is ready again.
+pub fn reloading() {
+    tell(NotifyState::Reloading);
+}
+
 /// Feeds systemd's watchdog for as long as the analysis thread lives and few cameras have left something behind that hangs.
 /// Otherwise systemd restarts the agent.
 pub async fn watchdog(board: Arc<Board>) {

@@ -90,6 +90,7 @@ fn health(uptime_s: u64) -> Health {
         outbox: OutboxHealth::default(),
         uplinks: Vec::new(),
         commands: CommandsHealth::default(),
+        configuration: None,
     }
 }
 

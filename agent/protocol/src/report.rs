@@ -52,6 +52,9 @@ pub struct Health {
     pub uplinks: Vec<UplinkHealth>,
     /// What consoles asked for.
     pub commands: CommandsHealth,
+    /// The configuration that came from outside; absent where the box takes none.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub configuration: Option<ConfigurationHealth>,
 }
 
 /// One camera.
@@ -237,6 +240,33 @@ pub struct CommandsHealth {
     pub ignored: u64,
 }
 
+/// What came from outside over the box's own file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ConfigurationHealth {
+    /// What is in force; the box's own file alone where there is none.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub active: Option<ActiveConfiguration>,
+    /// It has not proved yet that it keeps the way to a broker.
+    pub on_trial: bool,
+    /// Why the last one was refused or taken back.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub last_refusal: Option<String>,
+    /// Cameras of which it removed or changed privacy masks.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub unmasked: Vec<Name>,
+}
+
+/// A configuration of the repository.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ActiveConfiguration {
+    /// What the maintainer calls it.
+    pub name: String,
+    /// Rises with each that was signed.
+    pub number: u64,
+}
+
 /// Topic `models`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -272,7 +302,7 @@ pub struct ModelUpdate {
     pub model: ModelName,
     /// Where it is.
     pub stage: ModelStage,
-    /// Why it was refused or rolled back, where it was.
+    /// Why it was refused or rolled back, where it was; while it is active, what speaks against it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub reason: Option<String>,
     /// Bytes of its bundle that are here, while it is fetched.

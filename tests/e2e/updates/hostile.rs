@@ -267,11 +267,3 @@ fn steal(mirror: &Path, loot: &Path, victim: &Maintainer) -> Result<()> {
     }
     Ok(())
 }
-
-/// As if the model had been watched: a box without an agent never does that.
-fn set_kept(village: &Village) -> Result<()> {
-    let file = village.state.join("models/state.json");
-    let mut state: serde_json::Value = serde_json::from_slice(&fs::read(&file)?)?;
-    state["trial"] = serde_json::Value::Null;
-    Ok(fs::write(file, serde_json::to_vec(&state)?)?)
-}

@@ -22,6 +22,7 @@ use sharp_eyes_tests::camera::Camera;
 use sharp_eyes_tests::console::Console;
 use sharp_eyes_tests::disk::tree::Tree;
 use sharp_eyes_tests::maintainer::{self, Maintainer};
+use sharp_eyes_tests::mirror::{Asking, Mirror};
 use sharp_eyes_tests::village::{Village, VillageCamera};
 use sharp_eyes_tests::wait;
 
@@ -43,6 +44,14 @@ fn watched(
     let repository = format!("repository = {:?}\n{lines}", maintainer.repository.display().to_string());
     village.tables = maintainer.section(&repository);
     Ok(village)
+}
+
+/// As if the model had been watched: a box without an agent never does that.
+fn set_kept(village: &Village) -> Result<()> {
+    let file = village.state.join("models/state.json");
+    let mut state: serde_json::Value = serde_json::from_slice(&fs::read(&file)?)?;
+    state["trial"] = serde_json::Value::Null;
+    Ok(fs::write(file, serde_json::to_vec(&state)?)?)
 }
 
 /// A box without an agent that runs, for `model import`.
@@ -197,6 +206,58 @@ fn a_console_hastens_the_next_check() {
     });
 }
 
+/// The power goes while a bundle is on its way over a slow link: what is there of it is not fetched again.
+#[test]
+fn a_download_goes_on_after_a_restart() {
+    play(|folder| {
+        let maintainer = Maintainer::new(folder)?;
+        let mirror = Mirror::start(&maintainer.repository)?;
+        let (broker, console) = township(folder, &BrokerOptions::default())?;
+        let mut village =
+            village(folder, &broker)?.with(VillageCamera::new("gate", "rtsp://127.0.0.1:1/gate"));
+        let lines = "interval = \"1s\"\nbudget = \"10s\"\nrate = \"512KB\"";
+        village.tables = maintainer.section(&format!("repository = {:?}\n{lines}", mirror.url()));
+        maintainer.publish("1.1.0")?;
+        let agent = Agent::start(&village)?;
+        let here = told(&console, "a third of the bundle", |models| {
+            let update = models.update.as_ref()?;
+            let bytes = update.bytes.filter(|bytes| 3 * bytes > update.of)?;
+            (update.stage == ModelStage::Downloading).then_some(bytes)
+        })?;
+        agent.kill()?;
+        let length = |asking: &Asking| asking.path.ends_with(".bundle").then_some(asking.from);
+        mirror.take();
+        let agent = Agent::start(&village)?;
+        active(&console, "1.0.0")?;
+        stage(&console, "1.1.0", ModelStage::Active)?;
+        let from: Vec<u64> = mirror.take().iter().filter_map(length).collect();
+        let [from] = from[..] else { bail!("the bundle was asked for from {from:?}") };
+        // What was written and not flushed yet is lost: a megabyte at most.
+        ensure!(from + (1 << 20) > here && from > 0, "{here} bytes were there, and it went on from {from}");
+        agent.stop()?;
+
+        // What is there may be anything: it is judged as a part of the whole, and begun anew at the next check.
+        maintainer.publish("1.2.0")?;
+        let release = fs::read_dir(maintainer.repository.join("targets"))?
+            .filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()))
+            .find(|name| name.ends_with("1.2.0.bundle"))
+            .context("no bundle of 1.2.0")?;
+        let sha256 = release.split('.').next().unwrap_or_default();
+        set_kept(&village)?;
+        let patches =
+            fs::read_dir(maintainer.repository.join("targets"))?.filter_map(|entry| Some(entry.ok()?.path()));
+        for patch in patches.filter(|file| file.extension().is_some_and(|extension| extension == "patch")) {
+            fs::remove_file(patch)?; // it would be the shorter way
+        }
+        fs::write(village.state.join(format!("models/incoming-{sha256}")), vec![0; 1 << 20])?;
+        let agent = Agent::start(&village)?;
+        stage(&console, "1.2.0", ModelStage::Active)?;
+        let from: Vec<u64> = mirror.take().iter().filter_map(length).collect();
+        ensure!(from == [1 << 20, 0], "it was asked for from {from:?}");
+        agent.stop().map(drop)
+    });
+}
+
 /// A model that no honest maintainer could publish: the agent's own command refuses to pack it, so it is packed by tar and
 /// signed without a check.
 fn publish_unchecked(maintainer: &Maintainer, model: &Path, version: &str) -> Result<()> {
@@ -216,7 +277,7 @@ fn publish_unchecked(maintainer: &Maintainer, model: &Path, version: &str) -> Re
         revoked: None,
         patches: Vec::new(),
     };
-    let keys = KeyFolders(vec![maintainer.keys.clone()]);
+    let keys = KeyFolders::new([maintainer.keys.clone()]);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         Editor::open(&maintainer.repository).await?.add(&bundle, &mut release, &keys, EXPIRY).await

@@ -47,7 +47,7 @@ impl CameraConfig {
 /// The cameras, if each could be read.
 pub(super) fn cameras(root: &Section<'_>) -> Option<Vec<CameraConfig>> {
     let sections = root.sections("camera");
-    if sections.is_empty() && !root.has("camera") {
+    if root.lacks("camera") {
         root.problem("camera", "missing; expected at least one [[camera]]");
     }
     if sections.len() > CAMERAS_MAX {

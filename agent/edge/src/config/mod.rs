@@ -5,7 +5,9 @@
 
 mod camera;
 mod models;
+mod overlay;
 mod reader;
+mod remote;
 mod rule;
 mod units;
 
@@ -21,10 +23,12 @@ use sharp_eyes_protocol::topic::{Name, Site};
 pub(crate) use camera::CAMERAS_MAX;
 pub use camera::CameraConfig;
 pub use models::ModelsConfig;
+pub use overlay::Overlay;
 pub use reader::Problem;
 use sharp_eyes_vision::{DetectorOptions, Provider};
 
 use reader::{Bytes, Document, Section, WithinOrNever};
+pub use remote::RemoteConfig;
 
 use crate::cores::Cores;
 use crate::escalation::Escalation;
@@ -48,6 +52,8 @@ pub struct Config {
     pub detector: DetectorConfig,
     /// Where other models come from, if they do.
     pub models: Option<ModelsConfig>,
+    /// Whether cameras, rules and brokers may come from there, too.
+    pub remote: Option<RemoteConfig>,
     /// Where metrics are served, if at all.
     pub metrics: Option<SocketAddr>,
     /// At least one camera.
@@ -169,17 +175,7 @@ impl Config {
 
     /// Reads a text, or says all that is wrong with it in the order of the text.
     pub fn parse(text: &str) -> Result<Self, Vec<Problem>> {
-        let document = Document::new(text);
-        let table = document.parse();
-        if document.has_problems() {
-            return Err(document.into_problems()); // what comes after a mistake in the TOML itself is guesswork
-        }
-        let config = read(Section::root(&document, &table));
-        let problems = document.into_problems();
-        match config {
-            Some(config) if problems.is_empty() => Ok(config),
-            _ => Err(problems),
-        }
+        Document::read(text, read)
     }
 }
 
@@ -201,6 +197,13 @@ fn read(root: Section<'_>) -> Option<Config> {
         Some(section) => models::models(section).map(Some),
         None => Some(None),
     };
+    let remote = match root.section("remote") {
+        Some(section) => remote::remote(section).map(Some),
+        None => Some(None),
+    };
+    if root.has("remote") && !root.has("models") {
+        root.problem("remote", "has no [models], which says whose signature a configuration has to bear");
+    }
     let metrics = match root.section("metrics") {
         Some(section) => metrics(section).map(Some),
         None => Some(None),
@@ -217,6 +220,7 @@ fn read(root: Section<'_>) -> Option<Config> {
         escalation: escalation?,
         detector: detector?,
         models: models?,
+        remote: remote?,
         metrics: metrics?,
         cameras: cameras?,
     })
@@ -323,7 +327,7 @@ const BROKERS_MAX: usize = 4;
 /// The brokers, if each could be read.
 fn brokers(root: &Section<'_>) -> Option<Vec<BrokerConfig>> {
     let sections = root.section_or_sections("broker");
-    if sections.is_empty() && !root.has("broker") {
+    if root.lacks("broker") {
         root.problem("broker", "missing; expected a table [broker], or several [[broker]]");
     }
     if sections.len() > BROKERS_MAX {

@@ -44,12 +44,26 @@ pub(super) struct Document<'a> {
 }
 
 impl<'a> Document<'a> {
-    pub(super) fn new(text: &'a str) -> Self {
-        Self { text, problems: RefCell::default() }
+    /// Reads a text, or says all that is wrong with it in the order of the text.
+    pub(super) fn read<T>(
+        text: &str,
+        read: impl FnOnce(Section<'_>) -> Option<T>,
+    ) -> Result<T, Vec<Problem>> {
+        let document = Document { text, problems: RefCell::default() };
+        let table = document.parse();
+        if document.has_problems() {
+            return Err(document.into_problems()); // what comes after a mistake in the TOML itself is guesswork
+        }
+        let read = read(Section::root(&document, &table));
+        let problems = document.into_problems();
+        match read {
+            Some(read) if problems.is_empty() => Ok(read),
+            _ => Err(problems),
+        }
     }
 
     /// The top table, as far as it could be read. Mistakes in the TOML itself are problems like any other.
-    pub(super) fn parse(&self) -> Spanned<DeTable<'a>> {
+    fn parse(&self) -> Spanned<DeTable<'a>> {
         let (table, errors) = DeTable::parse_recoverable(self.text);
         for error in errors {
             let at = error.span().unwrap_or(0..0);
@@ -58,17 +72,17 @@ impl<'a> Document<'a> {
         table
     }
 
-    pub(super) fn report(&self, at: Range<usize>, key: &str, message: String) {
+    fn report(&self, at: Range<usize>, key: &str, message: String) {
         let line = self.text[..at.start.min(self.text.len())].matches('\n').count() + 1;
         self.problems.borrow_mut().push(Problem { line, key: key.to_owned(), message });
     }
 
-    pub(super) fn has_problems(&self) -> bool {
+    fn has_problems(&self) -> bool {
         !self.problems.borrow().is_empty()
     }
 
     /// All problems in the order of the file.
-    pub(super) fn into_problems(self) -> Vec<Problem> {
+    fn into_problems(self) -> Vec<Problem> {
         let mut problems = self.problems.into_inner();
         problems.sort_by_key(|problem| problem.line);
         problems
@@ -85,7 +99,7 @@ pub(super) struct Section<'a> {
 }
 
 impl<'a> Section<'a> {
-    pub(super) fn root(document: &'a Document<'a>, table: &'a Spanned<DeTable<'a>>) -> Self {
+    fn root(document: &'a Document<'a>, table: &'a Spanned<DeTable<'a>>) -> Self {
         Self::new(document, String::new(), table.get_ref(), 0..0)
     }
 
@@ -136,6 +150,30 @@ impl<'a> Section<'a> {
     /// The value of a key, or what stands for it where it is absent.
     pub(super) fn or<T: Value>(&self, key: &'static str, default: T) -> T {
         self.optional(key).unwrap_or(default)
+    }
+
+    /// Reports a key that may not be here.
+    pub(super) fn refuse(&self, key: &'static str, message: &str) {
+        self.known(key);
+        if self.has(key) {
+            self.problem(key, message);
+        }
+    }
+
+    /// Whether nothing stands here.
+    pub(super) fn is_empty(&self) -> bool {
+        self.table.iter().next().is_none()
+    }
+
+    /// A key that may be here, though nobody asks for it now.
+    pub(super) fn known(&self, key: &'static str) {
+        self.asked.borrow_mut().push(key);
+    }
+
+    /// Whether the key is not there, or holds an empty array.
+    pub(super) fn lacks(&self, key: &str) -> bool {
+        let value = self.table.iter().find(|(name, _)| name.get_ref() == key).map(|(_, value)| value);
+        value.is_none_or(|value| value.get_ref().as_array().is_some_and(|items| items.is_empty()))
     }
 
     /// Whether the key is there, right or wrong.

@@ -306,3 +306,13 @@ fn every_file_below_config_is_a_configuration() {
     }
     assert!(count > 0, "no configuration in {}", folder.display());
 }
+
+#[test]
+fn who_takes_configurations_from_outside_says_whose() {
+    check(&[("[detector]", "[remote]\n[detector]")], &["15 remote: has no [models]"]);
+    let models = "[models]\nroot = \"/etc/root.json\"\n[remote]\nconfirm = \"0s\"\n[detector]";
+    check(&[("[detector]", models)], &["18 remote.confirm: expected \"1s\" to \"24h\""]);
+    let text = MINIMAL.replace("[detector]", &models.replace("confirm = \"0s\"", ""));
+    let confirm = Config::parse(&text).unwrap().remote.unwrap().confirm;
+    assert_eq!(confirm, Duration::from_secs(300));
+}

@@ -1,6 +1,7 @@
 //! Commands around models: packed and published by a maintainer, installed from a stick by whoever stands before the box.
 
 mod model;
+mod passphrases;
 mod repo;
 
 pub use model::{ImportOptions, LookOptions, PackOptions, TryOptions, import, look, pack, status, try_model};

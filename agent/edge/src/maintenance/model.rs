@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sharp_eyes_protocol::report::ModelUpdate;
+use sharp_eyes_protocol::report::{ModelStage, ModelUpdate};
 use sharp_eyes_vision::DetectorOptions;
 
 use super::{MaintenanceError, at, wait};
@@ -19,6 +19,8 @@ use crate::models::install::{Check, Outcome};
 use crate::models::shadow;
 use crate::models::state::State;
 use crate::models::trial::{self, TrialOptions};
+use crate::remote::Remote;
+use crate::remote::take::Taken;
 
 /// What `model pack` is given.
 #[derive(Clone, Debug, clap::Args)]
@@ -133,23 +135,28 @@ pub fn import(config: &Config, options: &ImportOptions) -> Result<bool, Maintena
         }
     };
     let repository = repository.to_string_lossy();
+    let remote = Remote::look(config);
     let check = Check {
         options: &models,
         repository: &repository,
         rate: None,
         clock: &clock,
         tell: &tell,
+        remote: remote.as_ref(),
+        configured: &say_configuration,
         window: None,
     };
     let outcome = wait(check.run())?;
-    give_back(&config.state.folder, &models.folder)?;
+    give_back(&config.state.folder)?;
     let (good, text) = match outcome? {
         Outcome::Nothing => (true, "there is nothing for this box in the repository".to_owned()),
         Outcome::Activated(model) => (true, format!("{model} is the active model from now on, and on trial")),
         Outcome::Refused(model, reason) => (false, format!("{model} is refused: {reason}")),
         Outcome::RolledBack(reason) => (true, format!("the model is taken back: {reason}")),
         Outcome::Watching(model) => (false, format!("{model} is still on trial: try again when it is kept")),
-        Outcome::Busy => (false, "a model is being installed just now: try again".to_owned()),
+        Outcome::Busy | Outcome::Stopped => {
+            (false, busy(&State::read(&models.folder).unwrap_or_default(), &models))
+        }
     };
     println!("{text}");
     Ok(good)
@@ -185,10 +192,45 @@ pub fn status(config: &Config, json: bool) -> Result<bool, MaintenanceError> {
     Ok(true)
 }
 
+/// What is told to somebody who comes while the agent installs a model.
+fn busy(state: &State, models: &ModelsOptions) -> String {
+    let Some(update) = &state.update else {
+        return "a model is being installed just now: try again".to_owned();
+    };
+    let shadow = match update.stage {
+        ModelStage::Shadow => {
+            format!(
+                ", for up to {} s; with shadow = \"0s\" the agent does without",
+                models.config.shadow.as_secs()
+            )
+        }
+        _ => String::new(),
+    };
+    format!(
+        "the agent is installing {} just now and is at the stage {}{shadow}: try again when `model status` says what came of it",
+        update.model,
+        stage(update)
+    )
+}
+
+fn say_configuration(taken: &Taken) {
+    match taken {
+        Taken::Nothing => {}
+        Taken::Taken(Some(offer)) => println!("configuration {offer}: in force from now on, and on trial"),
+        Taken::Taken(None) => println!("the box's own file alone is in force from now on, and on trial"),
+        Taken::Refused(offer, reason) => println!("configuration {offer} is refused: {reason}"),
+        Taken::Waiting(why) => println!("a new configuration waits: {why}"),
+    }
+}
+
 /// Whoever imports may be root; the agent has to be able to write what it owns.
-fn give_back(state: &Path, models: &Path) -> Result<(), MaintenanceError> {
+fn give_back(state: &Path) -> Result<(), MaintenanceError> {
     let owner = fs::metadata(state).map_err(at(state))?;
-    let mut files = vec![models.to_owned()];
+    let mut files: Vec<_> = ["models", "configuration"]
+        .iter()
+        .map(|name| state.join(name))
+        .filter(|file| file.exists())
+        .collect();
     while let Some(file) = files.pop() {
         let found = fs::symlink_metadata(&file).map_err(at(&file))?;
         if found.uid() != owner.uid() {

@@ -2,21 +2,24 @@
 
 use std::fs::File;
 use std::io::BufReader;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use sharp_eyes_protocol::alert::ModelName;
 use sharp_eyes_vision::DetectorOptions;
 
+use super::passphrases::{self, PassphraseOptions};
 use super::{MaintenanceError, at, wait};
-use crate::config::DEFAULT_RUNTIME;
+use crate::config::{DEFAULT_RUNTIME, Overlay};
 use crate::models::bundle;
 use crate::models::release::{Release, Rollout};
 use crate::models::trial::{self, TrialOptions};
 use crate::models::tuf::{
     Editor, Expiry, Fetch, KeyFolders, KeyRole, NewRepository, Repository, Rotation, Trust, Web,
 };
+use crate::remote::offer::{Boxes, Offer};
+use crate::remote::take::CONFIGURATION_MAX_BYTES;
 
 /// What can be done with a repository.
 #[derive(Clone, Debug, clap::Subcommand)]
@@ -37,6 +40,9 @@ pub enum RepoCommand {
         /// Days that the root holds.
         #[arg(long, default_value_t = 3650)]
         root_days: u32,
+        /// What locks them.
+        #[command(flatten)]
+        passphrases: PassphraseOptions,
         /// For how long it holds.
         #[command(flatten)]
         expiry: ExpiryOptions,
@@ -88,6 +94,24 @@ pub enum RepoCommand {
         #[command(flatten)]
         signing: SigningOptions,
     },
+    /// Say how boxes are to be configured: cameras, zones, rules, brokers, over their own files. A box that loses its broker by
+    /// it goes back by itself.
+    Configure {
+        /// The folder of the repository.
+        repository: PathBuf,
+        /// A file with [[camera]], [broker], [delivery] or [escalation]; what it does not say stays as it is. Its name without
+        /// .toml is what the configuration is called.
+        file: PathBuf,
+        /// Which boxes: DISTRICT/TOWNSHIP/VILLAGE/BOX, each a name or *. The narrowest counts for a box.
+        #[arg(long = "box", value_name = "PATTERN", required_unless_present = "remove")]
+        boxes: Option<Boxes>,
+        /// Take the configuration of that name away: the boxes go back to the next that is for them, or to their own files.
+        #[arg(long, conflicts_with = "boxes")]
+        remove: bool,
+        /// What it is signed with.
+        #[command(flatten)]
+        signing: SigningOptions,
+    },
     /// Say anew that there is nothing newer, with the keys of snapshot and timestamp alone.
     Refresh {
         /// The folder of the repository.
@@ -133,6 +157,8 @@ pub struct SigningOptions {
     #[arg(long, required = true)]
     keys: Vec<PathBuf>,
     #[command(flatten)]
+    passphrases: PassphraseOptions,
+    #[command(flatten)]
     expiry: ExpiryOptions,
 }
 
@@ -158,8 +184,9 @@ impl From<ExpiryOptions> for Expiry {
 }
 
 impl SigningOptions {
-    fn keys(&self) -> (KeyFolders, Expiry) {
-        (KeyFolders(self.keys.clone()), self.expiry.into())
+    fn keys(&self) -> Result<(KeyFolders, Expiry), MaintenanceError> {
+        let keys = KeyFolders::new(self.keys.iter().cloned());
+        Ok((keys.locked(self.passphrases.read()?, Some(passphrases::ask)), self.expiry.into()))
     }
 }
 
@@ -171,10 +198,12 @@ impl RepoCommand {
 
     async fn act(self) -> Result<(), MaintenanceError> {
         match self {
-            Self::Init { repository, keys, number, threshold, root_days, expiry } => {
+            Self::Init { repository, keys, number, threshold, root_days, passphrases, expiry } => {
                 let new = NewRepository {
                     folder: repository,
                     keys: keys.clone(),
+                    passphrase: passphrases.of_new_keys()?,
+                    ask: Some(passphrases::ask),
                     number,
                     threshold,
                     root_days,
@@ -197,7 +226,7 @@ impl RepoCommand {
                     revoked: None,
                     patches: Vec::new(),
                 };
-                let (keys, expiry) = signing.keys();
+                let (keys, expiry) = signing.keys()?;
                 Editor::open(&repository).await?.add(&bundle, &mut release, &keys, expiry).await?;
                 say(&release);
             }
@@ -216,14 +245,30 @@ impl RepoCommand {
                 })
                 .await?;
             }
+            Self::Configure { repository, file, boxes, remove, signing } => {
+                let name = configuration_name(&file)?;
+                let (keys, expiry) = signing.keys()?;
+                let mut editor = Editor::open(&repository).await?;
+                match boxes.filter(|_| !remove) {
+                    Some(boxes) => {
+                        check_configuration(&file)?;
+                        say_configuration(&editor.configure(&name, boxes, &file, &keys, expiry).await?);
+                    }
+                    None => {
+                        editor.remove_configuration(&name, &keys, expiry).await?;
+                        println!("{name}: no configuration any more");
+                    }
+                }
+            }
             Self::Refresh { repository, signing } => {
-                let (keys, expiry) = signing.keys();
+                let (keys, expiry) = signing.keys()?;
                 Editor::open(&repository).await?.refresh(&keys, expiry).await?;
                 println!("{}: holds for {} days", repository.display(), expiry.timestamp_days);
             }
             Self::RotateKey { repository, role, old, new, root_days, signing } => {
-                let (keys, expiry) = signing.keys();
-                let rotation = Rotation { role, old, new: new.clone(), root_days };
+                let (keys, expiry) = signing.keys()?;
+                let passphrase = signing.passphrases.of_new_keys()?;
+                let rotation = Rotation { role, old, new: new.clone(), passphrase, root_days };
                 let rotated = Editor::open(&repository).await?.rotate(&rotation, &keys, expiry).await?;
                 println!("{}: signs from root {} on, id {}", new.display(), rotated.version, rotated.new);
                 println!("the key with the id {} signs no more", rotated.old);
@@ -235,7 +280,7 @@ impl RepoCommand {
 }
 
 async fn change(
-    repository: &std::path::Path,
+    repository: &Path,
     model: &ModelName,
     signing: &SigningOptions,
     change: impl FnOnce(&mut Release),
@@ -247,14 +292,48 @@ async fn change(
         MaintenanceError::Other(format!("there is no {model} in the repository; it holds: {names}"))
     })?;
     change(&mut release);
-    let (keys, expiry) = signing.keys();
+    let (keys, expiry) = signing.keys()?;
     editor.change(&release, &keys, expiry).await?;
     say(&release);
     Ok(())
 }
 
+/// What the configuration of a file is called.
+fn configuration_name(file: &Path) -> Result<String, MaintenanceError> {
+    let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    match (1..=64).contains(&name.len()) && name.bytes().all(plain) {
+        true => Ok(name),
+        false => Err(MaintenanceError::Other(format!(
+            "{}: a configuration is called as its file is: expected 1 to 64 of a-z, 0-9 and \"-\", and .toml",
+            file.display()
+        ))),
+    }
+}
+
+/// All that can be judged without a box's own file.
+fn check_configuration(file: &Path) -> Result<(), MaintenanceError> {
+    let text = std::fs::read_to_string(file).map_err(at(file))?;
+    let problems = Overlay::parse(&text).err().unwrap_or_default();
+    if text.len() as u64 <= CONFIGURATION_MAX_BYTES && problems.is_empty() {
+        return Ok(());
+    }
+    let problems: Vec<_> = problems.iter().map(|problem| format!("\n  {problem}")).collect();
+    Err(MaintenanceError::Other(format!(
+        "{} cannot be used by any box: {} bytes ({CONFIGURATION_MAX_BYTES} are the limit), {} problems{}",
+        file.display(),
+        text.len(),
+        problems.len(),
+        problems.concat()
+    )))
+}
+
+fn say_configuration(offer: &Offer) {
+    println!("{}: configuration {}, for {}", offer.name, offer.number, offer.boxes);
+}
+
 /// Unpacks and tries a bundle as a box does.
-fn check(bundle: &std::path::Path, runtime: PathBuf) -> Result<ModelName, MaintenanceError> {
+fn check(bundle: &Path, runtime: PathBuf) -> Result<ModelName, MaintenanceError> {
     let place = tempfile::tempdir().map_err(at(bundle))?;
     let folder = place.path().join("candidate");
     let file = File::open(bundle).map_err(at(bundle))?;
@@ -268,7 +347,7 @@ fn check(bundle: &std::path::Path, runtime: PathBuf) -> Result<ModelName, Mainte
     Ok(trial::run(&folder, &options, &mut |_| {})?.model)
 }
 
-async fn verify(repository: &std::path::Path, root: PathBuf) -> Result<(), MaintenanceError> {
+async fn verify(repository: &Path, root: PathBuf) -> Result<(), MaintenanceError> {
     let folder = repository.canonicalize().map_err(at(repository))?;
     let place = tempfile::tempdir().map_err(at(repository))?;
     let trust = Trust {
@@ -291,6 +370,11 @@ async fn verify(repository: &std::path::Path, root: PathBuf) -> Result<(), Maint
             }
         }
         say(release);
+    }
+    for offer in &opened.configurations {
+        let fetch = Fetch { rate: None, progress: &mut |_| {} };
+        opened.fetch_configuration(offer, &place.path().join("configuration"), fetch).await?;
+        say_configuration(offer);
     }
     println!("{}: {} releases, all as signed", repository.display(), opened.releases.len());
     Ok(())

@@ -4,7 +4,7 @@
 //! here. Nothing waits: a switch costs no frame.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use sharp_eyes_protocol::report::{ActiveModel, ModelUpdate, Models};
@@ -12,7 +12,7 @@ use sharp_eyes_vision::{Detector, Interrupt};
 use tokio::sync::watch;
 
 use super::shadow::Window;
-use super::state::{Installed, Lock, State};
+use super::state::{Installed, State};
 
 /// What analysis and updater know of each other.
 pub struct Desk {
@@ -208,31 +208,12 @@ impl Desk {
     /// Changes the state on disk.
     pub fn change(&self, change: impl Fn(&mut State)) -> io::Result<State> {
         let Some(models) = self.models.as_deref() else { return Ok(State::default()) };
-        change_state(models, change)
+        State::change(models, change)
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Reads, changes and writes the state, if it is another one then.
-pub fn change_state(models: &Path, change: impl Fn(&mut State)) -> io::Result<State> {
-    if !models.is_dir() {
-        return Ok(State::default()); // nothing was ever installed
-    }
-    // Whoever installs a model holds the lock for minutes; nobody waits for it who changes nothing.
-    let mut state = State::read(models)?;
-    let before = state.clone();
-    change(&mut state);
-    if state == before {
-        return Ok(state);
-    }
-    let lock = Lock::wait(models)?;
-    let mut state = State::read(models)?;
-    change(&mut state);
-    state.write(&lock, models)?;
-    Ok(state)
 }
 
 impl std::fmt::Debug for Desk {

@@ -19,11 +19,20 @@ use super::desk::Desk;
 use super::patch::{self, PATCHED_MAX_BYTES};
 use super::release::{Choice, Release, choose, withdrawn};
 use super::shadow::{Judgement, Shadow};
-use super::state::{Installed, Lock, State, sync};
+use super::state::{Installed, State};
 use super::trial::{self, Failed, Passed, TrialOptions};
 use super::tuf::{Fetch, Repository, Trust, TufError, Web, hexadecimal};
 use crate::clock::Clock;
+use crate::durable::{Lock, sync};
+use crate::remote::Remote;
+use crate::remote::take::Taken;
 use crate::uplink::web_tls;
+
+/// What the names of bundles begin with that are on their way.
+const INCOMING: &str = "incoming-";
+
+/// What is said of a model that had nothing to be compared with.
+const UNSEEN: &str = "it was compared with nothing: all cameras slept, or gave no pictures that the active model could look at";
 
 /// Hears how far an update came.
 pub type Tell<'a> = &'a (dyn Fn(ModelUpdate) + Send + Sync);
@@ -43,6 +52,8 @@ pub enum Outcome {
     Watching(String),
     /// Somebody else is installing a model.
     Busy,
+    /// The agent ended before anything could be said of it.
+    Stopped,
 }
 
 /// Nothing came of it; the next check tries again.
@@ -75,6 +86,10 @@ pub struct Check<'a> {
     pub clock: &'a Arc<Clock>,
     /// Hears how far it came.
     pub tell: Tell<'a>,
+    /// Takes configurations, where the box does.
+    pub remote: Option<&'a Remote>,
+    /// Hears what becomes of them.
+    pub configured: &'a (dyn Fn(&Taken) + Send + Sync),
     /// Where it sees frames beside the active model; without it, it is not shown any before it looks.
     pub window: Option<&'a Arc<Desk>>,
 }
@@ -96,7 +111,7 @@ impl Check<'_> {
     async fn ask(&self, state: &mut State, lock: &Lock) -> Result<Outcome, InstallError> {
         let Self { options, clock, .. } = self;
         let web = match self.repository.starts_with("https://") {
-            true => Web { tls: Some(web_tls(&options.config.ca, clock).map_err(InstallError::Tls)?) },
+            true => Web::with_tls(web_tls(&options.config.ca, clock).map_err(InstallError::Tls)?),
             false => Web::default(),
         };
         let trust = Trust {
@@ -109,13 +124,22 @@ impl Check<'_> {
         for why in &repository.ignored {
             tracing::warn!(repository = self.repository, "{why}");
         }
+        if let Some(remote) = self.remote {
+            match remote.consider(&repository).await {
+                Ok(taken) => (self.configured)(&taken),
+                Err(error) => tracing::warn!("cannot take a configuration: {error}"),
+            }
+        }
         let (releases, unreadable) = (&repository.releases, &repository.unreadable);
         let is_withdrawn = |release: &Release| withdrawn(releases, unreadable, release).is_some();
         if state.previous.as_ref().is_some_and(|previous| is_withdrawn(&previous.release)) {
             state.forget_previous();
         }
         match choose(releases, unreadable, options.config.channel, options.place, state) {
-            Choice::Stay => Ok(Outcome::Nothing),
+            Choice::Stay => {
+                tidy(&options.folder, None).map_err(self.at())?;
+                Ok(Outcome::Nothing)
+            }
             Choice::RollBack { reason } => {
                 state.roll_back(&reason);
                 Ok(Outcome::RolledBack(reason))
@@ -139,8 +163,9 @@ impl Check<'_> {
         if release.length > BUNDLE_MAX_BYTES {
             return Err(InstallError::TooLarge(release.model, release.length));
         }
-        let (bundle, candidate) = (folder.join("incoming.bundle"), folder.join("candidate"));
+        let (bundle, candidate) = (incoming(&folder, &release), folder.join("candidate"));
         clear(&candidate).map_err(self.at())?;
+        tidy(&folder, Some(&bundle)).map_err(self.at())?;
         space(&folder, release.length)?;
         self.stage(state, lock, &release, ModelStage::Downloading)?;
         let mut told = 0;
@@ -178,16 +203,22 @@ impl Check<'_> {
             Ok(passed) => passed,
             Err(Failed { reason, .. }) => return self.refuse(state, lock, &release, reason, &bundle),
         };
+        let mut doubt = None;
         if let Some(desk) = self.window.filter(|_| !self.options.config.shadow.is_zero()) {
             self.stage(state, lock, &release, ModelStage::Shadow)?;
             match self.look_beside(state, desk, &candidate).await? {
+                // Not refused: a model that mends one that sees nothing has nothing to be compared with either.
+                Judgement::Passed(comparison) if comparison.frames == 0 => {
+                    tracing::warn!(model = %release.model, "{UNSEEN}");
+                    doubt = Some(UNSEEN);
+                }
                 Judgement::Passed(comparison) => tracing::info!(model = %release.model, "{comparison}"),
                 Judgement::Refused(reason) => return self.refuse(state, lock, &release, reason, &bundle),
-                Judgement::Stopped => return Err(InstallError::Task("the agent ends".into())),
+                Judgement::Stopped => return Ok(Outcome::Stopped),
             }
         }
         let model = release.model.clone();
-        self.activate(state, lock, release, &passed, &candidate).map_err(self.at())?;
+        self.activate(state, lock, release, &passed, &candidate, doubt).map_err(self.at())?;
         fs::remove_file(&bundle).map_err(self.at())?;
         Ok(Outcome::Activated(model))
     }
@@ -206,7 +237,7 @@ impl Check<'_> {
         let Some(patch) = release.patches.iter().find(|patch| patch.from == active.release.sha256) else {
             return false;
         };
-        let file = self.options.folder.join("incoming.patch");
+        let file = self.options.folder.join(format!("{INCOMING}patch"));
         let fetched = repository.fetch_patch(patch, &file, Fetch { rate: self.rate, progress }).await;
         let (old, new) = (active.slot.folder(&self.options.folder), bundle.to_owned());
         let (signed, patched, from) = (release.clone(), file.clone(), patch.from.clone());
@@ -277,6 +308,7 @@ impl Check<'_> {
         release: Release,
         passed: &Passed,
         candidate: &Path,
+        doubt: Option<&str>,
     ) -> io::Result<()> {
         let folder = &self.options.folder;
         let slot = state.free_slot();
@@ -284,7 +316,7 @@ impl Check<'_> {
         clear(&slot.folder(folder))?;
         fs::rename(candidate, slot.folder(folder))?;
         sync(folder)?;
-        state.activate(Installed { slot, release, sha256: passed.sha256.clone() });
+        state.activate(Installed { slot, release, sha256: passed.sha256.clone() }, doubt);
         state.write(lock, folder)?;
         if let Some(update) = state.update.clone() {
             (self.tell)(update);
@@ -372,6 +404,23 @@ fn patch_bundle(old: &Path, from: &str, patch: &Path, signed: &Release, new: &Pa
 
 fn update(release: &Release, stage: ModelStage) -> ModelUpdate {
     ModelUpdate { model: release.model.clone(), stage, reason: None, bytes: None, of: release.length }
+}
+
+/// Where a bundle is fetched to. What is there of it when the agent starts anew is not fetched again.
+fn incoming(folder: &Path, release: &Release) -> PathBuf {
+    folder.join(format!("{INCOMING}{}", release.sha256))
+}
+
+/// Removes what is there of bundles, but for one.
+fn tidy(folder: &Path, but: Option<&Path>) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let file = entry?.path();
+        let is_incoming = file.file_name().is_some_and(|name| name.to_string_lossy().starts_with(INCOMING));
+        if is_incoming && Some(file.as_path()) != but {
+            fs::remove_file(file)?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes a folder that is pointed to no more.

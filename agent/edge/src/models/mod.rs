@@ -6,6 +6,7 @@
 //!
 //! - [`bundle`]: the one file that it travels in;
 //! - [`tuf`]: the repository that vouches for it, from both sides; the only folder that names `tough`;
+//! - [`polling`]: when a box asks its repository; plain values;
 //! - [`release`]: what a repository offers, and which of it this box takes; plain values;
 //! - [`patch`]: a bundle as what is new in it;
 //! - [`install`]: from a repository into a slot, with all checks in between;
@@ -27,6 +28,7 @@ pub mod compare;
 pub mod desk;
 pub mod install;
 pub mod patch;
+pub mod polling;
 pub mod release;
 pub mod shadow;
 pub mod state;

@@ -5,8 +5,7 @@
 //! points to, and what it would fall back to, is never written over. Everything but reading and writing the file is a
 //! plain value.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -14,6 +13,7 @@ use sharp_eyes_protocol::alert::ModelName;
 use sharp_eyes_protocol::report::{ModelStage, ModelUpdate};
 
 use super::release::Release;
+use crate::durable::{self, Lock};
 
 /// Starts of the agent that a model may see while it is on trial. A third one means that it ended the agent twice.
 const STARTS_MAX: u32 = 2;
@@ -88,19 +88,17 @@ impl Slot {
 impl State {
     /// Reads the file of the models' folder; what is no state counts as none, and the configuration's model looks.
     pub fn read(models: &Path) -> io::Result<Self> {
-        match fs::read(file(models)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
-            bytes => Ok(serde_json::from_slice(&bytes?).unwrap_or_else(|error| {
-                tracing::error!("{} is damaged ({error}): forgotten", file(models).display());
-                Self::default()
-            })),
-        }
+        durable::read(&file(models))
     }
 
     /// Writes it so that a power cut leaves the one before or this one. Only under the [`Lock`].
-    pub fn write(&self, _: &Lock, models: &Path) -> io::Result<()> {
-        let bytes = serde_json::to_vec_pretty(self)?;
-        replace(&file(models), &bytes)
+    pub fn write(&self, lock: &Lock, models: &Path) -> io::Result<()> {
+        durable::write(self, lock, &file(models))
+    }
+
+    /// Reads, changes and writes it, if it is another one then. Where nothing was ever installed, nothing is.
+    pub fn change(models: &Path, change: impl Fn(&mut Self)) -> io::Result<Self> {
+        durable::change(&file(models), change)
     }
 
     /// The slot for the next model: not the active one's. What it holds is pointed to no more, once this is written.
@@ -113,9 +111,10 @@ impl State {
         free
     }
 
-    /// A model that passed its trial is the active one from now on, on trial until it is kept.
-    pub fn activate(&mut self, installed: Installed) {
-        self.tell(&installed.release, ModelStage::Active, None);
+    /// A model that passed its trial is the active one from now on, on trial until it is kept. Whatever speaks against it
+    /// all the same is told.
+    pub fn activate(&mut self, installed: Installed, doubt: Option<&str>) {
+        self.tell(&installed.release, ModelStage::Active, doubt);
         self.previous = self.active.replace(installed);
         self.trial = Some(Trial::default());
     }
@@ -219,57 +218,8 @@ impl State {
     }
 }
 
-/// Held by whoever installs a model or changes the state: the agent, or a command beside it.
-#[derive(Debug)]
-pub struct Lock(#[allow(dead_code)] File); // unlocked when it is closed
-
-impl Lock {
-    /// Makes the models' folder and locks it; `None` where somebody else has it locked.
-    pub fn take(models: &Path) -> io::Result<Option<Self>> {
-        make(models)?;
-        let file = OpenOptions::new().create(true).truncate(false).write(true).open(models.join("lock"))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(Self(file))),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) => Err(error),
-        }
-    }
-
-    /// Makes the folder and waits for the lock, which is held for minutes while a model is tried.
-    pub fn wait(models: &Path) -> io::Result<Self> {
-        make(models)?;
-        let file = OpenOptions::new().create(true).truncate(false).write(true).open(models.join("lock"))?;
-        file.lock()?;
-        Ok(Self(file))
-    }
-}
-
 fn file(models: &Path) -> PathBuf {
     models.join("state.json")
-}
-
-/// Makes the models' folder, below a state folder that may not be there yet either.
-fn make(models: &Path) -> io::Result<()> {
-    if models.is_dir() {
-        return Ok(());
-    }
-    fs::create_dir_all(models)?;
-    sync(models.parent().unwrap_or(Path::new(".")))
-}
-
-/// Replaces a file in one step.
-pub(super) fn replace(file: &Path, bytes: &[u8]) -> io::Result<()> {
-    let fresh = file.with_extension("new");
-    let mut writer = File::create(&fresh)?;
-    writer.write_all(bytes)?;
-    writer.sync_all()?;
-    fs::rename(&fresh, file)?;
-    sync(file.parent().unwrap_or(Path::new(".")))
-}
-
-/// Brings a folder's entries to the medium.
-pub(super) fn sync(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]
@@ -279,7 +229,7 @@ mod tests {
 
     fn install(state: &mut State, version: u64) -> Slot {
         let slot = state.free_slot();
-        state.activate(Installed { slot, release: release(version), sha256: "00".into() });
+        state.activate(Installed { slot, release: release(version), sha256: "00".into() }, None);
         slot
     }
 
@@ -347,7 +297,7 @@ mod tests {
         assert_eq!(State::read(&models).unwrap(), state);
         assert!(Lock::take(&models).unwrap().is_none(), "one at a time");
         for damaged in [&b""[..], b"{", b"\0\0\0\0"] {
-            fs::write(models.join("state.json"), damaged).unwrap();
+            std::fs::write(models.join("state.json"), damaged).unwrap();
             assert_eq!(State::read(&models).unwrap(), State::default());
         }
     }

@@ -10,11 +10,14 @@ use tokio_util::sync::CancellationToken;
 use super::ModelsOptions;
 use super::desk::{Chosen, Desk};
 use super::install::{Check, Outcome};
+use super::polling::Polling;
 use super::state::{Installed, State};
 use super::watch::{Reading, Verdict, Watch};
 use crate::analysis;
 use crate::board::Board;
 use crate::clock::Clock;
+use crate::remote::Remote;
+use crate::remote::take::Taken;
 
 /// How often it looks whether a command beside the agent changed something.
 const REST: Duration = Duration::from_secs(1);
@@ -28,12 +31,6 @@ const HANGS_AFTER: (Duration, u32) = (Duration::from_millis(1200), 5);
 
 /// An analysis that is silent for so long all the same cannot be interrupted. Only the end of the process helps then.
 const HOPELESS_AFTER: Duration = Duration::from_secs(30);
-
-/// The first check comes after a part of the interval, and at the latest after this time.
-const FIRST_CHECK: Duration = Duration::from_secs(600);
-
-/// A check that somebody asks for comes within this time: they may ask a thousand boxes at once.
-const HASTE: Duration = Duration::from_secs(5);
 
 /// The model on trial hangs the analysis. It has been rolled back on disk; the agent has to be started anew.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -53,6 +50,8 @@ pub struct Updater {
     pub clock: Arc<Clock>,
     /// Somebody asks for a check.
     pub hasten: Arc<Notify>,
+    /// Takes configurations, where the box does.
+    pub remote: Option<Arc<Remote>>,
 }
 
 /// A model on trial that looks at frames.
@@ -64,8 +63,7 @@ struct OnTrial {
 impl Updater {
     /// Runs until `shutdown`, or until the model on trial hangs the analysis.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Hangs> {
-        let interval = self.options.config.interval;
-        let mut due = Instant::now() + FIRST_CHECK.min(interval.mul_f64(0.5)).mul_f64(fastrand::f64());
+        let mut polling = Polling::start(self.options.config.interval, Instant::now(), fastrand::f64());
         let mut on_trial: Option<OnTrial> = None;
         // The model that hung, until the analysis says something again.
         let mut hung: Option<String> = None;
@@ -75,9 +73,7 @@ impl Updater {
         loop {
             tokio::select! {
                 () = tokio::time::sleep(rest) => {}
-                () = self.hasten.notified() => {
-                    due = due.min(Instant::now() + HASTE.mul_f64(fastrand::f64()));
-                }
+                () = self.hasten.notified() => polling.hasten(Instant::now(), fastrand::f64()),
                 () = shutdown.cancelled() => return Ok(()),
             }
             let state = match State::read(&self.options.folder) {
@@ -116,7 +112,7 @@ impl Updater {
             }
             // Also while one is watched: it may be revoked.
             if let Some(repository) = &self.options.config.repository
-                && Instant::now() >= due
+                && polling.is_due(Instant::now())
                 && hung.is_none()
             {
                 let on_trial = state.active.as_ref().filter(|_| state.trial.is_some());
@@ -124,8 +120,7 @@ impl Updater {
                     () = self.check(repository) => {}
                     () = self.hanging(on_trial) => continue, // the repository waits
                 }
-                // A thousand boxes that started together do not stay together.
-                due = Instant::now() + interval.mul_f64(0.75 + 0.5 * fastrand::f64());
+                polling.checked(Instant::now(), fastrand::f64());
             }
         }
     }
@@ -139,10 +134,16 @@ impl Updater {
             rate,
             clock: &self.clock,
             tell: &tell,
+            remote: self.remote.as_deref(),
+            configured: &|taken| {
+                if let Taken::Waiting(why) = taken {
+                    tracing::info!("a new configuration waits: {why}");
+                }
+            },
             window: Some(&self.desk),
         };
         match check.run().await {
-            Ok(Outcome::Nothing | Outcome::Busy | Outcome::Watching(_)) => {}
+            Ok(Outcome::Nothing | Outcome::Busy | Outcome::Watching(_) | Outcome::Stopped) => {}
             Ok(Outcome::Activated(model)) => tracing::info!(%model, "a model passed its trial"),
             Ok(Outcome::Refused(model, reason)) => tracing::warn!(%model, "a model is refused: {reason}"),
             Ok(Outcome::RolledBack(reason)) => tracing::warn!("the model is taken back: {reason}"),

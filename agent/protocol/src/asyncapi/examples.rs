@@ -17,8 +17,9 @@ use crate::command::{
 };
 use crate::level::{Level, Severity};
 use crate::report::{
-    ActiveModel, BoxState, CameraHealth, CameraState, CommandsHealth, DetectorHealth, DetectorState,
-    GateHealth, GateState, Health, ModelStage, ModelUpdate, Models, OutboxHealth, Status, UplinkHealth,
+    ActiveConfiguration, ActiveModel, BoxState, CameraHealth, CameraState, CommandsHealth,
+    ConfigurationHealth, DetectorHealth, DetectorState, GateHealth, GateState, Health, ModelStage,
+    ModelUpdate, Models, OutboxHealth, Status, UplinkHealth,
 };
 use crate::topic::{Name, Site};
 
@@ -170,6 +171,12 @@ pub(super) fn health() -> Examples {
             refused: 0,
         }],
         commands: CommandsHealth { done: 2, refused: 0, ignored: 0 },
+        configuration: Some(ConfigurationHealth {
+            active: Some(ActiveConfiguration { name: "wang-cun".into(), number: 17 }),
+            on_trial: false,
+            last_refusal: Some("wang-cun 16: no broker for 300 s".into()),
+            unmasked: vec![name("gate")],
+        }),
     };
     vec![("a camera that hangs", on_the_wire(&health))]
 }

@@ -13,6 +13,7 @@
 //! - [`figures`]: medians, the table and the JSON;
 //! - [`gate`]: cameras that mostly see nothing;
 //! - [`delivery`]: from the decision to the broker;
+//! - [`fleet`]: a thousand boxes, one repository, one broker;
 //! - [`updates`]: what two hundred updates and rollbacks leave behind.
 //!
 //! A machine's speed drifts, so floor and agent are measured in turn, round by round, and the medians compared.
@@ -20,6 +21,7 @@
 mod agent;
 mod delivery;
 mod figures;
+mod fleet;
 mod floor;
 mod gate;
 mod updates;
@@ -60,10 +62,10 @@ fn setting(name: &str, default: u64) -> Result<u64> {
 
 fn run() -> Result<()> {
     let part = std::env::var("BENCH").unwrap_or_default();
-    const PARTS: [&str; 4] = ["agent", "gate", "delivery", "updates"];
+    const PARTS: [&str; 5] = ["agent", "gate", "delivery", "updates", "fleet"];
     ensure!(
         ["", "cameras"].contains(&part.as_str()) || PARTS.contains(&part.as_str()),
-        "BENCH={part}: it is agent, gate, delivery, updates, or cameras for the first two"
+        "BENCH={part}: it is agent, gate, delivery, updates, fleet, or cameras for the first two"
     );
     let wanted = |name: &str| {
         ["", name].contains(&part.as_str()) || (part == "cameras" && ["agent", "gate"].contains(&name))
@@ -80,6 +82,9 @@ fn run() -> Result<()> {
     }
     if wanted("updates") {
         all.extend(updates::measure()?);
+    }
+    if wanted("fleet") {
+        all.extend(fleet::measure()?);
     }
     if let Some(file) = std::env::var_os("BENCH_JSON").filter(|file| !file.is_empty()) {
         std::fs::write(&file, format!("{:#}\n", Value::Object(all)))

@@ -11,6 +11,8 @@ use std::fs;
 use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use futures_util::StreamExt;
@@ -20,10 +22,11 @@ use tough::schema::{Role, Root, Signed, Snapshot, Timestamp};
 use tough::{ExpirationEnforcement, Limits, RepositoryLoader, TargetName};
 
 use super::super::release::{Patch, Release};
-use super::super::state::replace;
 use super::transport::Web;
-use super::{PATCH, TufError, addresses, at, hexadecimal, release};
+use super::{CONFIGURATION, PATCH, TufError, addresses, at, hexadecimal, offer, release};
 use crate::budget::Budget;
+use crate::durable::replace;
+use crate::remote::offer::Offer;
 
 /// Who may sign what.
 const ROOT: &str = "root.json";
@@ -57,8 +60,11 @@ pub struct Trust {
 #[derive(Debug)]
 pub struct Repository {
     inner: tough::Repository,
+    web: Web,
     /// What it offers.
     pub releases: Vec<Release>,
+    /// How it says that boxes are to be configured.
+    pub configurations: Vec<Offer>,
     /// What it holds that is no release, and why.
     pub ignored: Vec<String>,
     /// The SHA-256 of bundles whose release this agent does not understand.
@@ -90,10 +96,18 @@ impl Repository {
         keep(work.path(), approved, &trust.folder, &kept)
             .map_err(|source| TufError::Keep { folder: kept.clone(), source })?;
         let inner = loaded?;
-        let (mut releases, mut ignored, mut unreadable) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut releases, mut configurations) = (Vec::new(), Vec::new());
+        let (mut ignored, mut unreadable) = (Vec::new(), Vec::new());
         for (name, target) in &inner.targets().signed.targets {
             if name.raw().ends_with(PATCH) {
                 continue; // a release names it
+            }
+            if name.raw().ends_with(CONFIGURATION) {
+                match offer(name.raw(), target) {
+                    Ok(offer) => configurations.push(offer),
+                    Err(why) => ignored.push(why),
+                }
+                continue;
             }
             match release(name.raw(), target) {
                 Ok(release) => releases.push(release),
@@ -105,10 +119,12 @@ impl Repository {
         }
         releases.sort_by_key(|release| release.number);
         ignored.sort();
-        Ok(Self { inner, releases, ignored, unreadable })
+        configurations.sort_by_key(|offer| offer.number);
+        Ok(Self { inner, web: web.clone(), releases, configurations, ignored, unreadable })
     }
 
-    /// Fetches a bundle into a file. It is all there, verified and on the medium when this returns.
+    /// Fetches a bundle into a file. It is all there, verified and on the medium when this returns. What a fetch that was cut
+    /// off has left there is not fetched again, where the server can do that.
     pub async fn fetch(&self, release: &Release, file: &Path, fetch: Fetch<'_>) -> Result<(), TufError> {
         self.fetch_target(&release.target, release.length, file, fetch).await
     }
@@ -118,6 +134,16 @@ impl Repository {
         self.fetch_target(&patch.target, patch.length, file, fetch).await
     }
 
+    /// The same with a configuration.
+    pub async fn fetch_configuration(
+        &self,
+        offer: &Offer,
+        file: &Path,
+        fetch: Fetch<'_>,
+    ) -> Result<(), TufError> {
+        self.fetch_target(&offer.target, offer.length, file, fetch).await
+    }
+
     async fn fetch_target(
         &self,
         target: &str,
@@ -125,11 +151,32 @@ impl Repository {
         file: &Path,
         fetch: Fetch<'_>,
     ) -> Result<(), TufError> {
+        let fetched = self.fetch_onto(target, length, file, fetch).await;
+        if let Err(TufError::Refused(_)) = &fetched {
+            fs::remove_file(file).map_err(at(file))?; // whatever it is, it is no beginning
+        }
+        fetched
+    }
+
+    async fn fetch_onto(
+        &self,
+        target: &str,
+        length: u64,
+        file: &Path,
+        fetch: Fetch<'_>,
+    ) -> Result<(), TufError> {
         let name = TargetName::new(target)?;
-        let stream = self.inner.read_target(&name).await?;
+        let beginning = &self.web.beginning;
+        *beginning.file.lock().unwrap_or_else(PoisonError::into_inner) = Some(file.to_owned());
+        let stream = self.inner.read_target(&name).await;
+        beginning.file.lock().unwrap_or_else(PoisonError::into_inner).take(); // a folder needs none
+        let stream = stream?;
+        let here = beginning.bytes.swap(0, Ordering::Relaxed);
         let mut stream = pin!(stream.ok_or_else(|| TufError::NoTarget(target.to_owned()))?);
+        // What is there is read and written once more, the same bytes, so that the file is what was verified.
+        let opened = fs::OpenOptions::new().create(true).truncate(false).write(true).open(file);
         // tough hands out files in parts of 4 KB.
-        let mut writer = BufWriter::with_capacity(1 << 20, fs::File::create(file).map_err(at(file))?);
+        let mut writer = BufWriter::with_capacity(1 << 20, opened.map_err(at(file))?);
         let mut budget = fetch.rate.map(|rate| Budget::new(rate as f64, rate as f64, Instant::now()));
         let mut bytes = 0;
         while let Some(part) = stream.next().await {
@@ -137,7 +184,7 @@ impl Repository {
             bytes += part.len() as u64;
             writer.write_all(&part).map_err(at(file))?;
             (fetch.progress)(bytes);
-            if let Some(budget) = &mut budget {
+            if let Some(budget) = budget.as_mut().filter(|_| bytes > here) {
                 let now = Instant::now();
                 budget.take(part.len() as f64, now);
                 tokio::time::sleep(budget.ready_at(now).saturating_duration_since(now)).await;
@@ -147,7 +194,7 @@ impl Repository {
             return Err(TufError::Refused(format!("{target} has {bytes} bytes; {length} are signed for")));
         }
         let writer = writer.into_inner().map_err(|error| at(file)(error.into_error()))?;
-        writer.sync_all().map_err(at(file))
+        writer.set_len(length).and_then(|()| writer.sync_all()).map_err(at(file))
     }
 }
 

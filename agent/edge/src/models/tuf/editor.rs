@@ -1,24 +1,18 @@
 //! A maintainer makes a repository and signs what is in it.
 //!
-//! Keys are Ed25519 as PKCS#8 DER, a file each, named after their roles, in folders that may lie on several sticks: a role
-//! is signed by all of its keys that are found, and refused where they are fewer than its threshold. Nothing is written
+//! Keys are files, named after their roles, in folders that may lie on several sticks: a role is signed by all of its keys
+//! that are found, and refused where they are fewer than its threshold. Nothing is written
 //! before all is signed, and then in the order in which a client that reads meanwhile needs it; the timestamp last.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::{self, OpenOptions};
-use std::io::Write as _;
+use std::fs;
 use std::num::NonZeroU64;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::Ed25519KeyPair;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use tough::editor::signed::SignedRole;
-use tough::key_source::{KeySource, LocalKeySource};
-use tough::schema::decoded::{Decoded, Hex};
-use tough::schema::key::Key;
 use tough::schema::{
     Hashes, KeyHolder, Metafile, Role, RoleKeys, RoleType, Root, Signed, Snapshot, Target, Targets,
 };
@@ -26,18 +20,16 @@ use tough::{ExpirationEnforcement, RepositoryLoader, TargetName};
 
 use super::super::patch;
 use super::super::release::{Patch, Release};
-use super::super::state::replace;
+use super::keys::{Ask, KeyFolders, SigningKey, make_key};
 use super::transport::Web;
 use super::{PATCH, TufError, addresses, at, custom, release};
+use crate::durable::replace;
+use crate::secret::Secret;
 
 const SPECIFICATION: &str = "1.0.0";
 
 /// The newest releases, from which patches lead to a new one.
 const PATCHES: usize = 3;
-
-/// What all is signed with.
-#[derive(Clone, Debug)]
-pub struct KeyFolders(pub Vec<PathBuf>);
 
 /// For how long what is signed now holds.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +49,10 @@ pub struct NewRepository {
     pub folder: PathBuf,
     /// Where the keys are put.
     pub keys: PathBuf,
+    /// What locks them, if anything.
+    pub passphrase: Option<Secret>,
+    /// Asks for the passphrases of those that are there already.
+    pub ask: Option<Ask>,
     /// Keys of root and targets each.
     pub number: u8,
     /// How many of them have to sign.
@@ -76,9 +72,6 @@ pub struct Editor {
     pub(super) snapshot: Snapshot,
     pub(super) timestamp: tough::schema::Timestamp,
 }
-
-/// What a key is called: the hash of its public half.
-pub(super) type KeyId = Decoded<Hex>;
 
 /// A signed role as a file.
 pub(super) type SignedFile = (PathBuf, Vec<u8>);
@@ -109,6 +102,8 @@ impl NewRepository {
             _extra: HashMap::new(),
         };
         let several = (self.number, self.threshold);
+        let opener =
+            KeyFolders::new([self.keys.clone()]).locked(self.passphrase.iter().cloned().collect(), self.ask);
         for (role, (number, threshold)) in [
             (RoleType::Root, several),
             (RoleType::Targets, several),
@@ -121,15 +116,14 @@ impl NewRepository {
                     1 => self.keys.join(format!("{role}.key")),
                     _ => self.keys.join(format!("{role}-{n}.key")),
                 };
-                make_key(&file)?;
-                let (id, key) = public_key(&file).await?;
+                make_key(&file, self.passphrase.as_ref())?;
+                let SigningKey { id, key, .. } = opener.open(&file)?;
                 root.keys.insert(id.clone(), key);
                 keyids.push(id);
             }
             let threshold = NonZeroU64::new(threshold.into()).unwrap_or(NonZeroU64::MIN);
             root.roles.insert(role, RoleKeys { keyids, threshold, _extra: HashMap::new() });
         }
-        let keys = KeyFolders(vec![self.keys.clone()]);
         let (none, expires) = (NonZeroU64::MIN, Timestamp::now());
         let mut editor = Editor {
             folder: self.folder.clone(),
@@ -138,7 +132,7 @@ impl NewRepository {
             timestamp: tough::schema::Timestamp::new(SPECIFICATION.to_owned(), none, expires),
             root: root.clone(),
         };
-        let keys = keys.files()?;
+        let keys = opener.load()?;
         let root = sign(&editor.root, root, &keys).await?;
         let root = editor.file(&root);
         let [targets, snapshot, timestamp] = editor.sign_all(&keys, self.expiry).await?;
@@ -242,7 +236,7 @@ impl Editor {
         Ok(Some(Patch { from: old.sha256.clone(), target: name, length: patch.len() as u64 }))
     }
 
-    fn place(&self, sha256: &str, target: &str) -> PathBuf {
+    pub(super) fn place(&self, sha256: &str, target: &str) -> PathBuf {
         self.folder.join("targets").join(format!("{sha256}.{target}"))
     }
 
@@ -261,19 +255,19 @@ impl Editor {
 
     /// Says anew that there is nothing newer, with the keys of snapshot and timestamp alone.
     pub async fn refresh(&mut self, keys: &KeyFolders, expiry: Expiry) -> Result<(), TufError> {
-        write(&self.sign_snapshot(None, &keys.files()?, expiry).await?)
+        write(&self.sign_snapshot(None, &keys.load()?, expiry).await?)
     }
 
     /// Signs targets and all above them, as the next version, and writes them.
-    async fn publish(&mut self, keys: &KeyFolders, expiry: Expiry) -> Result<(), TufError> {
+    pub(super) async fn publish(&mut self, keys: &KeyFolders, expiry: Expiry) -> Result<(), TufError> {
         self.targets.version = self.targets.version.saturating_add(1);
-        write(&self.sign_all(&keys.files()?, expiry).await?)
+        write(&self.sign_all(&keys.load()?, expiry).await?)
     }
 
     /// Signs targets and all above them.
     pub(super) async fn sign_all(
         &mut self,
-        keys: &[PathBuf],
+        keys: &[SigningKey],
         expiry: Expiry,
     ) -> Result<[SignedFile; 3], TufError> {
         self.targets.expires = in_days(expiry.targets_days);
@@ -286,7 +280,7 @@ impl Editor {
     pub(super) async fn sign_snapshot(
         &mut self,
         targets: Option<Metafile>,
-        keys: &[PathBuf],
+        keys: &[SigningKey],
         expiry: Expiry,
     ) -> Result<[SignedFile; 2], TufError> {
         // The first ones of a new repository have no meta yet.
@@ -319,14 +313,13 @@ pub(super) fn write(files: &[SignedFile]) -> Result<(), TufError> {
 pub(super) async fn sign<R: Role + Serialize>(
     root: &Root,
     role: R,
-    keys: &[PathBuf],
+    keys: &[SigningKey],
 ) -> Result<SignedRole<R>, TufError> {
     let needed = &root.roles[&R::TYPE];
     let (mut own, mut found) = (Vec::new(), HashSet::new());
-    for file in keys {
-        let (id, _) = public_key(file).await?;
-        if needed.keyids.contains(&id) && found.insert(id) {
-            own.push(key_source(file));
+    for key in keys {
+        if needed.keyids.contains(&key.id) && found.insert(&key.id) {
+            own.push(key.source());
         }
     }
     if (found.len() as u64) < needed.threshold.get() {
@@ -337,48 +330,6 @@ pub(super) async fn sign<R: Role + Serialize>(
         });
     }
     Ok(SignedRole::new(role, &KeyHolder::Root(root.clone()), &own, &SystemRandom::new()).await?)
-}
-
-impl KeyFolders {
-    /// The key files in all folders.
-    pub(super) fn files(&self) -> Result<Vec<PathBuf>, TufError> {
-        let mut files = Vec::new();
-        for folder in &self.0 {
-            for entry in fs::read_dir(folder).map_err(at(folder))? {
-                let path = entry.map_err(at(folder))?.path();
-                if path.extension().is_some_and(|extension| extension == "key") {
-                    files.push(path);
-                }
-            }
-        }
-        files.sort();
-        Ok(files)
-    }
-}
-
-fn key_source(path: &Path) -> Box<dyn KeySource> {
-    Box::new(LocalKeySource { path: path.to_owned() })
-}
-
-/// The public half of a key, and what it is called.
-pub(super) async fn public_key(file: &Path) -> Result<(KeyId, Key), TufError> {
-    let failed = |error: &dyn std::fmt::Display| TufError::Metadata(format!("{}: {error}", file.display()));
-    let key = key_source(file).as_sign().await.map_err(|error| failed(&error))?.tuf_key();
-    Ok((key.key_id().map_err(|error| failed(&error))?, key))
-}
-
-/// Makes an Ed25519 key that only its owner can read. One that is there already, made by openssl say, is taken as it is.
-pub(super) fn make_key(file: &Path) -> Result<(), TufError> {
-    if file.exists() {
-        return Ok(());
-    }
-    let failed = |_| TufError::Metadata("this machine makes no random keys".into());
-    let key = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(failed)?;
-    let writer = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file);
-    // Metadata name it from now on.
-    writer
-        .and_then(|mut writer| writer.write_all(key.as_ref()).and_then(|()| writer.sync_all()))
-        .map_err(at(file))
 }
 
 pub(super) fn meta_of<R: Role>(role: &SignedRole<R>) -> Metafile

@@ -2,17 +2,20 @@
 //! `tough` and the cryptography that it brings.
 //!
 //! - `client`: a box asks a repository, and keeps what it has come to trust;
-//! - `editor`: a maintainer makes a repository and signs what is in it; `rotate`: and replaces its keys;
+//! - `editor`: a maintainer makes a repository and signs what is in it; `configure`: how boxes are configured; `rotate`: and
+//!   replaces its keys; `keys`: in files, open or locked;
 //! - `transport`: files over HTTP, with and without TLS, and from folders.
 //!
 //! A repository is a folder of plain files, `metadata/` and `targets/`, with consistent snapshots, as the specification
-//! (theupdateframework.github.io/specification, 1.0) lays them out. Each bundle is a target; what [`Release`] says beyond
-//! length and hash stands in the target's signed `custom` object.
+//! (theupdateframework.github.io/specification, 1.0) lays them out. Each bundle and each configuration is a target; what
+//! [`Release`] and [`Offer`] say beyond length and hash stands in the target's signed `custom` object.
 
 mod client;
+mod configure;
 #[cfg(test)]
 mod conformance;
 mod editor;
+mod keys;
 mod rotate;
 mod transport;
 
@@ -20,6 +23,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use jiff::Timestamp;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sharp_eyes_protocol::alert::ModelName;
@@ -27,11 +31,13 @@ use tough::schema::Target;
 use url::Url;
 
 pub use client::{Fetch, Repository, Trust};
-pub use editor::{Editor, Expiry, KeyFolders, NewRepository};
+pub use editor::{Editor, Expiry, NewRepository};
+pub use keys::{Ask, KeyFolders};
 pub use rotate::{KeyRole, Rotated, Rotation};
 pub use transport::Web;
 
 use super::release::{Patch, Release, Rollout};
+use crate::remote::offer::{Boxes, Offer};
 
 /// The part of a [`Release`] that is the target's custom metadata.
 #[derive(Serialize, Deserialize)]
@@ -47,19 +53,23 @@ struct Custom {
     patches: Vec<Patch>,
 }
 
+/// The part of an [`Offer`] that is the target's custom metadata.
+#[derive(Serialize, Deserialize)]
+struct CustomOffer {
+    configuration: String,
+    number: u64,
+    boxes: Boxes,
+}
+
 /// What the names of patches end with.
 const PATCH: &str = ".patch";
 
+/// What the names of configurations end with.
+const CONFIGURATION: &str = ".toml";
+
 /// A target as a release, or why it is none.
 fn release(name: &str, target: &Target) -> Result<Release, String> {
-    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-+.@".contains(&b);
-    if !name.bytes().all(plain) || name.starts_with('.') || !name.ends_with(".bundle") {
-        return Err(format!("target {name:?} is ignored: it has not the name of a bundle"));
-    }
-    let custom: HashMap<&String, &Value> = target.custom.iter().collect();
-    let custom = serde_json::to_value(custom).and_then(serde_json::from_value::<Custom>);
-    let custom =
-        custom.map_err(|error| format!("target {name:?} is ignored: its custom metadata: {error}"))?;
+    let custom: Custom = described(name, target, ".bundle")?;
     Ok(Release {
         target: name.to_owned(),
         length: target.length,
@@ -73,6 +83,32 @@ fn release(name: &str, target: &Target) -> Result<Release, String> {
     })
 }
 
+/// A target as a configuration, or why it is none.
+fn offer(name: &str, target: &Target) -> Result<Offer, String> {
+    let CustomOffer { configuration, number, boxes } = described(name, target, CONFIGURATION)?;
+    Ok(Offer {
+        name: configuration,
+        number,
+        boxes,
+        target: name.to_owned(),
+        length: target.length,
+        sha256: hexadecimal(&target.hashes.sha256),
+    })
+}
+
+/// The custom metadata of a target, whose name has to be a plain one and end like this.
+fn described<T: DeserializeOwned>(name: &str, target: &Target, ending: &str) -> Result<T, String> {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-+.@".contains(&b);
+    if !name.bytes().all(plain) || name.starts_with('.') || !name.ends_with(ending) {
+        return Err(format!(
+            "target {name:?} is ignored: it has not the name of a bundle or a configuration"
+        ));
+    }
+    let custom: HashMap<&String, &Value> = target.custom.iter().collect();
+    let custom = serde_json::to_value(custom).and_then(serde_json::from_value);
+    custom.map_err(|error| format!("target {name:?} is ignored: its custom metadata: {error}"))
+}
+
 /// What the release says in the target's custom metadata.
 fn custom(release: &Release) -> Result<HashMap<String, Value>, TufError> {
     let custom = Custom {
@@ -83,6 +119,11 @@ fn custom(release: &Release) -> Result<HashMap<String, Value>, TufError> {
         revoked: release.revoked.clone(),
         patches: release.patches.clone(),
     };
+    as_object(&custom)
+}
+
+/// What an object says, by its keys.
+fn as_object(custom: &impl Serialize) -> Result<HashMap<String, Value>, TufError> {
     let value = serde_json::to_value(custom).and_then(serde_json::from_value);
     value.map_err(|error| TufError::Metadata(error.to_string()))
 }
@@ -102,7 +143,7 @@ fn addresses(repository: &str) -> Result<(Url, Url), TufError> {
 }
 
 /// Bytes as they stand in metadata and names.
-pub(super) fn hexadecimal(bytes: &[u8]) -> String {
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -122,7 +163,16 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 impl From<tough::error::Error> for TufError {
     fn from(error: tough::error::Error) -> Self {
-        Self::Refused(chain(&error))
+        use tough::error::Error::{HashMismatch, MaxSizeExceeded, Transport};
+        let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
+        // What is wrong with a file's content is found while it comes, and wrapped as if it were the network's fault.
+        let is_content = causes
+            .filter_map(|cause| cause.downcast_ref())
+            .any(|cause: &tough::error::Error| matches!(cause, HashMismatch { .. } | MaxSizeExceeded { .. }));
+        match &error {
+            Transport { .. } if !is_content => Self::Unreachable(chain(&error)),
+            _ => Self::Refused(chain(&error)),
+        }
     }
 }
 
@@ -136,6 +186,8 @@ pub enum TufError {
     Root { file: std::path::PathBuf, source: std::io::Error },
     #[error("the repository is refused: {0}")]
     Refused(String),
+    #[error("the repository cannot be read: {0}")]
+    Unreachable(String),
     #[error(
         "the repository is refused: its {role} expired on {expires}, and {clock}; a maintainer renews it with `repo refresh`"
     )]

@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 
 use tough::schema::RoleType;
 
-use super::editor::{Editor, Expiry, KeyFolders, KeyId, in_days, make_key, public_key, sign, write};
+use super::editor::{Editor, Expiry, in_days, sign, write};
+use super::keys::{KeyFolders, KeyId, SigningKey, make_key};
 use super::{TufError, hexadecimal};
+use crate::secret::Secret;
 
 /// Whose key is replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -32,6 +34,8 @@ pub struct Rotation {
     pub old: Option<String>,
     /// The file of the key that comes; made where it is not there.
     pub new: PathBuf,
+    /// What locks it, if it is made and anything does.
+    pub passphrase: Option<Secret>,
     /// For how long the new root holds.
     pub root_days: u32,
 }
@@ -56,9 +60,12 @@ impl Editor {
         expiry: Expiry,
     ) -> Result<Rotated, TufError> {
         let role = rotation.role.of_tuf();
-        let old = self.find(role, rotation.old.as_deref(), keys).await?;
-        make_key(&rotation.new)?;
-        let (new, key) = public_key(&rotation.new).await?;
+        let mut all = keys.load()?;
+        let old = self.find(role, rotation.old.as_deref(), keys, &all)?;
+        make_key(&rotation.new, rotation.passphrase.as_ref())?;
+        let comes = keys.open(&rotation.new)?;
+        let SigningKey { id: new, key, .. } = &comes;
+        let (new, key) = (new.clone(), key.clone());
         if self.root.roles[&role].keyids.contains(&new) {
             let file = rotation.new.display();
             return Err(TufError::Metadata(format!("{file} is a key of {role} already: name another file")));
@@ -73,8 +80,8 @@ impl Editor {
         }
         root.keys.insert(new.clone(), key);
 
-        let mut keys = keys.files()?;
-        keys.push(rotation.new.clone());
+        all.push(comes);
+        let keys = all;
         let by_old = sign(&self.root, root.clone(), &keys).await?;
         let by_new = sign(&root, root.clone(), &keys).await?;
         let signed = by_new.add_old_signatures(by_old.signed().signatures.clone())?;
@@ -97,12 +104,18 @@ impl Editor {
     }
 
     /// The key of a role that is meant.
-    async fn find(&self, role: RoleType, named: Option<&str>, keys: &KeyFolders) -> Result<KeyId, TufError> {
+    fn find(
+        &self,
+        role: RoleType,
+        named: Option<&str>,
+        keys: &KeyFolders,
+        all: &[SigningKey],
+    ) -> Result<KeyId, TufError> {
         let ids = &self.root.roles[&role].keyids;
         let found: Vec<&KeyId> = match named {
             None => ids.iter().collect(),
             Some(file) if Path::new(file).is_file() => {
-                let (id, _) = public_key(file.as_ref()).await?;
+                let id = keys.open(file.as_ref())?.id;
                 ids.iter().filter(|known| **known == id).collect()
             }
             Some(start) => {
@@ -114,22 +127,14 @@ impl Editor {
         }
         let mut known = Vec::new();
         for id in ids {
-            known.push(format!("{} ({})", hexadecimal(id), self.whose(id, keys).await?));
+            let file = all.iter().find(|key| key.id == *id).map(|key| key.file.display().to_string());
+            let file = file.unwrap_or_else(|| "not in the folders that were named".to_owned());
+            known.push(format!("{} ({file})", hexadecimal(id)));
         }
         let named = named.map_or("it has to be said which key goes".to_owned(), |named| {
             format!("{named:?} is none of its keys, or more than one")
         });
         Err(TufError::Metadata(format!("{role}: {named}; its keys: {}", known.join(", "))))
-    }
-
-    /// The file of a key, or that there is none.
-    async fn whose(&self, id: &KeyId, keys: &KeyFolders) -> Result<String, TufError> {
-        for file in keys.files()? {
-            if public_key(&file).await?.0 == *id {
-                return Ok(file.display().to_string());
-            }
-        }
-        Ok("not in the folders that were named".to_owned())
     }
 }
 

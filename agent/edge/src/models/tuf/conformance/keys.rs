@@ -50,7 +50,7 @@ async fn a_key_that_was_replaced_signs_nothing_more() {
             fs::remove_file(keys.join(honest)).unwrap();
         }
         story.editor.targets.version = story.editor.targets.version.saturating_add(1);
-        let files = story.keys.files().unwrap();
+        let files = story.keys.load().unwrap();
         write(&story.editor.sign_all(&files, EXPIRY).await.unwrap()).unwrap();
         check(&story.says().await, &["refused", old.trim_end_matches("-1"), "signature threshold"], old);
         assert_eq!(story.trusted("root"), 2, "the root counts, whatever is wrong with the rest");
@@ -119,9 +119,9 @@ async fn a_root_counts_only_with_both_thresholds_and_as_the_next_version() {
         check(&story.says().await, &[], case);
         story.rotate(Root, "root-1").await;
         let mut ids = std::collections::HashMap::new();
-        for file in story.keys.files().unwrap() {
-            let name = file.file_stem().unwrap().to_string_lossy().into_owned();
-            ids.insert(name, hexadecimal(&public_key(&file).await.unwrap().0));
+        for key in story.keys.load().unwrap() {
+            let name = key.file.file_stem().unwrap().to_string_lossy().into_owned();
+            ids.insert(name, hexadecimal(&key.id));
         }
         story.rotate(Root, "root-3").await;
         damage(&story, &|names, root| {
@@ -221,12 +221,13 @@ async fn a_mirror_cannot_take_a_box_back_behind_a_rotation() {
 async fn a_rotation_that_cannot_be_signed_changes_nothing_and_says_why() {
     let mut story = Story::new().await;
     let keys = story.place.path().join("keys");
-    let id = hexadecimal(&public_key(&keys.join("targets-2.key")).await.unwrap().0);
+    let id = hexadecimal(&story.keys.open(&keys.join("targets-2.key")).unwrap().id);
     let new = keys.join("new.key");
     let rotation = |role, old: Option<&str>, new: &Path| Rotation {
         role,
         old: old.map(str::to_owned),
         new: new.to_owned(),
+        passphrase: None,
         root_days: 30,
     };
     let taken = keys.join("targets-1.key");

@@ -8,6 +8,7 @@ use tough::TargetName;
 use tough::schema::{DelegatedRole, Delegations, Hashes, Metafile, PathPattern, PathSet};
 
 use super::super::editor::meta_of;
+use super::super::keys::SigningKey;
 use super::*;
 
 #[tokio::test]
@@ -20,7 +21,7 @@ async fn whatever_has_expired_is_refused_by_its_name() {
             timestamp_days: days("timestamp"),
         };
         let mut story = Story::new().await;
-        let files = story.keys.files().unwrap();
+        let files = story.keys.load().unwrap();
         story.editor.targets.version = NonZeroU64::new(2).unwrap();
         let signed = story.editor.sign_all(&files, expiry).await.unwrap();
         write(&signed).unwrap();
@@ -105,7 +106,7 @@ async fn lengths_and_hashes_count_where_they_are_said() {
     for (case, wrong, good) in cases {
         for file in ["snapshot.json", "targets.json"] {
             let mut story = Story::new().await;
-            let files = story.keys.files().unwrap();
+            let files = story.keys.load().unwrap();
             let Story { editor, .. } = &mut story;
             let root = editor.root.clone();
             if file == "targets.json" {
@@ -177,7 +178,7 @@ async fn hostile_names_of_targets_are_no_releases_and_of_roles_write_nothing_out
     }
     story.editor.targets.add_target(TargetName::new("good-1.bundle").unwrap(), target().await);
     let names = ["../../evil", "/etc/evil", "..", ".", "a\\b", "a\u{202e}b", "root", "con:"];
-    let (id, key) = public_key(&story.keys.0[0].join("targets-1.key")).await.unwrap();
+    let SigningKey { id, key, .. } = story.keys.open(&story.place.path().join("keys/targets-1.key")).unwrap();
     let roles = names.map(|name| DelegatedRole {
         name: name.to_owned(),
         keyids: vec![id.clone()],
@@ -187,7 +188,7 @@ async fn hostile_names_of_targets_are_no_releases_and_of_roles_write_nothing_out
         targets: None,
     });
     story.editor.targets.version = NonZeroU64::new(2).unwrap();
-    let files = story.keys.files().unwrap();
+    let files = story.keys.load().unwrap();
     write(&story.editor.sign_all(&files, EXPIRY).await.unwrap()).unwrap();
     let repository = story.ask().await.unwrap();
     let taken: Vec<_> = repository.releases.iter().map(|release| release.target.as_str()).collect();

@@ -1,6 +1,7 @@
 //! What a client has to do with what a repository and its mirrors serve: the cases of theupdateframework's tuf-conformance,
 //! written from the specification, against the client of a box as it is.
 
+mod attacks;
 mod keys;
 mod metadata;
 
@@ -10,7 +11,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::editor::{public_key, sign, write};
+use super::editor::{sign, write};
 use super::*;
 
 const EXPIRY: Expiry = Expiry { targets_days: 30, snapshot_days: 30, timestamp_days: 30 };
@@ -31,11 +32,13 @@ impl Story {
             keys: keys.clone(),
             number: 3,
             threshold: 2,
+            passphrase: None,
+            ask: None,
             root_days: 30,
             expiry: EXPIRY,
         };
         fs::copy(new.make().await.unwrap(), place.path().join("shipped.json")).unwrap();
-        Self { place, keys: KeyFolders(vec![keys]), editor: Editor::open(&folder).await.unwrap() }
+        Self { place, keys: KeyFolders::new([keys]), editor: Editor::open(&folder).await.unwrap() }
     }
 
     fn repository(&self) -> PathBuf {
@@ -80,13 +83,13 @@ impl Story {
         let keys = self.place.path().join("keys");
         let (old, new) = (keys.join(format!("{old}.key")), keys.join(format!("{old}-next.key")));
         let old = Some(old.to_string_lossy().into_owned());
-        let rotation = Rotation { role, old, new, root_days };
+        let rotation = Rotation { role, old, new, passphrase: None, root_days };
         self.editor.rotate(&rotation, &self.keys, EXPIRY).await.unwrap();
     }
 
     /// Signs what the maintainer has in mind, whatever sense that makes.
     async fn publish_as_it_is(&self) {
-        let keys = self.keys.files().unwrap();
+        let keys = self.keys.load().unwrap();
         let Editor { root, targets, snapshot, timestamp, .. } = &self.editor;
         let targets = self.editor.file(&sign(root, targets.clone(), &keys).await.unwrap());
         let snapshot = self.editor.file(&sign(root, snapshot.clone(), &keys).await.unwrap());
