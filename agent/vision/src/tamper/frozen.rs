@@ -4,17 +4,14 @@ use std::time::Duration;
 
 use crate::motion::Miniature;
 
-/// Steps of luma by which a cell of the same picture may differ: an encoder does not make exactly the same of it twice. Within
-/// some seconds it comes so close (x264 at 600 kbit/s: one cell in a thousand differs by more), whereas noise of one step is
-/// enough to change a quarter of the cells of a live picture by more.
-const SAME: f32 = 0.5;
+/// Steps of luma by which a cell of the same picture may differ: an encoder does not make exactly the same of it twice.
+const SAME: f32 = 0.05;
 
 /// Part of the picture's height, at the top and at the bottom, in which a clock may run.
 const CLOCK: usize = 8;
 
-/// Of so many cells, one may differ all the same. An infrared hallway at night, compressed until hardly anything of its noise
-/// was left, stayed so much the same for 7 s at most.
-const STRAY: usize = 200;
+/// Of so many cells, one may differ all the same.
+const STRAY: usize = 1000;
 
 /// Deviation within the picture, in steps of luma, below which nothing is said: black stays black.
 const CONTRAST_MIN: f32 = 5.0;
@@ -22,7 +19,7 @@ const CONTRAST_MIN: f32 = 5.0;
 /// Looks at one picture before it counts as frozen, however rare they are.
 const LOOKS: u32 = 4;
 
-/// Watches for it. A sensor's noise makes the cells of every live picture differ, again and again.
+/// Watches for it. A sensor's noise makes every cell of every live picture differ, if only by a fraction of a step.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Frozen {
     first: Option<First>,
