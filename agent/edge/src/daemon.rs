@@ -102,25 +102,8 @@ pub async fn run(own: Config, shutdown: CancellationToken) -> Result<Ended, RunE
     let timekeeper = tokio::spawn(clock.clone().keep(shutdown.clone()));
     tracing::info!(site = %config.site, cameras = board.cameras.len(), "running");
 
-    // Whatever it was that ended the updater, only a model that hangs ends the agent.
-    let hangs = async {
-        match updater {
-            Some(updater) => match updater.await {
-                Ok(Err(hangs)) => hangs,
-                _ => std::future::pending().await,
-            },
-            None => std::future::pending().await,
-        }
-    };
-    let reconfigured = async {
-        match keeper {
-            Some(keeper) => match keeper.await {
-                Ok(Some(reconfigured)) => reconfigured,
-                _ => std::future::pending().await,
-            },
-            None => std::future::pending().await,
-        }
-    };
+    // Whatever else may end the two, only a model that hangs and another configuration end the agent.
+    let (hangs, reconfigured) = (only(updater, Result::err), only(keeper, |ended| ended));
     let ended = tokio::select! {
         () = shutdown.cancelled() => Ended::AsAsked,
         Reconfigured = reconfigured => Ended::Reconfigured,
@@ -146,6 +129,17 @@ pub async fn run(own: Config, shutdown: CancellationToken) -> Result<Ended, RunE
     watchdog.abort();
     tracing::info!("stopped");
     Ok(ended)
+}
+
+/// What a task ends with, if that counts; for ever otherwise.
+async fn only<T, U>(task: Option<tokio::task::JoinHandle<T>>, counts: impl FnOnce(T) -> Option<U>) -> U {
+    if let Some(task) = task
+        && let Ok(ended) = task.await
+        && let Some(ended) = counts(ended)
+    {
+        return ended;
+    }
+    std::future::pending().await
 }
 
 /// Waits for a part, but not for ever.
