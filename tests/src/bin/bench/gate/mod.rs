@@ -201,14 +201,16 @@ fn busy(folder: &Path, workload: &Workload, gate: &str, figures: &mut Figures) -
     Ok(())
 }
 
-/// More and more cameras that all see people all the time, up to far more than the machine can look at: each is looked at
-/// less often, and none is left out.
+/// More and more cameras that all see people all the time, up to far more than the machine can decode: how often each is
+/// looked at, and the one that is looked at least often.
 fn crowd(folder: &Path, workload: &Workload, gate: &str, figures: &mut Figures) -> Result<()> {
     for count in [1, 4, 16, 64] {
         let starts: Vec<u64> = (0..count).map(|index| index % workload.period_s).collect();
         let (_camera, urls) = workloads::play(folder, workload, Stream::Rate360p, &starts)?;
         let mut watch = Watch::start(folder, &urls, gate)?;
-        watch.awake()?;
+        if watch.awake().is_err() {
+            println!("  of {count} cameras, not each was looked at within a minute");
+        }
         let used = watch::for_a_span(&mut watch, SPAN)?;
         watch.stop()?;
         let mut note = |figure: &str, value: f64| figures.note(&format!("crowd_{count}_{figure}"), value);
