@@ -15,7 +15,6 @@
 //! - [`switching`]: a box whose models are updated and rolled back again and again;
 //! - [`usage`]: what a process costs; [`shim`]: libraries that are preloaded into it;
 //! - [`assignment`]: which track is which object's, so that all together fit best;
-//! - [`clip`]: a clip, frame by frame;
 //! - [`precision`]: how well a detector finds objects;
 //! - [`tracking`]: how well tracks follow the objects;
 //! - [`link`]: a weak link, [`faulty_broker`]: a man in the middle who knows MQTT, [`faulty_camera`]: one who knows RTSP and
@@ -31,7 +30,6 @@ pub mod authority;
 pub mod bad_model;
 pub mod broker;
 pub mod camera;
-pub mod clip;
 pub mod console;
 pub mod disk;
 pub mod faulty_broker;

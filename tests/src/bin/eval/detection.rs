@@ -6,11 +6,10 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use serde::Serialize;
 use sharp_eyes_protocol::class::ObjectClass;
-use sharp_eyes_tests::clip;
 use sharp_eyes_tests::precision::{Found, Labelled, Precision, curve, measure as precision};
 
-use crate::load;
 use crate::pictures::Set;
+use crate::{clip, load};
 
 /// One class of one model.
 #[derive(Clone, Debug, Serialize)]

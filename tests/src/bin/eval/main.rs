@@ -14,13 +14,14 @@
 //! # Layout
 //!
 //! - [`detection`]: average precision of each class, [`pictures`] on what;
-//! - [`tracking`]: MOTA and IDF1; [`truth`] who is where in it;
+//! - [`tracking`]: MOTA and IDF1; [`clip`] the footage, frame by frame, [`truth`] who is where in it;
 //! - [`alerts`]: recall and precision of alerts on the clips of `tests/expectations`;
 //! - [`figures`]: the tables and the JSON, [`page`]: the same as one page with plots.
 //!
 //! What is not there (pictures, truth, clips) is said, and left out.
 
 mod alerts;
+mod clip;
 mod detection;
 mod figures;
 mod page;

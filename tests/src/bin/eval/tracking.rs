@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use sharp_eyes_protocol::class::ObjectClass;
+use sharp_eyes_tests::places;
 use sharp_eyes_tests::tracking::{Sighting, compare, without_ignored};
-use sharp_eyes_tests::{clip, places};
 use sharp_eyes_vision::geometry::Rect;
 use sharp_eyes_vision::track::Tracker;
 use sharp_eyes_vision::{Attention, Detector, FrameView, Plane};
 
 use crate::figures::Row;
 use crate::truth::Truth;
-use crate::{load, setting};
+use crate::{clip, load, setting};
 
 /// Every how manieth frame is analysed: 10, 5 and 2.5 a second of footage with 10.
 const STEPS: [usize; 3] = [1, 2, 4];

@@ -11,11 +11,11 @@ use gstreamer_video as gst_video;
 use gstreamer_video::prelude::*;
 use sharp_eyes_vision::{Colour, FrameView, PixelFormat, Plane};
 
-/// Width and height of the demo's footage in pixels.
-pub const SIZE: (u32, u32) = (768, 576);
+/// Width and height of the footage in pixels, which the truth is written in.
+pub(crate) const SIZE: (u32, u32) = (768, 576);
 
 /// Decodes a clip, or a picture, as fast as it goes, and shows each frame with its time.
-pub fn play(clip: &Path, mut look: impl FnMut(Duration, &FrameView<'_>) -> Result<()>) -> Result<()> {
+pub(crate) fn play(clip: &Path, mut look: impl FnMut(Duration, &FrameView<'_>) -> Result<()>) -> Result<()> {
     gst::init()?;
     let line = "filesrc name=source ! decodebin ! videoconvert ! video/x-raw,format=I420 \
                 ! appsink name=sink sync=false max-buffers=4"; // when full, the decoder waits
@@ -28,7 +28,7 @@ pub fn play(clip: &Path, mut look: impl FnMut(Duration, &FrameView<'_>) -> Resul
     while played.is_ok()
         && let Ok(sample) = sink.pull_sample()
     {
-        played = show_sample(&sample, &mut look);
+        played = show(&sample, &mut look);
     }
     let failure = pipeline.bus().and_then(|bus| bus.pop_filtered(&[gst::MessageType::Error]));
     pipeline.set_state(gst::State::Null)?;
@@ -38,11 +38,7 @@ pub fn play(clip: &Path, mut look: impl FnMut(Duration, &FrameView<'_>) -> Resul
     played
 }
 
-/// Maps a decoded sample, and shows it.
-pub fn show_sample(
-    sample: &gst::Sample,
-    look: &mut impl FnMut(Duration, &FrameView<'_>) -> Result<()>,
-) -> Result<()> {
+fn show(sample: &gst::Sample, look: &mut impl FnMut(Duration, &FrameView<'_>) -> Result<()>) -> Result<()> {
     let info = gst_video::VideoInfo::from_caps(sample.caps().context("a frame without format")?)?;
     let buffer = sample.buffer().context("a sample without data")?;
     let time = buffer.pts().unwrap_or(gst::ClockTime::ZERO); // a still picture has none
