@@ -95,16 +95,22 @@ impl Analysis {
             with_glances(stories, round, |glances| detector.fit_together(glances)).unwrap_or(false)
         };
         let mut round = vec![first];
-        let mut left = None;
-        while left.is_none() && round.len() < CAMERAS_MAX && fits(stories, &round, detector) {
+        if !fits(stories, &round, detector) {
+            return (round, None);
+        }
+        while round.len() < CAMERAS_MAX {
             let close_next = |index: usize| {
                 stories[index].lookout.is_close_next() && round.iter().all(|due| due.index != index)
             };
             let Some((index, frame)) = self.slots.take_another(close_next) else { break };
-            round.extend(self.due(detector, stories, index, frame));
-            left = if fits(stories, &round, detector) { None } else { round.pop() };
+            let Some(due) = self.due(detector, stories, index, frame) else { continue };
+            round.push(due);
+            if !fits(stories, &round, detector) {
+                let left = round.pop();
+                return (round, left);
+            }
         }
-        (round, left)
+        (round, None)
     }
 
     /// Runs a step for some cameras. A failure or a panic is told; then nothing comes of it.
