@@ -267,15 +267,8 @@ fn publish_unchecked(maintainer: &Maintainer, model: &Path, version: &str) -> Re
     tar.args(["manifest.toml", "model.onnx", "golden/street.jpg", "golden/street.json"]);
     ensure!(tar.status().context("running tar")?.success(), "tar failed");
     let mut release = Release {
-        target: format!("village-detector-{version}.bundle"),
-        length: 0,
-        sha256: String::new(),
-        model: ModelName::new("village-detector".parse()?, version)?,
-        number: 0,
-        attempt: 1,
         rollout: Rollout { stable: 100, canary: 100 },
-        revoked: None,
-        patches: Vec::new(),
+        ..Release::new(ModelName::new("village-detector".parse()?, version)?)
     };
     let keys = KeyFolders::new([maintainer.keys.clone()]);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

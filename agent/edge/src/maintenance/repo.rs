@@ -215,17 +215,7 @@ impl RepoCommand {
             }
             Self::Add { repository, bundle, runtime, signing } => {
                 let model = check(&bundle, runtime)?;
-                let mut release = Release {
-                    target: format!("{}-{}.bundle", model.name, model.version),
-                    length: 0,
-                    sha256: String::new(),
-                    model,
-                    number: 0,
-                    attempt: 1,
-                    rollout: Rollout::default(),
-                    revoked: None,
-                    patches: Vec::new(),
-                };
+                let mut release = Release::new(model);
                 let (keys, expiry) = signing.keys()?;
                 Editor::open(&repository).await?.add(&bundle, &mut release, &keys, expiry).await?;
                 say(&release);

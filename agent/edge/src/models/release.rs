@@ -31,6 +31,23 @@ pub struct Release {
     pub patches: Vec<Patch>,
 }
 
+impl Release {
+    /// One that is to be added to a repository, which nobody gets yet: what it knows of the bundle, it fills in.
+    pub fn new(model: ModelName) -> Self {
+        Self {
+            target: format!("{}-{}.bundle", model.name, model.version),
+            length: 0,
+            sha256: String::new(),
+            model,
+            number: 0,
+            attempt: 1,
+            rollout: Rollout::default(),
+            revoked: None,
+            patches: Vec::new(),
+        }
+    }
+}
+
 /// What leads from one bundle to another.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Patch {

@@ -135,17 +135,7 @@ impl Office {
         )?;
         std::fs::set_permissions(&agent, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
         let bundle = bundle(folder)?;
-        let mut release = Release {
-            target: "village-detector-1.1.0.bundle".to_owned(),
-            length: 0,
-            sha256: String::new(),
-            model,
-            number: 0,
-            attempt: 1,
-            rollout: Rollout::default(),
-            revoked: None,
-            patches: Vec::new(),
-        };
+        let mut release = Release::new(model);
         let keys = KeyFolders::new([maintainer.keys.clone()]);
         block_on(async {
             Editor::open(&maintainer.repository).await?.add(&bundle, &mut release, &keys, EXPIRY).await
