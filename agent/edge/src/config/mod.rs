@@ -184,30 +184,15 @@ fn read(root: Section<'_>) -> Option<Config> {
     let site = root.required_section("site").and_then(site);
     let state = root.required_section("state").and_then(state);
     let brokers = brokers(&root);
-    let delivery = match root.section("delivery") {
-        Some(section) => delivery(section),
-        None => Some(DeliveryConfig::default()),
-    };
-    let escalation = match root.section("escalation") {
-        Some(section) => escalation(section),
-        None => Some(Escalation::default()),
-    };
+    let delivery = root.read_section("delivery", delivery).map(Option::unwrap_or_default);
+    let escalation = root.read_section("escalation", escalation).map(Option::unwrap_or_default);
     let detector = root.required_section("detector").and_then(detector);
-    let models = match root.section("models") {
-        Some(section) => models::models(section).map(Some),
-        None => Some(None),
-    };
-    let remote = match root.section("remote") {
-        Some(section) => remote::remote(section).map(Some),
-        None => Some(None),
-    };
+    let models = root.read_section("models", models::models);
+    let remote = root.read_section("remote", remote::remote);
     if root.has("remote") && !root.has("models") {
         root.problem("remote", "has no [models], which says whose signature a configuration has to bear");
     }
-    let metrics = match root.section("metrics") {
-        Some(section) => metrics(section).map(Some),
-        None => Some(None),
-    };
+    let metrics = root.read_section("metrics", metrics);
     let cameras = camera::cameras(&root);
     root.finish();
     let (site, time_zone) = site?;

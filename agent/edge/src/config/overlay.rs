@@ -41,14 +41,8 @@ fn read(root: Section<'_>) -> Option<Overlay> {
         root.refuse(key, "is the box's own: it cannot be changed from outside");
     }
     let brokers = if root.has("broker") { brokers(&root).map(Some) } else { Some(None) };
-    let delivery = match root.section("delivery") {
-        Some(section) => delivery(section).map(Some),
-        None => Some(None),
-    };
-    let escalation = match root.section("escalation") {
-        Some(section) => escalation(section).map(Some),
-        None => Some(None),
-    };
+    let delivery = root.read_section("delivery", delivery);
+    let escalation = root.read_section("escalation", escalation);
     let cameras = if root.has("camera") { camera::cameras(&root).map(Some) } else { Some(None) };
     for key in ["broker", "camera"] {
         root.known(key);

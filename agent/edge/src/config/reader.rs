@@ -194,6 +194,18 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// What a table that may be absent says; the outer `None` where it could not be read.
+    pub(super) fn read_section<T>(
+        &self,
+        key: &'static str,
+        read: impl FnOnce(Section<'a>) -> Option<T>,
+    ) -> Option<Option<T>> {
+        match self.section(key) {
+            Some(section) => read(section).map(Some),
+            None => Some(None),
+        }
+    }
+
     /// A table that must be there.
     pub(super) fn required_section(&self, key: &'static str) -> Option<Section<'a>> {
         if !self.has(key) {
