@@ -30,6 +30,8 @@ pub(super) struct Session {
     asked: Option<Answer>,
     /// Something may wait that was not asked for yet.
     more: bool,
+    /// What the outbox gave out and there is no room for yet, because a report took it.
+    rows: VecDeque<Waiting>,
     /// The broker acknowledged a row.
     pub(super) fruitful: bool,
     /// The last question was for alerts only.
@@ -93,6 +95,7 @@ impl Session {
             due: Due { status: true, health: !barred.health, models: !barred.models },
             asked: None,
             more: true,
+            rows: VecDeque::new(),
             fruitful: false,
             evidence_held: false,
             executing: None,
@@ -106,6 +109,11 @@ impl Session {
     pub(super) fn only_one(&self) -> Option<What> {
         let mut all = self.in_flight.iter();
         all.next().filter(|_| self.in_flight.len() == 1).map(|sent| sent.what)
+    }
+
+    /// The outbox may hold, or has given out, what is not handed over yet.
+    fn has_rows(&self) -> bool {
+        self.more || self.asked.is_some() || !self.rows.is_empty()
     }
 
     fn is_out(&self, what: What) -> bool {
@@ -135,7 +143,7 @@ impl Uplink {
     /// When a picture may be sent, where one may wait for nothing but the budget.
     fn evidence_wait(&mut self, s: &Session) -> Option<Instant> {
         let flying = s.in_flight.iter().any(|sent| matches!(sent.what, What::Row(Row::Evidence(_))));
-        if s.more || s.asked.is_some() || flying || !s.evidence_held || s.phase != Phase::Serving {
+        if s.has_rows() || flying || !s.evidence_held || s.phase != Phase::Serving {
             return None;
         }
         let now = std::time::Instant::now();
@@ -197,7 +205,7 @@ impl Uplink {
             s.in_flight.widen(s.broker.window);
         }
         // Where a connection ends with the first answer, `online` would be all that ever arrives.
-        let rows_first = self.barren && (s.more || s.asked.is_some() || s.in_flight.len() > 0);
+        let rows_first = self.barren && (s.has_rows() || s.in_flight.len() > 0);
         if s.due.status && s.in_flight.room() > 0 && !rows_first {
             s.due.status = false;
             s.hand_over(What::Status, self.status(BoxState::Online), None);
@@ -232,15 +240,16 @@ impl Uplink {
             Phase::Serving if rows_first => {}
             Phase::Serving => self.fill_reports(s),
             Phase::Draining { until } => {
-                if !s.more && s.asked.is_none() && s.in_flight.len() == 0 {
+                if !s.has_rows() && s.in_flight.len() == 0 {
                     s.hand_over(What::Status, self.status(BoxState::Offline), None);
                     s.phase = Phase::Leaving { until };
                 }
             }
             Phase::Leaving { .. } => return,
         }
+        self.fill_rows(s);
         let room = s.in_flight.room();
-        if s.more && s.asked.is_none() && room > 0 {
+        if s.more && s.asked.is_none() && s.rows.is_empty() && room > 0 {
             s.more = false;
             let skip: Vec<Row> = s.in_flight.iter().filter_map(|sent| sent.what.row()).collect();
             // One picture at a time, within the budget, and none while leaving: the next start sends it.
@@ -274,10 +283,13 @@ impl Uplink {
             self.suspects.clear(); // one that was given up meanwhile must not slow the rest for ever
         }
         s.more |= !rows.is_empty(); // ask on until nothing waits
-        for Waiting { row, topic, payload, arrived } in rows {
-            if s.in_flight.room() == 0 {
-                break; // a report took its place: it waits on
-            }
+        s.rows = rows.into();
+    }
+
+    fn fill_rows(&mut self, s: &mut Session) {
+        while s.in_flight.room() > 0
+            && let Some(Waiting { row, topic, payload, arrived }) = s.rows.pop_front()
+        {
             let content_type = match row {
                 Row::Alert(_) => "application/cloudevents+json",
                 Row::Evidence(_) => "image/jpeg",
