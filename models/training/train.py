@@ -6,6 +6,7 @@ machine was. Stopped runs go on from their checkpoint, with the time already spe
 
 import argparse
 import copy
+import itertools
 import math
 import os
 import time
@@ -13,6 +14,7 @@ import time
 import torch
 from torch.utils.data import DataLoader
 
+from continued import unfolded
 from data import LABELS, Canvases, collate
 from losses import loss
 from network import Detector, anchor_points, boxes_from_distances
@@ -22,6 +24,7 @@ def parse():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cache", required=True, help="folder that data.py filled")
     parser.add_argument("--checkpoint", required=True, help="file to write, and to go on from if it exists")
+    parser.add_argument("--start", help="exported model.onnx to start from instead of from random weights")
     parser.add_argument("--minutes", type=float, default=90, help="length of the whole schedule")
     parser.add_argument("--batch", type=int, default=12)
     parser.add_argument("--size", type=int, nargs=2, default=(512, 320), help="width and height of the canvases")
@@ -70,11 +73,17 @@ def main():
     torch.set_num_threads(args.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
 
-    model = Detector(len(LABELS)).to(device, memory_format=torch.channels_last)
+    goes_on = os.path.exists(args.checkpoint)
+    if args.start and not goes_on:
+        sample = DataLoader(Canvases(args.cache, *args.size, args.seed), args.batch, collate_fn=collate)
+        model = unfolded(args.start, (pictures for pictures, _ in itertools.islice(sample, 20))).train()
+    else:
+        model = Detector(len(LABELS))
+    model.to(device, memory_format=torch.channels_last)
     average = copy.deepcopy(model)
     optimiser = optimiser_for(model)
     step, spent = 0, 0.0
-    if os.path.exists(args.checkpoint):
+    if goes_on:
         state = torch.load(args.checkpoint, map_location=device)
         model.load_state_dict(state["model"])
         average.load_state_dict(state["average"])

@@ -38,13 +38,16 @@ impl Failure<'_> {
 }
 
 /// Forwards what ends a connection to `failed`. Everything else on the bus is of no use to us.
+/// `seen` is shown every message, on the thread that sends it.
 pub(super) fn forward(
     pipeline: &gst::Pipeline,
+    seen: fn(&gst::MessageRef),
     failed: mpsc::Sender<CameraError>,
     describe: fn(&Failure<'_>) -> CameraError,
 ) {
     let Some(bus) = pipeline.bus() else { return };
     bus.set_sync_handler(move |_, message| {
+        seen(message);
         let event = match message.view() {
             gst::MessageView::Eos(_) => Some(CameraError::Ended),
             gst::MessageView::Error(error) => Some(describe(&Failure(error))),
@@ -57,11 +60,16 @@ pub(super) fn forward(
     });
 }
 
-/// Calls back once, when the pipeline has played everything or has failed.
-pub(super) fn ended(pipeline: &gst::Pipeline, then: impl FnOnce() + Send + 'static) {
+/// Calls back once, when the pipeline has played everything or has failed. `seen` is shown every message.
+pub(super) fn ended(
+    pipeline: &gst::Pipeline,
+    seen: fn(&gst::MessageRef),
+    then: impl FnOnce() + Send + 'static,
+) {
     let Some(bus) = pipeline.bus() else { return };
     let then = std::sync::Mutex::new(Some(then));
     bus.set_sync_handler(move |_, message| {
+        seen(message);
         if matches!(message.view(), gst::MessageView::Eos(_) | gst::MessageView::Error(_))
             && let Some(then) = then.lock().ok().and_then(|mut then| then.take())
         {

@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 
 use super::frame::Frame;
 use super::ingest::AccessUnit;
+use super::threads::give_way;
 use super::{CameraError, FrameSink, bus};
 use crate::board::CameraCard;
 
@@ -68,7 +69,7 @@ impl Decoder {
         let name = decoder.factory().map(|factory| factory.name().to_string()).unwrap_or_default();
         one_thread(&decoder);
         let pipeline = gst::Pipeline::builder().name(format!("decode-{}", card.name)).build();
-        bus::forward(&pipeline, failed, |error| CameraError::Decode(error.text()));
+        bus::forward(&pipeline, give_way, failed, |error| CameraError::Decode(error.text()));
         // Bounded by the gate, which admits nothing while `backlog` is at its limit; never blocks the receiving thread.
         let source = gst_app::AppSrc::builder()
             .caps(&caps)
@@ -304,7 +305,7 @@ pub(super) fn glance(
             .build(),
     );
     let weak = pipeline.downgrade();
-    bus::ended(&pipeline, move || {
+    bus::ended(&pipeline, give_way, move || {
         see(None);
         if let Some(pipeline) = weak.upgrade() {
             bus::stop(pipeline);

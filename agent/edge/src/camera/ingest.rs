@@ -130,7 +130,7 @@ impl Ingest {
             source.set_property("user-pw", password.expose());
         }
         pipeline.add(&source)?;
-        bus::forward(&pipeline, failed.clone(), describe);
+        bus::forward(&pipeline, |_| {}, failed.clone(), describe);
         take_one_video(&source);
         ask_twice_at_most(&source);
 

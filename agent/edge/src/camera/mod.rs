@@ -6,6 +6,7 @@
 //! - [`bitstream`]: what an access unit says of itself without being decoded;
 //! - [`gate`]: whether the camera sleeps, a plain value;
 //! - [`decode`]: access units to frames in the decoder's own planes;
+//! - [`threads`]: decoders give way to those who look at their frames;
 //! - [`frame`]: one decoded picture, mapped only while somebody looks at it;
 //! - [`probe`]: what a camera sends and costs, measured for an installer;
 //! - [`watchdog`]: how long a camera may be silent, a plain value;
@@ -23,6 +24,7 @@ mod gate;
 mod ingest;
 mod probe;
 mod replay;
+mod threads;
 mod watchdog;
 
 use std::path::PathBuf;
