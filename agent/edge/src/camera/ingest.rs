@@ -11,6 +11,7 @@ use gstreamer_rtsp as gst_rtsp;
 use tokio::sync::mpsc;
 
 use super::bitstream::{Bitstream, Codec, UnitFacts};
+use super::in_order::instead_of_jitter_buffers;
 use super::{CameraError, CameraOptions, bus};
 use crate::secret::Secret;
 
@@ -76,10 +77,13 @@ impl AccessUnit {
 }
 
 /// Of the time stamps of H.264 and H.265 in RTP (RFC 6184, 8.2.1; RFC 7798, 7.1), a second.
-const CLOCK_RATE: i32 = 90_000;
+pub(super) const CLOCK_RATE: i32 = 90_000;
 
 /// How long a camera may take to end a session. A hung one never does.
 const STOP_GRACE: Duration = Duration::from_secs(2);
+
+/// Streams of one connection that are looked into for access units.
+const STREAMS_MAX: u32 = 4;
 
 /// What is done with each access unit, on the receiving thread.
 type OnUnit = Box<dyn FnMut(AccessUnit) -> Result<(), CameraError> + Send>;
@@ -131,16 +135,23 @@ impl Ingest {
         }
         pipeline.add(&source)?;
         bus::forward(&pipeline, |_| {}, failed.clone(), describe);
+        if options.transport == Transport::Tcp {
+            instead_of_jitter_buffers(&source);
+        }
         take_one_video(&source);
         ask_twice_at_most(&source);
 
-        // Handed to the first video pad; further pads find it taken.
+        // Packets of a session that the camera forgot to end make a stream of their own, and may come first: the one that
+        // the first access unit comes out of is the camera's.
         let on_unit: Arc<Mutex<Option<OnUnit>>> = Arc::new(Mutex::new(Some(Box::new(on_unit))));
         let weak = pipeline.downgrade();
+        let streams = AtomicU32::new(0);
         source.connect_pad_added(move |_, pad| {
             let Some(pipeline) = weak.upgrade() else { return };
-            let Some(on_unit) = on_unit.lock().ok().and_then(|mut slot| slot.take()) else { return };
-            if let Err(error) = attach(&pipeline, pad, on_unit, failed.clone()) {
+            if streams.fetch_add(1, Ordering::Relaxed) >= STREAMS_MAX {
+                return; // what comes out of it is dropped
+            }
+            if let Err(error) = attach(&pipeline, pad, on_unit.clone(), failed.clone()) {
                 let _ = failed.try_send(error); // full: an earlier error ends the connection already
             }
         });
@@ -183,11 +194,12 @@ fn ask_twice_at_most(source: &gst::Element) {
     });
 }
 
-/// Puts depayloader, parser and sink behind the pad that carries the video.
+/// Puts depayloader, parser and sink behind a pad that carries video. Its first access unit takes `on_unit`; where another
+/// stream has that, its units are dropped.
 fn attach(
     pipeline: &gst::Pipeline,
     pad: &gst::Pad,
-    mut on_unit: OnUnit,
+    on_unit: Arc<Mutex<Option<OnUnit>>>,
     failed: mpsc::Sender<CameraError>,
 ) -> Result<(), CameraError> {
     let caps = pad.current_caps().unwrap_or_else(|| pad.query_caps(None));
@@ -206,8 +218,10 @@ fn attach(
     let parser = gst::ElementFactory::make(parser).property("config-interval", -1).build()?;
     let units =
         gst::Caps::builder(media).field("stream-format", "byte-stream").field("alignment", "au").build();
-    // The callback consumes each unit on the receiving thread, so that the one buffer allowed here never waits.
-    let sink = gst_app::AppSink::builder().caps(&units).sync(false).max_buffers(1).build();
+    // The callback consumes each unit on the receiving thread, so that the one buffer allowed here never waits. No stream
+    // waits for the first unit of another.
+    let sink = gst_app::AppSink::builder().caps(&units).sync(false).async_(false).max_buffers(1).build();
+    let mut taken = None;
     sink.set_callbacks(
         gst_app::AppSinkCallbacks::builder()
             .new_sample(move |sink| {
@@ -215,6 +229,10 @@ fn attach(
                 if sample.buffer().is_none() || sample.caps().is_none() {
                     return Ok(gst::FlowSuccess::Ok);
                 }
+                if taken.is_none() {
+                    taken = on_unit.lock().ok().and_then(|mut slot| slot.take());
+                }
+                let Some(on_unit) = &mut taken else { return Ok(gst::FlowSuccess::Ok) };
                 on_unit(AccessUnit::new(sample, Instant::now())).map(|()| gst::FlowSuccess::Ok).map_err(
                     |error| {
                         let _ = failed.try_send(error); // full: an earlier error ends the connection already

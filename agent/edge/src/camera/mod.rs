@@ -3,6 +3,7 @@
 //! # Layout
 //!
 //! - [`ingest`]: RTSP to access units; depayloads and parses, never decodes;
+//! - [`in_order`]: RTP over TCP without a jitter buffer;
 //! - [`bitstream`]: what an access unit says of itself without being decoded;
 //! - [`gate`]: whether the camera sleeps, a plain value;
 //! - [`decode`]: access units to frames in the decoder's own planes;
@@ -21,6 +22,7 @@ mod decode;
 mod film;
 mod frame;
 mod gate;
+mod in_order;
 mod ingest;
 mod probe;
 mod replay;
@@ -76,7 +78,7 @@ pub struct CameraOptions {
     pub login: Option<(String, PathBuf)>,
     /// What RTP runs over.
     pub transport: Transport,
-    /// Size of the jitter buffer.
+    /// How long a late packet is waited for, over UDP.
     pub latency: Duration,
     /// GStreamer's name of the decoder; the best by rank otherwise.
     pub decoder: Option<String>,

@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 /// From connecting to the first access unit.
 pub(super) const CONNECT: Duration = Duration::from_secs(10);
 /// Between access units. With [`TICK`] a hung camera is seen within 5 s.
-pub(super) const SILENT: Duration = Duration::from_millis(4500);
+pub(super) const SILENT: Duration = Duration::from_millis(4250);
 /// From the first access unit to one that the decoder can begin with.
 pub(super) const NO_KEYFRAME: Duration = Duration::from_secs(30);
 /// From an access unit that the decoder was given and that was not followed by a picture. Longer than the longest usual
 /// group of pictures.
 pub(super) const NO_PICTURE: Duration = Duration::from_secs(12);
-/// How often to look.
-pub(super) const TICK: Duration = Duration::from_millis(250);
+/// How often to look. Each look wakes up a processor that has nothing else to do.
+pub(super) const TICK: Duration = Duration::from_millis(500);
 
 /// What is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
