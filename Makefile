@@ -37,7 +37,7 @@ eval: ## how well objects are found, followed and alarmed about; one part: EVAL=
 	cargo build --release --locked -p sharp-eyes-tests --bin eval
 	@$(BINARIES)/eval
 
-FUZZ ?= access_units bundle commands configuration manifest tensors
+FUZZ ?= access_units bundle commands configuration golden manifest patch release tensors
 SECONDS ?= 60
 
 fuzz: ## random input to every parser for a minute each, with cargo-fuzz and a nightly Rust; one: FUZZ=manifest; longer: SECONDS=600
