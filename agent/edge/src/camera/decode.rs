@@ -67,7 +67,7 @@ impl Decoder {
         let caps = caps.to_owned();
         let decoder = choose(options.decoder.as_deref(), &caps, Kind::Any)?;
         let name = decoder.factory().map(|factory| factory.name().to_string()).unwrap_or_default();
-        one_thread(&decoder);
+        without_delay(&decoder);
         let pipeline = gst::Pipeline::builder().name(format!("decode-{}", card.name)).build();
         bus::forward(&pipeline, give_way, failed, |error| CameraError::Decode(error.text()));
         // Bounded by the gate, which admits nothing while `backlog` is at its limit; never blocks the receiving thread.
@@ -271,7 +271,7 @@ pub(super) fn glance(
 ) -> Result<Glance, CameraError> {
     let caps = unit.caps().to_owned();
     let decoder = choose(None, &caps, Kind::Software).or_else(|_| choose(decoder, &caps, Kind::Any))?;
-    one_thread(&decoder);
+    without_delay(&decoder);
     let pipeline = gst::Pipeline::builder().name(format!("glance-{name}")).build();
     // Holds one access unit.
     let source = gst_app::AppSrc::builder().caps(&caps).format(gst::Format::Time).build();
@@ -330,10 +330,14 @@ fn planes() -> gst_app::AppSink {
     gst_app::AppSink::builder().caps(&wanted).sync(false).max_buffers(1).build()
 }
 
-/// Frame threads add a frame of delay each, and the box has a camera per core to keep busy.
-fn one_thread(decoder: &gst::Element) {
-    if decoder.find_property("max-threads").is_some() {
-        decoder.set_property_from_str("max-threads", "1");
+/// Frame threads add a frame of delay each, and the box has a camera per core to keep busy. Of streams that do not say how
+/// far they reorder pictures, libav's decoders hold back as many as the level allows, 13 in a small picture, unless they
+/// are told to guess from what they see.
+fn without_delay(decoder: &gst::Element) {
+    for (property, value) in [("max-threads", "1"), ("std-compliance", "normal")] {
+        if decoder.find_property(property).is_some() {
+            decoder.set_property_from_str(property, value);
+        }
     }
 }
 
@@ -436,6 +440,18 @@ impl Sampler {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn decoders_of_libav_work_on_one_thread_and_hold_back_no_more_than_they_must() {
+        gst::init().unwrap();
+        for name in ["avdec_h264", "avdec_h265"] {
+            let decoder = gst::ElementFactory::make(name).build().unwrap();
+            without_delay(&decoder);
+            assert_eq!(decoder.property::<i32>("max-threads"), 1, "{name}");
+            let compliance = decoder.property_value("std-compliance").transform::<i32>().unwrap();
+            assert_eq!(compliance.get::<i32>().unwrap(), 0, "{name}: libav's FF_COMPLIANCE_NORMAL");
+        }
+    }
 
     #[test]
     fn the_sampler_keeps_the_analysed_rate() {

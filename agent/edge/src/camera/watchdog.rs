@@ -107,8 +107,11 @@ mod tests {
         let mut counters = (0, 0, 0);
         let mut rows = rows.iter().peekable();
         let mut seen = None;
-        for step in 0..400 {
+        for step in 0.. {
             let second = f64::from(step) * TICK.as_secs_f64();
+            if second > 100.0 {
+                break;
+            }
             while let Some(&(_, received, admitted, decoded)) = rows.next_if(|row| row.0 <= second) {
                 counters = (received, admitted, decoded);
             }

@@ -249,9 +249,7 @@ impl Gate {
         }
         let mode = if self.kept { GateMode::Always } else { self.standing.mode() };
         match &mut self.state {
-            State::Awake(awake)
-                if mode != GateMode::Always && !self.called && awake.may_sleep(now, self.hold) =>
-            {
+            State::Awake(awake) if mode != GateMode::Always && !self.called && awake.may_sleep(self.hold) => {
                 if mode == GateMode::Adaptive && !self.activity.is_ready() {
                     return self.pass(unit, waiting);
                 }
@@ -470,10 +468,11 @@ impl Awake {
             && self.compared > Some(self.stirred)
     }
 
-    /// Somebody looked since something last moved, and the detector did, too.
-    fn may_sleep(&self, now: Instant, hold: Duration) -> bool {
-        let since = Some(self.stirred);
-        now.saturating_duration_since(self.stirred) >= hold && self.compared > since && self.analysed > since
+    /// Somebody saw it calm for that long since something last moved, and the detector looked, too. A decoder that holds back
+    /// pictures shows them late.
+    fn may_sleep(&self, hold: Duration) -> bool {
+        self.compared.is_some_and(|compared| compared.saturating_duration_since(self.stirred) >= hold)
+            && self.analysed > Some(self.stirred)
     }
 }
 

@@ -25,6 +25,8 @@ struct Stage {
     shown: u64,
     /// Keyframes go into their decoder and never come back.
     glances_hang: bool,
+    /// The decoder gives out nothing of what it is given.
+    held_back: bool,
 }
 
 impl Stage {
@@ -49,6 +51,7 @@ impl Stage {
             stirring: false,
             shown: 0,
             glances_hang: false,
+            held_back: false,
         }
     }
 
@@ -88,7 +91,9 @@ impl Stage {
         };
         self.group = if keyframe { 1 } else { self.group + 1 };
         match self.gate.unit(self.now, &unit, 0, self.group) {
-            Verdict::Decode | Verdict::Wake if self.units.is_multiple_of(3) => self.show(Look::Live),
+            Verdict::Decode | Verdict::Wake if self.units.is_multiple_of(3) && !self.held_back => {
+                self.show(Look::Live);
+            }
             Verdict::Glance { audit } if !self.glances_hang => self.show(Look::Glance { audit }),
             _ => {}
         }
@@ -176,7 +181,17 @@ fn a_keyframe_whose_decoder_hangs_wakes_it() {
 
 #[test]
 fn somebody_still_in_a_zone_keeps_it_awake_until_a_rule_has_decided() {
-    check(GateMode::Adaptive, "MMdddddddddd.........", "WWWWWWWWWWWWWWWW.....");
+    check(GateMode::Adaptive, "MMdddddddddd.........", "WWWWWWWWWWWWWWWWW....");
+}
+
+#[test]
+fn pictures_that_a_decoder_holds_back_are_waited_for() {
+    let mut stage = Stage::new(GateMode::Adaptive);
+    assert_eq!(stage.play("....................M..."), "WWWWWWWWW...........WWWW");
+    stage.held_back = true;
+    assert_eq!(stage.play("..."), "...");
+    stage.held_back = false;
+    assert_eq!(stage.play("..."), "...");
 }
 
 #[test]
