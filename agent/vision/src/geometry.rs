@@ -22,6 +22,9 @@ pub struct Rect {
     pub height: f32,
 }
 
+/// A zone that reaches farther down reaches to the edge of the picture.
+const LOWER_EDGE: f32 = 0.99;
+
 impl Rect {
     /// From the left, top, right and bottom sides; a right that lies left of left yields no width.
     pub fn from_sides(left: f32, top: f32, right: f32, bottom: f32) -> Self {
@@ -48,9 +51,10 @@ impl Rect {
         Point { x: self.left + self.width / 2.0, y: self.top + self.height / 2.0 }
     }
 
-    /// Where an object stands: the middle of its bottom side.
+    /// Where an object stands: the middle of its bottom side. What the picture's lower edge cuts off stands at that edge,
+    /// and in every zone that reaches to it.
     pub fn foot(&self) -> Point {
-        Point { x: self.left + self.width / 2.0, y: self.bottom() }
+        Point { x: self.left + self.width / 2.0, y: self.bottom().min(LOWER_EDGE) }
     }
 
     /// The part inside the picture.
@@ -171,6 +175,16 @@ mod tests {
 
     fn polygon(points: &[(f32, f32)]) -> Result<Polygon, PolygonError> {
         Polygon::new(points.iter().map(|&(x, y)| Point { x, y }).collect())
+    }
+
+    #[test]
+    fn who_is_cut_off_by_the_lower_edge_stands_in_a_zone_that_reaches_to_it() {
+        let corners = [(0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0)].map(|(x, y)| Point { x, y });
+        let whole = Polygon::new(corners.to_vec()).unwrap();
+        for bottom in [0.5, 0.995, 1.0, 1.001] {
+            let foot = Rect::from_sides(0.4, 0.1, 0.6, bottom).foot();
+            assert!(whole.contains(foot), "{bottom}: {foot:?}");
+        }
     }
 
     proptest! {
