@@ -189,7 +189,7 @@ fn pictures_that_a_decoder_holds_back_are_waited_for() {
     let mut stage = Stage::new(GateMode::Adaptive);
     assert_eq!(stage.play("....................M..."), "WWWWWWWWW...........WWWW");
     stage.held_back = true;
-    assert_eq!(stage.play("..."), "...");
+    assert_eq!(stage.play("......"), "WWWWWW");
     stage.held_back = false;
     assert_eq!(stage.play("..."), "...");
 }
