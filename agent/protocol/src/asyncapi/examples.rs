@@ -116,7 +116,7 @@ pub(super) fn health() -> Examples {
     let camera = CameraHealth {
         name: name("gate"),
         state: CameraState::Failed,
-        reason: Some("no RTP for 4.5s".into()),
+        reason: Some("no RTP for 4.25s".into()),
         tampered: None,
         stream: Some("H.264 1920x1080".into()),
         received: 121_680,
