@@ -467,12 +467,6 @@ mod tests {
         let flickers =
             "0-60 person .5,.5 .9\n60-70\n70-130 person .5,.5 .9\n130-300\n300-400 person .5,.5 .9";
         check("dwell=2", flickers, &["2 0#1 person"]);
-        // Somebody comes along and stands where somebody stood for long.
-        check(
-            "dwell=2",
-            "0-60 person .5,.5 .9\n60-70\n70-70.2 person .46,.5 .9\n70.2-80 person .5,.5 .9",
-            &["2 0#1 person", "72 0#2 person"],
-        );
         // Two who stand at one door for a moment, one after the other, are two.
         check(
             "dwell=2",

@@ -180,11 +180,11 @@ impl Places {
         self.places.iter()
     }
 
-    /// The place of a lost track that a new one is seen in. One that came there from elsewhere is somebody else.
+    /// The place of a lost track that a new one is seen in.
     fn left_behind(&self, new: &Track, tracks: &[Track]) -> Option<usize> {
         let lost = |place: &Place| tracks.iter().all(|track| track.id() != place.track);
         let settled = |place: &Place| place.seen.saturating_sub(place.since) >= self.settles;
-        let overlap = |place: &Place| place.bounds.iou(&new.bounds()).min(place.bounds.iou(&new.first()));
+        let overlap = |place: &Place| place.bounds.iou(&new.bounds());
         let fits = |place: &Place| lost(place) && settled(place) && overlap(place) >= SAME;
         let fitting = self.places.iter().enumerate().filter(|(_, place)| fits(place));
         fitting.max_by(|(_, a), (_, b)| overlap(a).total_cmp(&overlap(b))).map(|(at, _)| at)

@@ -23,7 +23,6 @@ use motion::Motion;
 pub struct Track {
     id: u64,
     votes: BTreeMap<ObjectClass, u32>,
-    first: Rect,
     bounds: Rect,
     score: f32,
     motion: Motion,
@@ -41,11 +40,6 @@ impl Track {
     pub fn class(&self) -> ObjectClass {
         let most = self.votes.iter().max_by_key(|(_, votes)| **votes);
         *most.expect("a track starts with a detection").0
-    }
-
-    /// Where it was seen first.
-    pub fn first(&self) -> Rect {
-        self.first
     }
 
     /// Where it was seen last.
@@ -73,7 +67,6 @@ impl Track {
         Self {
             id,
             votes: BTreeMap::from([(detection.class, 1)]),
-            first: detection.bounds,
             bounds: detection.bounds,
             score: detection.score,
             motion: Motion::start(now, detection.bounds),
