@@ -157,7 +157,7 @@ pub const CLEARS: Duration = Duration::from_secs(10);
 const SETTLES: Duration = Duration::from_secs(30);
 
 /// How much longer than it needs a rule may make up its mind: what has too low a score seldom gets a better one.
-const UNDECIDED_MAX: Duration = Duration::from_secs(10);
+const UNDECIDED_MAX: Duration = Duration::from_secs(3);
 
 /// What each kind of rule remembers.
 #[derive(Clone, Debug)]
