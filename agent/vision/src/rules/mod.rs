@@ -258,6 +258,13 @@ impl Watch {
         // A track that this frame does not show may still be there: it is remembered, but it raises no alert.
         for track in tracks.iter().filter(|track| track.seen() == now.monotonic) {
             let counts = awake && is_about(track);
+            // A vehicle that has moved may alarm anew, where it stops again; everybody else alarms once.
+            let moves = matches!(self.judge, Judge::Stopped(_));
+            let has_alarmed = if moves {
+                self.places.have_alarmed_at(&track.bounds())
+            } else {
+                self.alerted.contains(&track.id())
+            };
             let place = self.places.of(track.id());
             let broken = match &mut self.judge {
                 Judge::Intrusion(intrusion) => intrusion.see(now.monotonic, track, counts),
@@ -270,10 +277,7 @@ impl Watch {
             };
             let least = self.rule.min_score.unwrap_or_else(|| scene.thresholds.of(track.class()));
             let Some(score) = broken.filter(|score| *score >= least) else { continue };
-            // A vehicle that has moved may alarm anew, where it stops again; everybody else alarms once.
-            let moves = matches!(self.judge, Judge::Stopped(_));
-            let alarmed = place.as_deref().is_some_and(|place| place.alarmed.is_some())
-                || !moves && self.alerted.contains(&track.id());
+            let alarmed = has_alarmed || place.as_deref().is_some_and(|place| place.alarmed.is_some());
             if track.is_confirmed() && now.monotonic >= self.quiet_until && !alarmed {
                 self.alerted.insert(track.id());
                 let number = incidents.next();

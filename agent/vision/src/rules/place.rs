@@ -170,6 +170,11 @@ impl Places {
         self.places.iter_mut().find(|place| place.track == track)
     }
 
+    /// Whether something that has alarmed stands here: a detector may give one vehicle two boxes.
+    pub(super) fn have_alarmed_at(&self, bounds: &Rect) -> bool {
+        self.places.iter().any(|place| place.alarmed.is_some() && place.bounds.iou(bounds) >= SAME)
+    }
+
     /// The incidents of objects that have moved since the last time, or are forgotten.
     pub(super) fn over(&mut self) -> Vec<u64> {
         std::mem::take(&mut self.over)
