@@ -107,11 +107,8 @@ mod tests {
         let mut counters = (0, 0, 0);
         let mut rows = rows.iter().peekable();
         let mut seen = None;
-        for step in 0.. {
+        for step in 0..(100.0 / TICK.as_secs_f64()) as u32 {
             let second = f64::from(step) * TICK.as_secs_f64();
-            if second > 100.0 {
-                break;
-            }
             while let Some(&(_, received, admitted, decoded)) = rows.next_if(|row| row.0 <= second) {
                 counters = (received, admitted, decoded);
             }

@@ -258,30 +258,30 @@ impl Watch {
         // A track that this frame does not show may still be there: it is remembered, but it raises no alert.
         for track in tracks.iter().filter(|track| track.seen() == now.monotonic) {
             let counts = awake && is_about(track);
-            // A vehicle that has moved may alarm anew, where it stops again; everybody else alarms once.
-            let moves = matches!(self.judge, Judge::Stopped(_));
-            let has_alarmed = if moves {
-                self.places.have_alarmed_at(&track.bounds())
-            } else {
-                self.alerted.contains(&track.id())
-            };
-            let place = self.places.of(track.id());
             let broken = match &mut self.judge {
                 Judge::Intrusion(intrusion) => intrusion.see(now.monotonic, track, counts),
                 Judge::Crossing(crossing) => crossing.see(track, counts),
                 Judge::Stopped(stopped) => {
-                    let place = place.as_deref().filter(|_| counts);
+                    let place = self.places.of(track.id()).filter(|_| counts);
                     place.and_then(|place| stopped.see(now.monotonic, place))
                 }
                 Judge::Hazard(hazard) => hazard.see(now.monotonic, track, counts, scene.glare),
             };
             let least = self.rule.min_score.unwrap_or_else(|| scene.thresholds.of(track.class()));
             let Some(score) = broken.filter(|score| *score >= least) else { continue };
-            let alarmed = has_alarmed || place.as_deref().is_some_and(|place| place.alarmed.is_some());
+            // A vehicle that has moved may alarm anew, where it stops again; everybody else alarms once.
+            let moves = matches!(self.judge, Judge::Stopped(_));
+            let place_alarmed = self.places.of(track.id()).is_some_and(|place| place.alarmed.is_some());
+            let alarmed = place_alarmed
+                || if moves {
+                    self.places.have_alarmed_at(&track.bounds())
+                } else {
+                    self.alerted.contains(&track.id())
+                };
             if track.is_confirmed() && now.monotonic >= self.quiet_until && !alarmed {
                 self.alerted.insert(track.id());
                 let number = incidents.next();
-                if let Some(place) = place {
+                if let Some(place) = self.places.of(track.id()) {
                     place.alarmed = Some(number);
                 }
                 if !moves {
