@@ -3,14 +3,17 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use sharp_eyes_protocol::report::{CameraState, DetectorState};
 use sharp_eyes_tests::agent::Agent;
+use sharp_eyes_tests::bad_model::{self, Mood};
 use sharp_eyes_tests::broker::BrokerOptions;
 use sharp_eyes_tests::village::VillageCamera;
 use sharp_eyes_tests::{places, wait};
 
-use crate::stage::{await_analysis, play, read, says, street, township, village};
+use crate::stage::{
+    IN_THE_LIGHT, await_analysis, goes_on, play, read, says, street, township, village, wall,
+};
 
 #[test]
 fn a_missing_model_is_named_and_taken_when_it_comes() {
@@ -79,6 +82,37 @@ fn a_missing_runtime_is_named() {
         village.runtime = folder.join("no-such-library.so");
         let mut agent = Agent::start(&village)?;
         failed_because(&mut agent, &["no-such-library.so"])
+    });
+}
+
+#[test]
+fn a_look_that_fails_in_one_session_takes_no_other_with_it() {
+    play(|folder| {
+        let model = folder.join("model");
+        copy_builtin(&model)?;
+        edit_manifest(&model, without_checksum)?;
+        let file = model.join("model.onnx");
+        let (above, below) = IN_THE_LIGHT;
+        fs::write(&file, bad_model::spoil(&fs::read(&file)?, Mood::NotNumbers, above, below)?)?;
+        let (broker, console) = township(folder, &BrokerOptions::default())?;
+        let (gate, mut wall) = (street(folder, "gate", &[])?, wall(folder)?);
+        wall.restart()?;
+        let mut village = village(folder, &broker)?
+            .with(VillageCamera::guarded("gate", gate.url("gate")).line("gate = \"always\""))
+            .with(VillageCamera::guarded("yard", wall.url("wall")).line("gate = \"always\""));
+        village.model = model;
+        village.detector_lines = "sessions = 2".into();
+        let mut agent = Agent::start(&village)?;
+        await_analysis(&mut agent, "gate")?;
+        goes_on(&mut agent, "gate", 25)?;
+        console.wait_for("an alert", wait::PATIENCE, |seen| seen.alerts.first().map(drop))?;
+        let health = agent.health_when("the wall to fail", |health| {
+            (health.detector.failures > 5).then(|| health.clone())
+        })?;
+        let [gate, yard] = &health.cameras[..] else { bail!("two cameras: {health:?}") };
+        ensure!(gate.failures == 0 && gate.blind_s < 1.0, "{gate:?}");
+        ensure!(yard.analysed == 0 && yard.blind_s > 0.5, "{yard:?}");
+        Ok(())
     });
 }
 

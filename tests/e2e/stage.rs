@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use sharp_eyes_protocol::report::{CameraState, Health};
@@ -51,6 +52,23 @@ pub(crate) fn street(folder: &Path, name: &str, arguments: &[&str]) -> Result<Ca
     let mount = format!("{name}={}", places::footage()?.display());
     Camera::start(folder, &[&["--mount", mount.as_str()], arguments].concat())
 }
+
+/// A camera in front of a white wall, which can be switched on.
+pub(crate) fn wall(folder: &Path) -> Result<Camera> {
+    let clip = folder.join("wall.avi");
+    let mut command = Command::new("gst-launch-1.0");
+    command
+        .args("-q videotestsrc pattern=white num-buffers=50 ! video/x-raw,width=768,height=576".split(' '));
+    command.args("! videorate ! video/x-raw,framerate=10/1 ! jpegenc ! avimux ! filesink".split(' '));
+    command.arg(format!("location={}", clip.display()));
+    ensure!(command.status().context("running gst-launch-1.0")?.success(), "no picture of a wall");
+    let mut camera = Camera::start(folder, &["--mount", &format!("wall={}", clip.display())])?;
+    camera.kill()?;
+    Ok(camera)
+}
+
+/// The mean of that wall's pixels is among these, and that of the street's is not.
+pub(crate) const IN_THE_LIGHT: (f32, f32) = (180.0, 256.0);
 
 /// A village without cameras yet.
 pub(crate) fn village(folder: &Path, broker: &Broker) -> Result<Village> {

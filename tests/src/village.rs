@@ -29,6 +29,8 @@ pub struct Village {
     pub escalation_lines: String,
     /// The bundle of the model.
     pub model: PathBuf,
+    /// More lines of the table `detector`.
+    pub detector_lines: String,
     /// More tables after `[detector]`, such as `[models]`.
     pub tables: String,
     /// ONNX Runtime's library.
@@ -98,6 +100,7 @@ impl Village {
             delivery_lines: String::new(),
             escalation_lines: String::new(),
             model: places::builtin_model()?,
+            detector_lines: String::new(),
             tables: String::new(),
             runtime: places::onnx_runtime()?,
             metrics_port: places::free_port()?,
@@ -144,8 +147,7 @@ port = {port}
 [detector]
 model = {model}
 runtime = {runtime}
-threads = 1
-
+{detector_lines}
 {tables}
 [metrics]
 listen = "127.0.0.1:{metrics}"
@@ -158,6 +160,7 @@ listen = "127.0.0.1:{metrics}"
             escalation_lines = self.escalation_lines,
             model = quote(&self.model.to_string_lossy()),
             runtime = quote(&self.runtime.to_string_lossy()),
+            detector_lines = self.detector_lines,
             tables = self.tables,
             metrics = self.metrics_port,
         );

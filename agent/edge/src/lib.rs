@@ -7,7 +7,7 @@
 //! - [`config`]: the one file, read strictly into the options of each part;
 //! - [`camera`]: RTSP to frames, with a gate between ingest and decode; the only folder that names GStreamer;
 //! - [`analysis`]: the newest frame of each camera to detections, tracks, incidents and alerts (`sharp-eyes-vision`
-//!   does the looking);
+//!   does the looking, in one or more [`sessions`]);
 //! - [`outbox`]: alerts on disk until the brokers have them, open until somebody answers; the only folder that names the
 //!   database; [`escalation`] says when they climb;
 //! - [`models`]: what looks at frames, fetched, verified, tried, switched to and taken back; one folder of it names the TUF
@@ -59,6 +59,7 @@ pub mod print;
 pub mod remote;
 pub mod replay;
 pub mod secret;
+pub mod sessions;
 pub mod systemd;
 pub mod uplink;
 pub mod watch;

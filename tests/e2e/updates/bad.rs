@@ -3,7 +3,7 @@
 use sharp_eyes_tests::places;
 
 use super::*;
-use crate::stage::read;
+use crate::stage::{IN_THE_LIGHT, read, wall};
 
 fn without_hash(manifest: &str) -> String {
     manifest.lines().filter(|line| !line.starts_with("sha256")).map(|line| format!("{line}\n")).collect()
@@ -96,9 +96,6 @@ fn a_model_that_is_too_slow_for_the_box_is_refused_there() {
 /// The mean of the golden picture's pixels is 113; the pictures that a model is first run on have others.
 const AT_THE_PICTURE: (f32, f32) = (110.0, 116.0);
 
-/// A white wall.
-const IN_THE_LIGHT: (f32, f32) = (180.0, 256.0);
-
 #[test]
 fn a_model_that_hangs_or_ends_the_process_while_it_is_tried_is_refused() {
     play(|folder| {
@@ -121,23 +118,18 @@ fn a_model_that_hangs_or_ends_the_process_while_it_is_tried_is_refused() {
     });
 }
 
-/// A camera in front of a white wall, which can be switched on.
-fn wall(folder: &Path) -> Result<Camera> {
-    let clip = folder.join("wall.avi");
-    let mut command = Command::new("gst-launch-1.0");
-    command
-        .args("-q videotestsrc pattern=white num-buffers=50 ! video/x-raw,width=768,height=576".split(' '));
-    command.args("! videorate ! video/x-raw,framerate=10/1 ! jpegenc ! avimux ! filesink".split(' '));
-    command.arg(format!("location={}", clip.display()));
-    ensure!(command.status().context("running gst-launch-1.0")?.success(), "no picture of a wall");
-    let mut camera = Camera::start(folder, &["--mount", &format!("wall={}", clip.display())])?;
-    camera.kill()?;
-    Ok(camera)
+#[test]
+fn a_model_that_turns_bad_while_it_looks_is_rolled_back_and_no_camera_is_blind_for_long() {
+    turns_bad("");
+}
+
+#[test]
+fn a_model_that_turns_bad_in_one_of_its_sessions_is_rolled_back_in_all() {
+    turns_bad("sessions = 2");
 }
 
 /// Models that pass their trial, and are bad as soon as one of the cameras shows a white wall.
-#[test]
-fn a_model_that_turns_bad_while_it_looks_is_rolled_back_and_no_camera_is_blind_for_long() {
+fn turns_bad(detector_lines: &str) {
     play(|folder| {
         let maintainer = Maintainer::new(folder)?;
         let (broker, console) = township(folder, &BrokerOptions::default())?;
@@ -146,6 +138,7 @@ fn a_model_that_turns_bad_while_it_looks_is_rolled_back_and_no_camera_is_blind_f
         let lines = "interval = \"1s\"\nwatch = \"1h\"\nbudget = \"400ms\"";
         let mut village = watched(folder, &broker, &gate.url("gate"), &maintainer, lines)?;
         village.cameras.push(VillageCamera::new("yard", wall.url("wall")).line("gate = \"always\""));
+        village.detector_lines = detector_lines.into();
         let mut agent = Agent::start(&village)?;
         await_analysis(&mut agent, "gate")?;
         let blind =

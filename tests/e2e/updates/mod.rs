@@ -18,7 +18,6 @@ use sharp_eyes_protocol::report::{ModelStage, Models};
 use sharp_eyes_tests::agent::Agent;
 use sharp_eyes_tests::bad_model::{self, Mood};
 use sharp_eyes_tests::broker::{Broker, BrokerOptions};
-use sharp_eyes_tests::camera::Camera;
 use sharp_eyes_tests::console::Console;
 use sharp_eyes_tests::disk::tree::Tree;
 use sharp_eyes_tests::maintainer::{self, Maintainer};

@@ -1,4 +1,5 @@
-//! Frames to alerts: one thread that gives every camera's newest frame to the detector, in turn.
+//! Frames to alerts: one thread that gives every camera's newest frame to the detector, in turn, as many at the same time as
+//! there are sessions of the model.
 //!
 //! # Layout
 //!
@@ -14,7 +15,6 @@ mod snapshots;
 mod storm;
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use jiff::tz::TimeZone;
 use sharp_eyes_protocol::alert::{AlertData, AlertState, ModelName, Subject, grid_cell, seconds};
 use sharp_eyes_protocol::topic::Name;
-use sharp_eyes_vision::{Detector, EvidenceError, Incident, Moment, Polygon, Redacted, Rule, Runtime};
+use sharp_eyes_vision::{EvidenceError, Incident, Moment, Polygon, Redacted, Rule, Thresholds};
 use uuid::Uuid;
 
 use crate::backoff::Backoff;
@@ -32,6 +32,7 @@ use crate::clock::Clock;
 use crate::config::{CameraConfig, DetectorConfig};
 use crate::models::desk::{Chosen, Desk};
 use crate::outbox::{AlertChange, Change, NewAlert, Outbox};
+use crate::sessions::{LoadError, Sessions};
 pub(crate) use lookout::Lookout;
 pub use slots::{Slots, Taken};
 pub use snapshots::{Snapshot, Snapshots};
@@ -110,11 +111,11 @@ impl Analysis {
     fn run_there(&self) {
         let (min, max) = RELOAD;
         let mut backoff = Backoff::new(min, max, 0.0).expect("constant limits are in order");
-        let detector = loop {
+        let sessions = loop {
             self.board.detector.beat();
             let chosen = self.desk.chosen();
             match self.load(&chosen) {
-                Ok(detector) => break detector,
+                Ok(sessions) => break sessions,
                 Err(error) => {
                     tracing::error!("cannot use the model {}: {error}", chosen.path.display());
                     self.board.detector.failed(&error.to_string());
@@ -127,7 +128,7 @@ impl Analysis {
                 return;
             }
         };
-        self.watch(detector);
+        self.watch(sessions);
     }
 
     /// True where there is nothing more to wait for.
@@ -145,17 +146,18 @@ impl Analysis {
         }
     }
 
-    fn load(&self, chosen: &Chosen) -> Result<Detector, LoadError> {
-        let detector = load(&self.detector, &chosen.path)?;
-        chosen.check(&detector).map_err(LoadError::Changed)?;
-        self.desk.looks(&detector, chosen.installed.clone());
+    fn load(&self, chosen: &Chosen) -> Result<Sessions, LoadError> {
+        let sessions = Sessions::load(&self.detector, &chosen.path)?;
+        chosen.check(sessions.model()).map_err(LoadError::Changed)?;
+        self.desk.looks(&sessions, chosen.installed.clone());
         self.board.detector.running();
-        Ok(detector)
+        Ok(sessions)
     }
 
-    fn watch(&self, mut detector: Detector) {
+    fn watch(&self, mut sessions: Sessions) {
+        let thresholds = &sessions.model().thresholds;
         let mut stories: Vec<Story> =
-            (0..self.views.len()).map(|index| self.story(index, &detector)).collect();
+            (0..self.views.len()).map(|index| self.story(index, thresholds)).collect();
         let mut taken = None;
         loop {
             self.board.detector.beat();
@@ -163,7 +165,7 @@ impl Analysis {
             let due = match taken.take() {
                 Some(due) => due,
                 None => match self.slots.take(HEARTBEAT) {
-                    Taken::Frame(index, frame) => match self.due(&mut detector, &mut stories, index, frame) {
+                    Taken::Frame(index, frame) => match self.due(&sessions, &mut stories, index, frame) {
                         Some(due) => due,
                         None => continue,
                     },
@@ -171,30 +173,29 @@ impl Analysis {
                     Taken::Closed => return,
                 },
             };
-            self.switch(&mut detector, &mut stories);
-            taken = self.round(&mut detector, &mut stories, due);
+            self.switch(&mut sessions, &mut stories);
+            taken = self.round(&mut sessions, &mut stories, due);
         }
     }
 
     /// Nothing has happened yet.
-    fn story(&self, index: usize, detector: &Detector) -> Story {
+    fn story(&self, index: usize, thresholds: &Thresholds) -> Story {
         let (view, card) = (self.views[index].clone(), self.board.cameras[index].clone());
-        let thresholds = detector.model().thresholds.clone();
         Story {
-            lookout: Lookout::new(view, thresholds, self.time_zone.clone(), card),
+            lookout: Lookout::new(view, thresholds.clone(), self.time_zone.clone(), card),
             storm: Storm::new(self.views[index].alerts_per_minute),
             lasting: HashMap::new(),
         }
     }
 
     /// Lets another model look, if one is to.
-    fn switch(&self, detector: &mut Detector, stories: &mut [Story]) {
+    fn switch(&self, sessions: &mut Sessions, stories: &mut [Story]) {
         let Some((next, installed)) = self.desk.take() else { return };
-        let (before, model) = (detector.model(), next.model());
+        let (before, model) = (sessions.model(), next.model());
         tracing::info!(before = %before.name, model = %model.name, "another model looks from this frame on");
         self.desk.looks(&next, installed);
         stories.iter_mut().for_each(|story| story.lookout.set_thresholds(&model.thresholds));
-        self.desk.spare(std::mem::replace(detector, next));
+        self.desk.spare(std::mem::replace(sessions, next));
         self.board.cameras.iter().for_each(|card| card.overlooked.store(0, Ordering::Relaxed));
     }
 
@@ -285,39 +286,9 @@ impl Analysis {
     }
 }
 
-/// Loads the runtime and a model.
-pub(crate) fn load(config: &DetectorConfig, model: &Path) -> Result<Detector, LoadError> {
-    let runtime = Runtime::load(&config.runtime)?;
-    // The threads of a session stay where the one that opens it is.
-    let detector = config.cores.within(|| Detector::load(&runtime, model, &config.options))?;
-    let (model, provider) = (detector.model(), detector.provider());
-    tracing::info!(
-        model = %model.name,
-        sha256 = %model.sha256,
-        classes = ?model.classes,
-        onnx_runtime = runtime.version(),
-        %provider,
-        offered = ?runtime.providers(),
-        "model loaded"
-    );
-    Ok(detector)
-}
-
 /// A UUIDv7 of the moment. A clock before 1970 gives the year 1970: the id stays valid, `clock` says the rest.
 fn uuid_of(at: &Moment) -> Uuid {
     let milliseconds = u64::try_from(at.wall.as_millisecond()).unwrap_or(0);
     let nanoseconds = (milliseconds % 1000) as u32 * 1_000_000;
     Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, milliseconds / 1000, nanoseconds))
-}
-
-/// The model cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[allow(missing_docs)] // the messages say it
-pub enum LoadError {
-    #[error(transparent)]
-    Runtime(#[from] sharp_eyes_vision::OnnxError),
-    #[error(transparent)]
-    Model(#[from] sharp_eyes_vision::ModelError),
-    #[error("{0}")]
-    Changed(String),
 }

@@ -1,16 +1,18 @@
-//! One round of the analysis: a frame whose turn it is, or the frames of several cameras that share an inference because a
-//! close look is due at each and all fit into one tensor.
+//! One round of the analysis: a look for each session of the model, at a frame whose turn it is, or at the frames of several
+//! cameras that share an inference because a close look is due at each and all fit into one tensor.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use sharp_eyes_protocol::topic::Name;
-use sharp_eyes_vision::{DetectError, Detector, FrameView, Glance, Look, Moment, Rect, Redacted};
+use sharp_eyes_vision::{DetectError, Detector, Glance, Look, Moment, Rect, Redacted};
 
-use super::{Analysis, Snapshot, Story};
+use super::{Analysis, Lookout, Snapshot, Story};
 use crate::camera::{Frame, FrameError, Picture};
 use crate::models::shadow::Glimpse;
 use crate::outbox::{AlertChange, Change, NewEvidence};
+use crate::sessions::Sessions;
 
 /// Cameras that share an inference at most.
 const CAMERAS_MAX: usize = 4;
@@ -28,6 +30,9 @@ pub(super) struct Due {
     wish: Option<Vec<Rect>>,
 }
 
+/// The frames of one inference: one, or several that share it.
+type Group = Vec<Due>;
+
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LookError {
     #[error(transparent)]
@@ -40,17 +45,18 @@ impl Analysis {
     /// Maps a frame and asks its camera's story what is wanted of it. `None` where that failed, which is told.
     pub(super) fn due(
         &self,
-        detector: &mut Detector,
+        sessions: &Sessions,
         stories: &mut [Story],
         index: usize,
         frame: Frame,
     ) -> Option<Due> {
         let started = Instant::now();
-        let due = self.guarded(&[index], detector, stories, |_, stories| {
+        let done = guarded(|| {
             let (picture, now) = (frame.map()?, self.clock.at(frame.arrived()));
             let wish = stories[index].lookout.wish(&frame, &picture.view(), now);
             Ok(Due { index, frame, picture, now, wish })
         });
+        let due = self.settle(&[index], done, sessions, stories);
         if due.is_none() {
             self.board.cameras[index].looked(started, true);
         }
@@ -58,27 +64,28 @@ impl Analysis {
     }
 
     /// Looks at a frame, and at what waits and fits in with it. Returns a frame that was taken and did not fit.
-    pub(super) fn round(&self, detector: &mut Detector, stories: &mut [Story], first: Due) -> Option<Due> {
+    pub(super) fn round(&self, sessions: &mut Sessions, stories: &mut [Story], first: Due) -> Option<Due> {
         let started = Instant::now();
-        let (round, left) = self.gather(detector, stories, first);
-        let cameras: Vec<usize> = round.iter().map(|due| due.index).collect();
-        let looks = self.guarded(&cameras, detector, stories, |detector, stories| {
-            self.infer(|| look(detector, stories, &round)).map_err(LookError::from)
-        });
-        let inferred = looks.is_some().then(|| started.elapsed());
-        inferred.inspect(|took| self.board.detector.inferred(*took));
-        let mut looks = looks.into_iter().flatten();
+        let (groups, left) = self.gather(sessions, stories, first);
+        let looks = self.look(sessions, stories, &groups);
+        let inferred = started.elapsed();
         let mut blind = vec![true; stories.len()]; // while it lasts, if it lasts long
-        for due in &round {
-            let told = looks.next().and_then(|look| {
-                self.guarded(&[due.index], detector, stories, |detector, stories| {
-                    self.tell(detector, &mut stories[due.index], due, look, inferred.unwrap_or_default())
-                })
-            });
-            if told.is_some() {
-                self.board.detector.running();
+        for (group, looks) in groups.iter().zip(looks) {
+            if looks.is_some() {
+                self.board.detector.inferred(inferred);
             }
-            blind[due.index] = !self.board.cameras[due.index].looked(started, told.is_none());
+            let mut looks = looks.into_iter().flatten();
+            for due in group {
+                let told = looks.next().and_then(|look| {
+                    let story = &mut stories[due.index];
+                    let told = guarded(|| self.tell(sessions.one(), story, due, look, inferred));
+                    self.settle(&[due.index], told, sessions, stories)
+                });
+                if told.is_some() {
+                    self.board.detector.running();
+                }
+                blind[due.index] = !self.board.cameras[due.index].looked(started, told.is_none());
+            }
         }
         let (least, usual) = LONG_LOOK;
         let took = started.elapsed();
@@ -89,39 +96,93 @@ impl Analysis {
         left
     }
 
-    /// What shares an inference with a frame, and a frame that was taken for that and does not fit.
-    fn gather(&self, detector: &mut Detector, stories: &mut [Story], first: Due) -> (Vec<Due>, Option<Due>) {
-        let fits = |stories: &[Story], round: &[Due], detector: &Detector| {
-            with_glances(stories, round, |glances| detector.fit_together(glances)).unwrap_or(false)
-        };
-        let mut round = vec![first];
-        if !fits(stories, &round, detector) {
-            return (round, None);
-        }
-        while round.len() < CAMERAS_MAX {
-            let close_next = |index: usize| {
-                stories[index].lookout.is_close_next() && round.iter().all(|due| due.index != index)
-            };
-            let Some((index, frame)) = self.slots.take_another(close_next) else { break };
-            let Some(due) = self.due(detector, stories, index, frame) else { continue };
-            round.push(due);
-            if !fits(stories, &round, detector) {
-                let left = round.pop();
-                return (round, left);
+    /// A group of frames for each session, as far as frames wait, and a frame that was taken for one and did not fit.
+    fn gather(&self, sessions: &Sessions, stories: &mut [Story], first: Due) -> (Vec<Group>, Option<Due>) {
+        let mut cameras = vec![first.index];
+        let (mut groups, mut next) = (Vec::new(), Some(first));
+        while let Some(first) = next.take() {
+            let (group, left) = self.share(sessions, stories, &mut cameras, first);
+            groups.push(group);
+            if groups.len() == sessions.count() {
+                return (groups, left);
             }
+            next = left.or_else(|| self.another(sessions, stories, &mut cameras, |_| true));
         }
-        (round, None)
+        (groups, None)
     }
 
-    /// Runs a step for some cameras. A failure or a panic is told; then nothing comes of it.
-    fn guarded<T>(
+    /// What shares an inference with a frame, and a frame that was taken for that and does not fit.
+    fn share(
+        &self,
+        sessions: &Sessions,
+        stories: &mut [Story],
+        cameras: &mut Vec<usize>,
+        first: Due,
+    ) -> (Group, Option<Due>) {
+        let fits = |stories: &[Story], group: &[Due]| {
+            let frames = group.iter().map(|due| (due, &stories[due.index].lookout));
+            with_glances(frames, |glances| sessions.fit_together(glances)).unwrap_or(false)
+        };
+        let mut group = vec![first];
+        if !fits(stories, &group) {
+            return (group, None);
+        }
+        while group.len() < CAMERAS_MAX {
+            let another = self.another(sessions, stories, cameras, |story| story.lookout.is_close_next());
+            let Some(due) = another else { break };
+            group.push(due);
+            if !fits(stories, &group) {
+                let left = group.pop();
+                return (group, left);
+            }
+        }
+        (group, None)
+    }
+
+    /// A frame that waits, of none of these cameras and of one that may.
+    fn another(
+        &self,
+        sessions: &Sessions,
+        stories: &mut [Story],
+        cameras: &mut Vec<usize>,
+        may: impl Fn(&Story) -> bool,
+    ) -> Option<Due> {
+        loop {
+            let free = |index: usize| !cameras.contains(&index) && may(&stories[index]);
+            let (index, frame) = self.slots.take_another(free)?;
+            cameras.push(index);
+            if let Some(due) = self.due(sessions, stories, index, frame) {
+                return Some(due);
+            }
+        }
+    }
+
+    /// Looks at all groups at the same time. What each look showed, in their order; `None` where it failed, which is told.
+    fn look(
+        &self,
+        sessions: &mut Sessions,
+        stories: &mut [Story],
+        groups: &[Group],
+    ) -> Vec<Option<Vec<Look>>> {
+        let mut lookouts: Vec<_> = stories.iter_mut().map(|story| Some(&mut story.lookout)).collect();
+        let mut of = |due: &Due| lookouts[due.index].take().expect("one frame of each camera");
+        let jobs = groups.iter().map(|group| group.iter().map(|due| (due, of(due))).collect()).collect();
+        let done = self.infer(|| sessions.each(jobs, look));
+        let settle = |(group, done): (&Group, thread::Result<Result<_, DetectError>>)| {
+            let cameras: Vec<usize> = group.iter().map(|due| due.index).collect();
+            self.settle(&cameras, done.map(|looks| looks.map_err(LookError::from)), sessions, stories)
+        };
+        groups.iter().zip(done).map(settle).collect()
+    }
+
+    /// What came of a step for some cameras. A failure or a panic is told; then nothing comes of it.
+    fn settle<T>(
         &self,
         cameras: &[usize],
-        detector: &mut Detector,
+        done: thread::Result<Result<T, LookError>>,
+        sessions: &Sessions,
         stories: &mut [Story],
-        step: impl FnOnce(&mut Detector, &mut [Story]) -> Result<T, LookError>,
     ) -> Option<T> {
-        let done = catch_unwind(AssertUnwindSafe(|| step(detector, stories)));
         self.board.detector.looking(None);
         let names = || -> Vec<&str> {
             cameras.iter().map(|index| self.board.cameras[*index].name.as_str()).collect()
@@ -138,7 +199,7 @@ impl Analysis {
                 let names = names().join(", ");
                 self.board.detector.failed(&format!("analysing a frame of camera {names} panicked"));
                 for &index in cameras {
-                    stories[index].lookout = self.story(index, detector).lookout;
+                    stories[index].lookout = self.story(index, &sessions.model().thresholds).lookout;
                     for (_, id) in stories[index].lasting.drain() {
                         self.outbox.change(AlertChange { id, change: Change::Over });
                     }
@@ -217,24 +278,34 @@ impl Analysis {
     }
 }
 
-/// Looks at all of them at once, or at one after the other.
-fn look(detector: &mut Detector, stories: &mut [Story], round: &[Due]) -> Result<Vec<Look>, DetectError> {
-    if round.len() > 1
-        && let Some(found) = with_glances(stories, round, |glances| detector.detect_closely(glances))
+/// Runs a step that may fail or panic.
+fn guarded<T>(step: impl FnOnce() -> Result<T, LookError>) -> thread::Result<Result<T, LookError>> {
+    catch_unwind(AssertUnwindSafe(step))
+}
+
+/// Looks at a group's frames at once, or at one after the other.
+fn look(detector: &mut Detector, group: Vec<(&Due, &mut Lookout)>) -> Result<Vec<Look>, DetectError> {
+    let frames = || group.iter().map(|(due, lookout)| (*due, &**lookout));
+    if group.len() > 1
+        && let Some(found) = with_glances(frames(), |glances| detector.detect_closely(glances))
         && let Some(found) = found?
     {
         return Ok(found.into_iter().map(|detections| Look { detections, whole: false }).collect());
     }
-    let alone =
-        |due: &Due| stories[due.index].lookout.look(detector, &due.picture.view(), due.wish.as_deref());
-    round.iter().map(alone).collect()
+    let alone = |(due, lookout): (&Due, &mut Lookout)| {
+        lookout.look(detector, &due.picture.view(), due.wish.as_deref())
+    };
+    group.into_iter().map(alone).collect()
 }
 
 /// What of these frames is worth a close look. `None` where the whole picture of one is due.
-fn with_glances<T>(stories: &[Story], round: &[Due], then: impl FnOnce(&[Glance<'_>]) -> T) -> Option<T> {
-    let views: Vec<FrameView<'_>> = round.iter().map(|due| due.picture.view()).collect();
-    let glances = round.iter().zip(&views).map(|(due, frame)| {
-        let masks = &stories[due.index].lookout.view().masks[..];
+fn with_glances<'a, T>(
+    frames: impl Iterator<Item = (&'a Due, &'a Lookout)>,
+    then: impl FnOnce(&[Glance<'_>]) -> T,
+) -> Option<T> {
+    let frames: Vec<_> = frames.map(|(due, lookout)| (due, lookout, due.picture.view())).collect();
+    let glances = frames.iter().map(|(due, lookout, frame)| {
+        let masks = &lookout.view().masks[..];
         due.wish.as_deref().map(|objects| Glance { frame, masks, objects })
     });
     glances.collect::<Option<Vec<_>>>().map(|glances| then(&glances))

@@ -126,6 +126,8 @@ pub struct DetectorConfig {
     pub runtime: PathBuf,
     /// How it is run.
     pub options: DetectorOptions,
+    /// How many frames are looked at at the same time, each in a session of its own.
+    pub sessions: usize,
     /// On which cores.
     pub cores: Cores,
 }
@@ -385,6 +387,10 @@ fn detector(section: Section<'_>) -> Option<DetectorConfig> {
     if !(1..=64).contains(&threads) {
         section.problem("threads", "expected 1 to 64");
     }
+    let sessions = section.or::<u16>("sessions", 1);
+    if !(1..=16).contains(&sessions) {
+        section.problem("sessions", "expected 1 to 16");
+    }
     let providers = section.or("providers", vec![Provider::Cpu]);
     if providers.is_empty() {
         section.problem("providers", "is empty; leave the key out for the processor alone");
@@ -394,7 +400,7 @@ fn detector(section: Section<'_>) -> Option<DetectorConfig> {
     let cores = section.or("cores", Cores::All);
     section.finish();
     let options = DetectorOptions { threads: usize::from(threads), providers, arena, cache };
-    Some(DetectorConfig { model: model?, runtime, options, cores })
+    Some(DetectorConfig { model: model?, runtime, options, sessions: usize::from(sessions), cores })
 }
 
 fn metrics(section: Section<'_>) -> Option<SocketAddr> {

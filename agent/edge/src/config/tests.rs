@@ -61,7 +61,7 @@ fn the_minimal_file_is_enough_and_its_defaults_are_the_documented_ones() {
     assert_eq!(config.brokers[0].port, 1883);
     assert_eq!(config.state.max_age, Duration::from_secs(30 * 86_400));
     assert_eq!(config.detector.options, DetectorOptions::default());
-    assert_eq!(config.detector.cores, Cores::All);
+    assert_eq!((config.detector.sessions, config.detector.cores), (1, Cores::All));
     let camera = &config.cameras[0];
     assert_eq!(camera.stream.analysed_fps, 5.0);
     let RuleKind::Intrusion { dwell, .. } = camera.rules[0].kind else { panic!("{:?}", camera.rules[0]) };
@@ -108,7 +108,7 @@ fn each_mistake_is_named_with_its_place_and_what_would_be_right() {
 #[test]
 fn how_a_model_is_run_can_be_chosen() {
     let detector = |line: &str| MINIMAL.replace("[detector]", &format!("[detector]\n{line}"));
-    let lines = "threads = 2\nproviders = [\"rknpu\", \"cpu\"]\ncores = \"big\"\narena = false\ncache = \"/tmp/graphs\"";
+    let lines = "threads = 2\nsessions = 3\nproviders = [\"rknpu\", \"cpu\"]\ncores = \"big\"\narena = false\ncache = \"/tmp/graphs\"";
     let chosen = Config::parse(&detector(lines)).unwrap().detector;
     let expected = DetectorOptions {
         threads: 2,
@@ -116,9 +116,10 @@ fn how_a_model_is_run_can_be_chosen() {
         arena: false,
         cache: Some("/tmp/graphs".into()),
     };
-    assert_eq!((chosen.options, chosen.cores), (expected, Cores::Big));
+    assert_eq!((chosen.options, chosen.sessions, chosen.cores), (expected, 3, Cores::Big));
     for (line, expected) in [
         ("threads = 0", "16 detector.threads: 1 to 64"),
+        ("sessions = 17", "16 detector.sessions: 1 to 16"),
         ("providers = [\"gpu\"]", "16 detector.providers: no execution provider; those"),
         ("providers = []", "16 detector.providers: leave the key out"),
         ("cores = \"little\"", "16 detector.cores: \"all\" or \"big\""),

@@ -1,4 +1,4 @@
-//! Hands the detector to the analysis between two frames, and says which one looks.
+//! Hands a model's sessions to the analysis between two frames, and says which one looks.
 //!
 //! The analysis asks for the model to load when it starts, and for another one before each frame; whoever has one puts it
 //! here. Nothing waits: a switch costs no frame.
@@ -8,11 +8,12 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use sharp_eyes_protocol::report::{ActiveModel, ModelUpdate, Models};
-use sharp_eyes_vision::{Detector, Interrupt};
+use sharp_eyes_vision::{Interrupt, ModelInfo};
 use tokio::sync::watch;
 
 use super::shadow::Window;
 use super::state::{Installed, State};
+use crate::sessions::Sessions;
 
 /// What analysis and updater know of each other.
 pub struct Desk {
@@ -29,15 +30,15 @@ pub struct Desk {
 #[derive(Default)]
 struct Inner {
     /// Loaded, and not taken yet. One: a newer one replaces it.
-    next: Option<(Detector, Option<Installed>)>,
+    next: Option<(Sessions, Option<Installed>)>,
     looking: Option<Looking>,
     /// What looked before, so that a model on trial that fails costs no time to load the one before. One.
-    spare: Option<(Detector, Option<Installed>)>,
+    spare: Option<(Sessions, Option<Installed>)>,
 }
 
 struct Looking {
     installed: Option<Installed>,
-    interrupt: Interrupt,
+    interrupts: Vec<Interrupt>,
     before: Option<Option<Installed>>,
 }
 
@@ -52,13 +53,13 @@ pub struct Chosen {
 
 impl Chosen {
     /// Whether what was loaded is what was installed: flash cards change bits.
-    pub fn check(&self, detector: &Detector) -> Result<(), String> {
+    pub fn check(&self, loaded: &ModelInfo) -> Result<(), String> {
         match &self.installed {
-            Some(installed) if installed.sha256 != detector.model().sha256 => Err(format!(
+            Some(installed) if installed.sha256 != loaded.sha256 => Err(format!(
                 "{} was changed since it was installed: expected SHA-256 {}, found {}",
                 self.path.display(),
                 installed.sha256,
-                detector.model().sha256
+                loaded.sha256
             )),
             _ => Ok(()),
         }
@@ -126,23 +127,23 @@ impl Desk {
         }
     }
 
-    /// A detector that shall look from the next frame on.
-    pub fn offer(&self, detector: Detector, installed: Option<Installed>) {
-        self.inner().next = Some((detector, installed));
+    /// A model that shall look from the next frame on.
+    pub fn offer(&self, sessions: Sessions, installed: Option<Installed>) {
+        self.inner().next = Some((sessions, installed));
     }
 
-    /// The detector that shall look from this frame on, if it is another one.
-    pub fn take(&self) -> Option<(Detector, Option<Installed>)> {
+    /// The model that shall look from this frame on, if it is another one.
+    pub fn take(&self) -> Option<(Sessions, Option<Installed>)> {
         self.inner().next.take()
     }
 
     /// This one looks.
-    pub fn looks(&self, detector: &Detector, installed: Option<Installed>) {
+    pub fn looks(&self, sessions: &Sessions, installed: Option<Installed>) {
         let mut inner = self.inner();
         let before = inner.looking.take().map(|looking| looking.installed);
-        inner.looking = Some(Looking { installed, interrupt: detector.interrupt(), before });
+        inner.looking = Some(Looking { installed, interrupts: sessions.interrupts(), before });
         drop(inner);
-        let model = detector.model();
+        let model = sessions.model();
         let active = ActiveModel { model: model.name.clone(), sha256: model.sha256.clone() };
         self.said.send_modify(|models| {
             models.active = Some(active);
@@ -153,24 +154,26 @@ impl Desk {
     }
 
     /// What looked before looks no more.
-    pub fn spare(&self, detector: Detector) {
+    pub fn spare(&self, sessions: Sessions) {
         let mut inner = self.inner();
         let of = inner.looking.as_ref().and_then(|looking| looking.before.clone());
-        inner.spare = of.map(|of| (detector, of));
+        inner.spare = of.map(|of| (sessions, of));
     }
 
     /// What looked before, if it is this one. No other is kept from now on.
-    pub fn take_spare(&self, installed: Option<&Installed>) -> Option<Detector> {
-        let (detector, of) = self.inner().spare.take()?;
-        (of.as_ref() == installed).then_some(detector)
+    pub fn take_spare(&self, installed: Option<&Installed>) -> Option<Sessions> {
+        let (sessions, of) = self.inner().spare.take()?;
+        (of.as_ref() == installed).then_some(sessions)
     }
 
-    /// Ends the inference that runs, if this one looks.
+    /// Ends the inferences that run, if this one looks.
     pub fn interrupt(&self, installed: &Installed) {
         let looking = self.inner();
         let looking = looking.looking.as_ref().filter(|l| l.installed.as_ref() == Some(installed));
-        if let Some(Err(error)) = looking.map(|looking| looking.interrupt.interrupt()) {
-            tracing::error!("cannot interrupt an inference: {error}");
+        for interrupt in looking.into_iter().flat_map(|looking| &looking.interrupts) {
+            if let Err(error) = interrupt.interrupt() {
+                tracing::error!("cannot interrupt an inference: {error}");
+            }
         }
     }
 

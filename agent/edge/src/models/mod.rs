@@ -74,7 +74,8 @@ impl ModelsOptions {
     pub fn new(config: &Config) -> Option<Self> {
         let models = config.models.clone()?;
         let frames: f64 = config.cameras.iter().map(|camera| f64::from(camera.stream.analysed_fps)).sum();
-        let budget = models.budget.unwrap_or_else(|| Duration::from_secs_f64(BUDGET_SHARE / frames.max(0.1)));
+        let share = BUDGET_SHARE * config.detector.sessions as f64;
+        let budget = models.budget.unwrap_or_else(|| Duration::from_secs_f64(share / frames.max(0.1)));
         Some(Self {
             folder: config.state.folder.join("models"),
             config: models,

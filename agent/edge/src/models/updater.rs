@@ -13,11 +13,11 @@ use super::install::{Check, Outcome};
 use super::polling::Polling;
 use super::state::{Installed, State};
 use super::watch::{Reading, Verdict, Watch};
-use crate::analysis;
 use crate::board::Board;
 use crate::clock::Clock;
 use crate::remote::Remote;
 use crate::remote::take::Taken;
+use crate::sessions::Sessions;
 
 /// How often it looks whether a command beside the agent changed something.
 const REST: Duration = Duration::from_secs(1);
@@ -153,8 +153,8 @@ impl Updater {
 
     /// Loads the model that shall look, while the other one looks, and hands it over.
     async fn switch(&self, active: Option<Installed>) {
-        if let Some(detector) = self.desk.take_spare(active.as_ref()) {
-            return self.desk.offer(detector, active);
+        if let Some(sessions) = self.desk.take_spare(active.as_ref()) {
+            return self.desk.offer(sessions, active);
         }
         let chosen = match active {
             Some(installed) => {
@@ -164,11 +164,11 @@ impl Updater {
         };
         let (detector, path) = (self.options.detector.clone(), chosen.path.clone());
         let loaded = tokio::task::spawn_blocking(move || {
-            analysis::load(&detector, &path).map_err(|error| error.to_string())
+            Sessions::load(&detector, &path).map_err(|error| error.to_string())
         });
         let loaded = loaded.await.unwrap_or_else(|error| Err(error.to_string()));
-        match loaded.and_then(|detector| chosen.check(&detector).map(|()| detector)) {
-            Ok(detector) => self.desk.offer(detector, chosen.installed),
+        match loaded.and_then(|sessions| chosen.check(sessions.model()).map(|()| sessions)) {
+            Ok(sessions) => self.desk.offer(sessions, chosen.installed),
             Err(reason) => {
                 self.desk.unusable(&chosen, &reason);
             }

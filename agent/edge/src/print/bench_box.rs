@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
-use sharp_eyes_vision::{DetectError, Detector, ModelError, OnnxError, Polygon, Runtime};
+use sharp_eyes_vision::{DetectError, Polygon};
 
 use crate::camera::{self, CameraError, Decoded, Frame, FrameError, InitError, Listening, Recording};
 use crate::config::{CAMERAS_MAX, CameraConfig, Config, DetectorConfig};
+use crate::sessions::{LoadError, Sessions};
 
 /// How long cameras are listened to.
 const LISTEN: Duration = Duration::from_secs(20);
@@ -39,7 +40,7 @@ struct Report {
     inference_ms: f64,
     /// At the analysed rate.
     inference_cores: f64,
-    /// Of the one thread that all cameras share.
+    /// Of the time of the sessions that all cameras share.
     inference_busy: f64,
     write_ms: f64,
     write_worst_ms: f64,
@@ -104,11 +105,10 @@ async fn measure(config: &Config) -> Result<Report, BenchBoxError> {
     say("decoding what they sent");
     let (decoded, frame) = decode(&recordings, &mut cameras).await?;
     say("looking at a frame of theirs with the model");
-    let onnx = Runtime::load(&config.detector.runtime)?;
-    let DetectorConfig { model, options, cores, .. } = &config.detector;
-    let mut detector = cores.within(|| Detector::load(&onnx, model, options))?;
+    let DetectorConfig { model, cores, .. } = &config.detector;
+    let mut sessions = Sessions::load(&config.detector, model)?;
     let masks = &config.cameras[recordings[0].0].stream.masks;
-    let (inference, processor) = cores.within(|| infer(&mut detector, &frame, masks))?;
+    let (inference, processor) = cores.within(|| infer(&mut sessions, &frame, masks))?;
     say("writing to the disk of the state folder");
     let writes = write(&config.state.folder)?;
 
@@ -118,12 +118,12 @@ async fn measure(config: &Config) -> Result<Report, BenchBoxError> {
         received,
         decoded,
         inference: fps * processor.as_secs_f64(),
-        inference_busy: fps * inference.as_secs_f64(),
+        inference_busy: fps * inference.as_secs_f64() / sessions.count() as f64,
     };
     Ok(Report {
         cores: costs.cores as usize,
         memory_free_bytes: memory_free()?,
-        model: detector.model().name.to_string(),
+        model: sessions.model().name.to_string(),
         cameras,
         received_cores: costs.received,
         decoded_cores: costs.decoded,
@@ -199,20 +199,23 @@ async fn decode(
     Ok((mean(shares.into_iter()), frame))
 }
 
-/// Median time of one frame through the detector, and its processor time.
+/// Median time in which each session looks at a frame, all at the same time, and the processor time of one look.
 fn infer(
-    detector: &mut Detector,
+    sessions: &mut Sessions,
     frame: &Frame,
     masks: &[Polygon],
 ) -> Result<(Duration, Duration), BenchBoxError> {
     let mut times = Vec::with_capacity(RUNS);
-    let before = processor_time();
+    let (before, picture) = (processor_time(), frame.map()?);
     for _ in 0..RUNS {
         let start = Instant::now();
-        frame.view(|planes| detector.detect(planes, masks))??;
+        let looks = vec![picture.view(); sessions.count()];
+        for look in sessions.each(looks, |detector, planes| detector.detect(&planes, masks)) {
+            look.map_err(|_| BenchBoxError::Panicked)??;
+        }
         times.push(start.elapsed());
     }
-    let processor = (processor_time() - before) / RUNS as u32;
+    let processor = (processor_time() - before) / (RUNS * sessions.count()) as u32;
     times.sort();
     Ok((times[RUNS / 2], processor))
 }
@@ -246,7 +249,7 @@ impl Costs {
     fn carries(&self, awake: f64) -> Load {
         let limits = [
             ("the processor", FILL * self.cores / (self.received + awake * (self.decoded + self.inference))),
-            ("the detector's one thread", FILL / (awake * self.inference_busy)),
+            ("the detector's sessions", FILL / (awake * self.inference_busy)),
             ("what a configuration may have", CAMERAS_MAX as f64),
         ];
         let (limit, cameras) =
@@ -359,13 +362,13 @@ pub enum BenchBoxError {
     #[error("no camera can be measured:\n  {}", .0.join("\n  "))]
     NoCamera(Vec<String>),
     #[error(transparent)]
-    Runtime(#[from] OnnxError),
-    #[error(transparent)]
-    Model(#[from] ModelError),
+    Model(#[from] LoadError),
     #[error(transparent)]
     Frame(#[from] FrameError),
     #[error(transparent)]
     Detect(#[from] DetectError),
+    #[error("a thread that looked at a picture panicked")]
+    Panicked,
     #[error("cannot write to the state folder {}: {source}", folder.display())]
     Disk { folder: PathBuf, source: io::Error },
     #[error("{0}")]
@@ -385,11 +388,8 @@ mod tests {
         let costs = Costs { cores: 4.0, received: 0.01, decoded: 0.1, inference: 0.1, inference_busy: 0.1 };
         // 3.2 cores; at 15 % awake a camera takes 0.04; awake 0.21, but the detector's thread is full with 8.
         assert_eq!(costs.carries(0.0).limit, "what a configuration may have");
-        assert_eq!(
-            costs.carries(0.15),
-            Load { awake: 0.15, cameras: 53, limit: "the detector's one thread" }
-        );
-        assert_eq!(costs.carries(1.0), Load { awake: 1.0, cameras: 8, limit: "the detector's one thread" });
+        assert_eq!(costs.carries(0.15), Load { awake: 0.15, cameras: 53, limit: "the detector's sessions" });
+        assert_eq!(costs.carries(1.0), Load { awake: 1.0, cameras: 8, limit: "the detector's sessions" });
         let slow = Costs { cores: 1.0, ..costs };
         assert_eq!(slow.carries(1.0), Load { awake: 1.0, cameras: 3, limit: "the processor" });
     }

@@ -17,6 +17,7 @@ use sharp_eyes_vision::{
 use super::bench_box::{FILL, processor_time};
 use crate::config::{Config, DetectorConfig};
 use crate::cores::{self, Cores};
+use crate::sessions::{LoadError, Sessions};
 
 /// How long one way is measured, after some inferences that warm up.
 const MEASURED: Duration = Duration::from_secs(3);
@@ -24,6 +25,9 @@ const WARM_UP: usize = 3;
 
 /// A way that may hang, because what it drives is a chip of its own, gets no longer.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Sessions of what is no processor: a chip like the RK3588 has three cores for models.
+const NPU_SESSIONS: [usize; 2] = [2, 3];
 
 /// What is looked at: noise of this size, the same each time.
 const PICTURE: (usize, usize) = (1920, 1080);
@@ -33,7 +37,7 @@ const PICTURE: (usize, usize) = (1920, 1080);
 struct Way {
     options: DetectorOptions,
     cores: Cores,
-    /// Sessions beside each other. The agent has one.
+    /// Sessions beside each other.
     sessions: usize,
 }
 
@@ -141,16 +145,19 @@ fn ways(offered: &[Provider], cores: usize, big: Option<usize>, cache: PathBuf) 
     ways.push(Way { options: cached, ..plain.clone() });
     for provider in offered.iter().filter(|provider| **provider != Provider::Cpu) {
         ways.extend(powers(cores).map(|threads| Way { options: with(threads, *provider), ..plain.clone() }));
+        let several =
+            NPU_SESSIONS.map(|sessions| Way { options: with(1, *provider), sessions, ..plain.clone() });
+        ways.extend(several);
     }
     ways.extend(powers(cores).skip(1).map(|sessions| Way { sessions, ..plain.clone() }));
     ways
 }
 
-/// The way that a box with these cameras should take, of those that the agent can: the one that takes the least of the
+/// The way that a box with these cameras should take: the one that takes the least of the
 /// processor among those that keep up with all cameras awake; where none does, the quickest.
 fn best(rows: &[Row], wanted: f64) -> Option<&Row> {
     let usable = || {
-        let usable = rows.iter().filter(|row| row.way.sessions == 1 && row.way.options.cache.is_none());
+        let usable = rows.iter().filter(|row| row.way.options.cache.is_none());
         usable.filter_map(|row| Some((row, row.result.as_ref().ok()?)))
     };
     // What differs by less is the same within what such a measurement is good for.
@@ -158,9 +165,9 @@ fn best(rows: &[Row], wanted: f64) -> Option<&Row> {
     let keeps_up = |measured: &Measured| FILL * measured.throughput >= wanted;
     let frugal = usable().filter(|(_, measured)| keeps_up(measured));
     let frugal = frugal.min_by_key(|(row, measured)| {
-        (coarse(measured.processor_ms), row.way.options.threads, coarse(measured.memory_bytes as f64))
+        (coarse(measured.processor_ms), row.way.at_once(), coarse(measured.memory_bytes as f64))
     });
-    let quickest = || usable().min_by_key(|(row, m)| (-coarse(m.throughput), row.way.options.threads));
+    let quickest = || usable().min_by_key(|(row, m)| (-coarse(m.throughput), row.way.at_once()));
     frugal.or_else(quickest).map(|(row, _)| row)
 }
 
@@ -216,39 +223,33 @@ pub fn bench_way(options: &WayOptions) -> Result<bool, BenchModelError> {
 fn measure(options: &WayOptions, way: &Way) -> Result<Measured, BenchModelError> {
     let before = memory()?;
     let started = Instant::now();
-    let runtime = Runtime::load(&options.runtime)?;
-    let mut detectors = Vec::new();
-    for _ in 0..way.sessions {
-        detectors.push(Detector::load(&runtime, &options.model, &way.options)?);
-    }
+    let config = DetectorConfig {
+        model: options.model.clone(),
+        runtime: options.runtime.clone(),
+        options: way.options.clone(),
+        sessions: way.sessions,
+        cores: way.cores,
+    };
+    let mut sessions = Sessions::load(&config, &config.model)?;
     let load = started.elapsed();
     let picture = picture();
-    for detector in &mut detectors {
-        (0..WARM_UP).try_for_each(|_| picture.show(detector))?;
-    }
-    let (processor, started) = (processor_time(), Instant::now());
     let mut times = Vec::new();
-    std::thread::scope(|scope| -> Result<(), BenchModelError> {
-        let look = |mut detector: Detector| {
-            let picture = &picture;
-            scope.spawn(move || -> Result<_, DetectError> {
-                let mut times = Vec::new();
-                while started.elapsed() < MEASURED {
-                    let begun = Instant::now();
-                    picture.show(&mut detector)?;
-                    times.push(begun.elapsed());
-                }
-                Ok((times, detector)) // freed after memory was looked at
-            })
-        };
-        let looking: Vec<_> = detectors.drain(..).map(look).collect();
-        for thread in looking {
-            let (seen, detector) = thread.join().map_err(|_| BenchModelError::Panicked)??;
-            times.extend(seen);
-            detectors.push(detector);
+    let mut look = |times: &mut Vec<Duration>| -> Result<(), BenchModelError> {
+        let looks = sessions.each(vec![(); way.sessions], |detector, ()| {
+            let begun = Instant::now();
+            picture.show(detector).map(|()| begun.elapsed())
+        });
+        for look in looks {
+            times.push(look.map_err(|_| BenchModelError::Panicked)??);
         }
         Ok(())
-    })?;
+    };
+    (0..WARM_UP).try_for_each(|_| look(&mut times))?;
+    times.clear();
+    let (processor, started) = (processor_time(), Instant::now());
+    while started.elapsed() < MEASURED {
+        look(&mut times)?;
+    }
     let (took, processor) = (started.elapsed(), processor_time() - processor);
     times.sort_unstable();
     let milliseconds = |time: Duration| time.as_secs_f64() * 1000.0;
@@ -296,6 +297,11 @@ fn memory() -> io::Result<u64> {
 }
 
 impl Way {
+    /// How many threads it takes.
+    fn at_once(&self) -> usize {
+        self.sessions * self.options.threads
+    }
+
     fn words(&self) -> String {
         let Self { options, cores, sessions } = self;
         let many = |count: usize, noun: &str| format!("{count} {noun}{}", if count == 1 { "" } else { "s" });
@@ -325,9 +331,10 @@ impl Row {
         }
         let cores = if *cores == Cores::Big { "big" } else { "all" };
         let mut lines = format!(
-            "[detector]\nproviders = [{}]\nthreads = {}\ncores = \"{cores}\"\narena = {}",
+            "[detector]\nproviders = [{}]\nthreads = {}\nsessions = {}\ncores = \"{cores}\"\narena = {}",
             providers.join(", "),
             options.threads,
+            self.way.sessions,
             options.arena
         );
         // What a start takes matters where the model is switched, or a box restarts often.
@@ -404,7 +411,7 @@ pub enum BenchModelError {
     #[error(transparent)]
     Runtime(#[from] sharp_eyes_vision::OnnxError),
     #[error(transparent)]
-    Model(#[from] sharp_eyes_vision::ModelError),
+    Load(#[from] LoadError),
     #[error(transparent)]
     Detect(#[from] DetectError),
     #[error("{0}")]
@@ -430,10 +437,13 @@ mod tests {
     fn the_best_way_takes_the_least_of_the_processor_and_keeps_up_with_the_cameras() {
         let rows =
             [row(1, 1, 20.0, 50.0), row(2, 1, 26.0, 80.0), row(4, 1, 40.0, 100.0), row(1, 4, 22.0, 180.0)];
-        let threads = |wanted| best(&rows, wanted).map(|row| row.way.options.threads);
-        assert_eq!(threads(15.0), Some(1));
-        assert_eq!(threads(45.0), Some(2), "the rest is for a hot day");
-        assert_eq!(threads(500.0), Some(4), "none keeps up: the quickest that the agent can take");
+        let way = |wanted| best(&rows, wanted).map(|row| (row.way.options.threads, row.way.sessions));
+        assert_eq!(way(15.0), Some((1, 1)));
+        assert_eq!(way(45.0), Some((1, 4)), "the rest is for a hot day");
+        assert_eq!(way(500.0), Some((1, 4)), "none keeps up: the quickest");
+        let way = |wanted| best(&rows[..3], wanted).map(|row| (row.way.options.threads, row.way.sessions));
+        assert_eq!(way(45.0), Some((2, 1)));
+        assert_eq!(way(500.0), Some((4, 1)));
         let same = [row(2, 1, 20.2, 50.0), row(1, 1, 20.0, 49.0)];
         assert_eq!(best(&same, 5.0).unwrap().way.options.threads, 1, "within what a measurement is good for");
         let broken = [Row { result: Err("no such chip".into()), ..row(1, 1, 1.0, 1.0) }];
@@ -448,7 +458,8 @@ mod tests {
         // Threads 1, 2, 4, 8; two more; sessions 2, 4, 8.
         assert_eq!(count(&[Provider::Cpu], 8, None), 9);
         assert_eq!(count(&[Provider::Cpu], 8, Some(4)), 12);
-        assert_eq!(count(&[Provider::Rknpu, Provider::Cpu], 8, Some(4)), 16);
+        // Threads 1, 2, 4, 8 and sessions 2, 3 of the chip beside.
+        assert_eq!(count(&[Provider::Rknpu, Provider::Cpu], 8, Some(4)), 18);
     }
 
     #[test]
@@ -458,15 +469,18 @@ mod tests {
             way: Way {
                 options: DetectorOptions { providers: vec![Provider::Rknpu], ..DetectorOptions::default() },
                 cores: Cores::Big,
-                sessions: 1,
+                sessions: 3,
             },
             ..rows[0].clone()
         };
         for (row, expected) in [
-            (&rows[0], "[detector]\nproviders = [\"cpu\"]\nthreads = 2\ncores = \"all\"\narena = true"),
+            (
+                &rows[0],
+                "[detector]\nproviders = [\"cpu\"]\nthreads = 2\nsessions = 1\ncores = \"all\"\narena = true",
+            ),
             (
                 &npu,
-                "[detector]\nproviders = [\"rknpu\", \"cpu\"]\nthreads = 1\ncores = \"big\"\narena = true",
+                "[detector]\nproviders = [\"rknpu\", \"cpu\"]\nthreads = 1\nsessions = 3\ncores = \"big\"\narena = true",
             ),
         ] {
             let lines = row.lines(&rows, std::path::Path::new("/var/lib/sharp-eyes/graphs"));

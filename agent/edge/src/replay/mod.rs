@@ -26,10 +26,11 @@ use jiff::Timestamp;
 use jiff::civil::DateTime;
 use sharp_eyes_vision::Schedule;
 
-use crate::analysis::{LoadError, Lookout, View, load};
+use crate::analysis::{Lookout, View};
 use crate::board::CameraCard;
 use crate::camera::{self, ClipError, FilmError, FrameSink, InitError};
 use crate::config::{CameraConfig, Config};
+use crate::sessions::{LoadError, load};
 use film::Filming;
 pub use progress::Progress;
 pub use report::{Replayed, Told};

@@ -3,6 +3,7 @@
 //! ```text
 //! BENCH=gate make bench           # of gate = "adaptive"; BENCH_GATE=always or keyframes: of another
 //! BENCH=gate BENCH_ONLY=sleepers make bench   # or idle, busy, crowd, village-day, day: that alone
+//! BENCH=gate BENCH_SESSIONS=2 make bench      # with two sessions of the model; one otherwise
 //! BENCH=gate BENCH_ONLY=soak make bench       # half an hour, in which nothing may grow
 //! ```
 //!

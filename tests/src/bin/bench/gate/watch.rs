@@ -92,6 +92,9 @@ impl Watch {
                 .rule("anywhere", WHOLE_PICTURE, "1s", "5s", "major");
             village = village.with(camera);
         }
+        if let Ok(sessions) = std::env::var("BENCH_SESSIONS") {
+            village.detector_lines = format!("sessions = {sessions}");
+        }
         let agent = Agent::start(&village)?;
         let (began, clock) = (Instant::now(), Timestamp::now());
         Ok(Self { agent, console, gate: gate.to_owned(), began, clock, _broker: broker, _folder: folder })
