@@ -5,15 +5,17 @@
 //! BENCH=gate BENCH_ONLY=sleepers make bench   # or idle, busy, crowd, village-day, day: that alone
 //! BENCH=gate BENCH_SESSIONS=2 make bench      # with two sessions of the model; one otherwise
 //! BENCH=gate BENCH_ONLY=soak make bench       # half an hour, in which nothing may grow
+//! BENCH=gate BENCH_ONLY=fast-forward make bench   # a day of one camera as a clip, in which memory may not grow
 //! ```
 //!
 //! # Layout
 //!
 //! - [`workloads`]: what the cameras show: an empty room, a pavement, a day of six visits, a village day;
 //! - [`watch`]: an agent on its cameras, what it uses and what it notices;
-//! - [`soak`]: what hours leave behind;
+//! - [`soak`]: what hours leave behind; [`fast_forward`]: what a day does, as a clip;
 //! - [`plot`]: the day as a picture.
 
+mod fast_forward;
 mod plot;
 mod soak;
 mod watch;
@@ -48,7 +50,7 @@ pub(crate) fn measure() -> Result<Map<String, Value>> {
     println!("\ncameras with gate = {gate:?}, {FPS} fps, a keyframe every 2 s, sensor noise");
     let only = std::env::var("BENCH_ONLY").unwrap_or_default();
     let wanted = |part: &str| ["", part].contains(&only.as_str());
-    let parts = ["", "idle", "sleepers", "busy", "crowd", "village-day", "day", "soak"];
+    let parts = ["", "idle", "sleepers", "busy", "crowd", "village-day", "day", "soak", "fast-forward"];
     ensure!(parts.contains(&only.as_str()), "BENCH_ONLY={only}: it is one of{}", parts.join(" "));
     if wanted("idle") {
         for stream in [Stream::Rate1080p, Stream::Quality1080p, Stream::Rate360p] {
@@ -75,6 +77,9 @@ pub(crate) fn measure() -> Result<Map<String, Value>> {
     }
     if only == "soak" {
         soak::soak(folder.path(), &workloads.village_day, &gate, &mut figures)?;
+    }
+    if only == "fast-forward" {
+        fast_forward::fast_forward(folder.path(), &workloads.village_day, &mut figures)?;
     }
     Ok([("gate".to_owned(), gate.into()), ("cameras".to_owned(), Value::Object(figures.0))]
         .into_iter()

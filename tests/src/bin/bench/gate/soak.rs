@@ -43,7 +43,7 @@ pub(super) fn soak(folder: &Path, workload: &Workload, gate: &str, figures: &mut
 }
 
 /// How much the second numbers grow with the first ones, by least squares.
-fn slope(points: &[(f64, f64)]) -> f64 {
+pub(super) fn slope(points: &[(f64, f64)]) -> f64 {
     let count = points.len() as f64;
     let mean = |read: fn(&(f64, f64)) -> f64| points.iter().map(read).sum::<f64>() / count;
     let (x, y) = (mean(|point| point.0), mean(|point| point.1));
