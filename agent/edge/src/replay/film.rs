@@ -76,16 +76,19 @@ impl Filming {
         Ok(())
     }
 
-    /// The camera sleeps up to now.
-    pub(super) fn sleep(&mut self, now: Duration) -> Result<(), ReplayError> {
+    /// The camera has slept for a time up to now.
+    pub(super) fn sleep(&mut self, since: Duration, now: Duration) -> Result<(), ReplayError> {
         let Some(begun) = &mut self.begun else { return Ok(()) };
-        while begun.shown + ASLEEP_EVERY + BEHIND <= now {
-            begun.shown += ASLEEP_EVERY;
+        loop {
+            let next = since.max(begun.shown + ASLEEP_EVERY);
+            if next + BEHIND > now {
+                return Ok(());
+            }
+            begun.shown = next;
             if let Some(picture) = self.painter.asleep(&begun.last, begun.size, begun.shown) {
                 begun.film.show(picture.rgba(), begun.shown)?;
             }
         }
-        Ok(())
     }
 
     /// Closes the file. Nothing was seen: there is none.

@@ -98,11 +98,10 @@ impl Stage {
             (GateState::Awake, Some((_, until))) if sleeps => *until = Some(at),
             _ => {}
         }
-        if let Some(film) = &mut self.film
-            && gate == GateState::Asleep
+        if let (Some(film), Some((since, None))) = (&mut self.film, self.asleep.last())
             && self.failure.is_none()
         {
-            self.failure = film.sleep(at).err();
+            self.failure = film.sleep(*since, at).err();
         }
         self.failure.is_none()
     }
