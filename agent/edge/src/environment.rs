@@ -8,10 +8,11 @@ use sharp_eyes_vision::TELEMETRY_OFF;
 
 /// For glibc's `malloc` (mallopt(3)), unless somebody has set them already. A camera has several threads, which come and go;
 /// left alone, each gets a part of the heap of its own, up to eight for each processor, and what was freed there stays there.
-/// Pictures of some megabytes that were freed once are then taken from the heap, too. `BENCH=gate BENCH_ONLY=sleepers`
-/// measures what that comes to.
+/// Once something large was freed, the like of it is taken from the heap, too, and the tables of a decoder that is long gone
+/// leave holes there: so what is large stays what it is by default. `BENCH=gate BENCH_ONLY=sleepers` measures what that comes
+/// to.
 const MEMORY: [(&str, &str); 3] =
-    [("MALLOC_ARENA_MAX", "2"), ("MALLOC_MMAP_THRESHOLD_", "1048576"), ("MALLOC_TRIM_THRESHOLD_", "1048576")];
+    [("MALLOC_ARENA_MAX", "2"), ("MALLOC_MMAP_THRESHOLD_", "131072"), ("MALLOC_TRIM_THRESHOLD_", "131072")];
 
 /// Becomes this program again, in the same process, with what is missing in its environment; returns where nothing is.
 pub(crate) fn complete() -> io::Result<()> {

@@ -239,7 +239,7 @@ fn take_frames(
 
 /// One keyframe of a sleeping camera on its way through a decoder. Given up when dropped.
 pub(super) struct Glance {
-    pipeline: gst::Pipeline,
+    pipeline: UnderWay,
     /// Disconnected when it has been seen. Nothing is ever sent.
     unseen: Receiver<()>,
 }
@@ -253,8 +253,18 @@ impl Glance {
 
 impl Drop for Glance {
     fn drop(&mut self) {
-        if self.pipeline.current_state() != gst::State::Null {
-            bus::stop(self.pipeline.clone());
+        self.pipeline.stop();
+    }
+}
+
+/// A pipeline until it is stopped. Nobody keeps it after that: its appsink holds on to the last picture.
+#[derive(Clone)]
+struct UnderWay(Arc<Mutex<Option<gst::Pipeline>>>);
+
+impl UnderWay {
+    fn stop(&self) {
+        if let Some(pipeline) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            bus::stop(pipeline);
         }
     }
 }
@@ -304,16 +314,14 @@ pub(super) fn glance(
             })
             .build(),
     );
-    let weak = pipeline.downgrade();
+    let under_way = UnderWay(Arc::new(Mutex::new(Some(pipeline.clone()))));
+    let glance = Glance { pipeline: under_way.clone(), unseen };
     bus::ended(&pipeline, give_way, move || {
         see(None);
-        if let Some(pipeline) = weak.upgrade() {
-            bus::stop(pipeline);
-        }
+        under_way.stop();
     });
-    let glance = Glance { pipeline, unseen };
     let failed = |error: &dyn std::fmt::Display| CameraError::Decode(error.to_string());
-    glance.pipeline.set_state(gst::State::Playing).map_err(|error| failed(&error))?;
+    pipeline.set_state(gst::State::Playing).map_err(|error| failed(&error))?;
     if let Some(buffer) = unit.into_sample().buffer_owned() {
         source.push_buffer(buffer).map_err(|error| failed(&error))?;
     }
@@ -450,6 +458,29 @@ mod tests {
             assert_eq!(decoder.property::<i32>("max-threads"), 1, "{name}");
             let compliance = decoder.property_value("std-compliance").transform::<i32>().unwrap();
             assert_eq!(compliance.get::<i32>().unwrap(), 0, "{name}: libav's FF_COMPLIANCE_NORMAL");
+        }
+    }
+
+    #[test]
+    fn a_glance_lets_go_of_its_decoder_and_its_picture_once_that_was_seen() {
+        gst::init().unwrap();
+        let line = "videotestsrc num-buffers=1 ! video/x-raw,width=64,height=48 ! x264enc ! h264parse ! \
+                    video/x-h264,stream-format=byte-stream,alignment=au ! appsink name=units";
+        let camera = gst::parse::launch(line).unwrap().downcast::<gst::Pipeline>().unwrap();
+        camera.set_state(gst::State::Playing).unwrap();
+        let units = camera.by_name("units").and_downcast::<gst_app::AppSink>().unwrap();
+        let unit = AccessUnit::new(units.pull_sample().unwrap(), Instant::now());
+        camera.set_state(gst::State::Null).unwrap();
+
+        let (tell, told) = channel();
+        let glance = glance(None, unit, "gate", move |frame| tell.send(frame.is_some()).unwrap()).unwrap();
+        let patience = Duration::from_secs(60);
+        assert_eq!(told.recv_timeout(patience), Ok(true));
+        assert!(glance.settled(patience));
+        let (began, kept) = (Instant::now(), || glance.pipeline.0.lock().unwrap().is_some());
+        while kept() {
+            assert!(began.elapsed() < patience, "it is kept");
+            std::thread::yield_now();
         }
     }
 
