@@ -65,7 +65,7 @@ impl Default for GateOptions {
 }
 
 /// Time between the keyframes that are compared while access units are believed.
-const GLANCE: Duration = Duration::from_secs(15);
+const GLANCE: Duration = Duration::from_secs(20);
 
 /// The same where keyframes alone are the watch, or sizes were not learned for long. An all-intra stream has more than
 /// anybody needs.

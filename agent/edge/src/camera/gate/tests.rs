@@ -161,7 +161,7 @@ fn what_only_sizes_show_is_checked_and_never_analysed() {
 
 #[test]
 fn a_keyframe_shows_what_sizes_do_not() {
-    // Keyframes are compared every 15 seconds, or with every one where they are the watch, or the camera is new.
+    // Keyframes are compared every 20 seconds, or with every one where they are the watch, or the camera is new.
     check(GateMode::Adaptive, "p.........", "WWWWWWW...");
     let mut stage = Stage::new(GateMode::Adaptive);
     stage.play(&".".repeat(80));
