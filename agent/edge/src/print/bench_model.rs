@@ -26,6 +26,9 @@ const WARM_UP: usize = 3;
 /// A way that may hang, because what it drives is a chip of its own, gets no longer.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// What differs by less is the same within what such a measurement is good for.
+const ALIKE: f64 = 1.1;
+
 /// Sessions of what is no processor: a chip like the RK3588 has three cores for models.
 const NPU_SESSIONS: [usize; 2] = [2, 3];
 
@@ -153,22 +156,23 @@ fn ways(offered: &[Provider], cores: usize, big: Option<usize>, cache: PathBuf) 
     ways
 }
 
-/// The way that a box with these cameras should take: the one that takes the least of the
-/// processor among those that keep up with all cameras awake; where none does, the quickest.
+/// The way that a box with these cameras should take: one of those that take the least of the processor and keep up with all
+/// cameras awake; where none does, one of the quickest. Of what is alike, the one with the fewest threads.
 fn best(rows: &[Row], wanted: f64) -> Option<&Row> {
-    let usable = || {
-        let usable = rows.iter().filter(|row| row.way.options.cache.is_none());
-        usable.filter_map(|row| Some((row, row.result.as_ref().ok()?)))
-    };
-    // What differs by less is the same within what such a measurement is good for.
-    let coarse = |value: f64| (value.ln() / 0.05).round() as i64;
-    let keeps_up = |measured: &Measured| FILL * measured.throughput >= wanted;
-    let frugal = usable().filter(|(_, measured)| keeps_up(measured));
-    let frugal = frugal.min_by_key(|(row, measured)| {
-        (coarse(measured.processor_ms), row.way.at_once(), coarse(measured.memory_bytes as f64))
-    });
-    let quickest = || usable().min_by_key(|(row, m)| (-coarse(m.throughput), row.way.at_once()));
-    frugal.or_else(quickest).map(|(row, _)| row)
+    let usable: Vec<_> = rows
+        .iter()
+        .filter(|row| row.way.options.cache.is_none())
+        .filter_map(|row| Some((row, row.result.as_ref().ok()?)))
+        .collect();
+    let slim = |(row, measured): &(&Row, &Measured)| (row.way.at_once(), measured.memory_bytes);
+
+    let keeping_up = || usable.iter().filter(|(_, measured)| FILL * measured.throughput >= wanted);
+    let least = keeping_up().map(|(_, measured)| measured.processor_ms).fold(f64::INFINITY, f64::min);
+    let frugal = keeping_up().filter(|(_, measured)| measured.processor_ms <= ALIKE * least);
+
+    let most = usable.iter().map(|(_, measured)| measured.throughput).fold(0.0, f64::max);
+    let quickest = usable.iter().filter(|(_, measured)| ALIKE * measured.throughput >= most);
+    frugal.min_by_key(|way| slim(way)).or_else(|| quickest.min_by_key(|way| slim(way))).map(|(row, _)| *row)
 }
 
 /// Runs a way in a process of its own.
