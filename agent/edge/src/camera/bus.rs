@@ -94,9 +94,28 @@ pub(super) fn failure_within(pipeline: &gst::Pipeline, time: gst::ClockTime) -> 
 /// Stops a pipeline on a thread of its own, because a hung camera can hold `set_state` for seconds, and a hung decoder for
 /// ever. The receiver learns when it is done.
 pub(super) fn stop(pipeline: gst::Pipeline) -> oneshot::Receiver<()> {
+    stop_after(|_| {}, pipeline)
+}
+
+/// The same of a pipeline whose source pushes what it receives on the very thread that it waits for when it pauses, as
+/// `rtspsrc` does. Sinks pause first, and what reaches one then, the end of the stream too, waits there until it plays
+/// again, which is never: nothing may wait in them any more.
+pub(super) fn flush_and_stop(pipeline: gst::Pipeline) -> oneshot::Receiver<()> {
+    let flush = |pipeline: &gst::Pipeline| {
+        for sink in pipeline.iterate_sinks().into_iter().flatten() {
+            if let Some(entry) = sink.static_pad("sink") {
+                entry.send_event(gst::event::FlushStart::new());
+            }
+        }
+    };
+    stop_after(flush, pipeline)
+}
+
+fn stop_after(before: fn(&gst::Pipeline), pipeline: gst::Pipeline) -> oneshot::Receiver<()> {
     let (done, stopped) = oneshot::channel();
     let stopping = Stopping::begin();
     let spawned = std::thread::Builder::new().name("camera-stop".into()).spawn(move || {
+        before(&pipeline);
         if pipeline.set_state(gst::State::Null).is_err() {
             tracing::warn!(pipeline = %pipeline.name(), "did not stop cleanly");
         }

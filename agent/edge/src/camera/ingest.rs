@@ -96,7 +96,7 @@ pub(super) struct Ingest {
 impl Drop for Ingest {
     fn drop(&mut self) {
         if self.pipeline.current_state() != gst::State::Null {
-            bus::stop(self.pipeline.clone());
+            bus::flush_and_stop(self.pipeline.clone());
         }
     }
 }
@@ -104,7 +104,7 @@ impl Drop for Ingest {
 impl Ingest {
     /// Ends the session in good order: cameras have few connections, and keep one that was not torn down for minutes.
     pub(super) async fn stop(self) {
-        let stopped = bus::stop(self.pipeline.clone());
+        let stopped = bus::flush_and_stop(self.pipeline.clone());
         if tokio::time::timeout(STOP_GRACE, stopped).await.is_err() {
             tracing::warn!(pipeline = %self.pipeline.name(), "the camera does not let go: left behind");
         }
