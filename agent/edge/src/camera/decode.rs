@@ -77,7 +77,7 @@ impl Decoder {
             .block(false)
             .max_bytes(0)
             .build();
-        // Does nothing (passthrough) for the two formats that are read as they are; ten bits and others pass here.
+        // Does nothing (passthrough) for the formats that are read as they are; 4:2:2 and others pass here.
         let convert = gst::ElementFactory::make("videoconvert").build()?;
         let sink = planes();
         let arrivals = Arc::new(Mutex::new(Arrivals::default()));
@@ -329,12 +329,11 @@ pub(super) fn glance(
     Ok(glance)
 }
 
-/// Where frames come out, in one of the two formats that are read as they are. Whoever takes them does so at once, so that
+/// Where frames come out, in one of the formats that are read as they are. Whoever takes them does so at once, so that
 /// the one buffer allowed here never waits.
 fn planes() -> gst_app::AppSink {
-    let wanted = gst_video::VideoCapsBuilder::new()
-        .format_list([gst_video::VideoFormat::I420, gst_video::VideoFormat::Nv12])
-        .build();
+    use gst_video::VideoFormat::{I420, I42010le, Nv12, P01010le};
+    let wanted = gst_video::VideoCapsBuilder::new().format_list([I420, Nv12, I42010le, P01010le]).build();
     gst_app::AppSink::builder().caps(&wanted).sync(false).max_buffers(1).build()
 }
 

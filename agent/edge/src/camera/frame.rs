@@ -23,7 +23,7 @@ pub struct Frame {
 pub enum FrameError {
     #[error("the decoder's buffer cannot be mapped for reading")]
     Unmappable,
-    #[error("the decoder delivers {0}; expected I420 or NV12")]
+    #[error("the decoder delivers {0}; expected I420 or NV12, of eight or ten bits")]
     Format(String),
     #[error(transparent)]
     Planes(#[from] sharp_eyes_vision::frame::FrameError),
@@ -59,23 +59,46 @@ impl Frame {
         self.arrived
     }
 
-    /// Maps the planes, without a copy, for as long as `look` runs.
+    /// Maps the planes for as long as `look` runs.
     pub fn view<T>(&self, look: impl FnOnce(&FrameView<'_>) -> T) -> Result<T, FrameError> {
         Ok(look(&self.map()?.view()))
     }
 
-    /// Maps the planes, without a copy.
+    /// Maps the planes, without a copy where they are of eight bits.
     pub fn map(&self) -> Result<Picture, FrameError> {
         let mapped = gst_video::VideoFrame::from_buffer_readable(self.buffer.clone(), &self.info)
             .map_err(|_| FrameError::Unmappable)?;
-        let picture = Picture(mapped);
+        let narrowed = match mapped.format() {
+            gst_video::VideoFormat::I42010le => narrow(&mapped, |sample| (sample >> 2) as u8)?,
+            gst_video::VideoFormat::P01010le => narrow(&mapped, |sample| (sample >> 8) as u8)?,
+            _ => Vec::new(),
+        };
+        let picture = Picture { mapped, narrowed };
         picture.planes()?;
         Ok(picture)
     }
 }
 
-/// The mapped planes of a frame.
-pub struct Picture(gst_video::VideoFrame<gst_video::video_frame::Readable>);
+/// The upper eight of ten bits of all samples, plane by plane. Nothing that looks at pictures sees more.
+fn narrow(
+    mapped: &gst_video::VideoFrame<gst_video::video_frame::Readable>,
+    upper: impl Fn(u16) -> u8,
+) -> Result<Vec<u8>, FrameError> {
+    let mut narrowed = Vec::new();
+    for index in 0..mapped.n_planes() {
+        let data = mapped.plane_data(index).map_err(|_| FrameError::Unmappable)?;
+        let pairs = data.chunks_exact(2).map(|pair| upper(u16::from_le_bytes([pair[0], pair[1]])));
+        narrowed.extend(pairs);
+    }
+    Ok(narrowed)
+}
+
+/// The planes of a frame as they are looked at.
+pub struct Picture {
+    mapped: gst_video::VideoFrame<gst_video::video_frame::Readable>,
+    /// The planes one after the other, as they are mapped, but of half the size; empty where they are of eight bits.
+    narrowed: Vec<u8>,
+}
 
 impl Picture {
     /// Borrows them.
@@ -84,25 +107,75 @@ impl Picture {
     }
 
     fn planes(&self) -> Result<FrameView<'_>, FrameError> {
-        let (mapped, info) = (&self.0, self.0.info());
+        let (mapped, info) = (&self.mapped, self.mapped.info());
         let format = match info.format() {
-            gst_video::VideoFormat::I420 => PixelFormat::I420,
-            gst_video::VideoFormat::Nv12 => PixelFormat::Nv12,
+            gst_video::VideoFormat::I420 | gst_video::VideoFormat::I42010le => PixelFormat::I420,
+            gst_video::VideoFormat::Nv12 | gst_video::VideoFormat::P01010le => PixelFormat::Nv12,
             other => return Err(FrameError::Format(other.to_string())),
         };
         let mut planes = [Plane { data: &[], stride: 0 }; 3];
+        let mut narrowed = &self.narrowed[..];
         for index in 0..mapped.n_planes() {
-            let data = mapped.plane_data(index).map_err(|_| FrameError::Unmappable)?;
-            let stride = usize::try_from(mapped.plane_stride()[index as usize]).unwrap_or(0);
+            let mut data = mapped.plane_data(index).map_err(|_| FrameError::Unmappable)?;
+            let mut stride = usize::try_from(mapped.plane_stride()[index as usize]).unwrap_or(0);
+            if !self.narrowed.is_empty() {
+                (data, narrowed) = narrowed.split_at(data.len() / 2);
+                stride /= 2;
+            }
             planes[index as usize] = Plane { data, stride };
         }
         let colorimetry = info.colorimetry();
         let colour = match colorimetry.matrix() {
-            gst_video::VideoColorMatrix::Bt709 => Colour::Bt709,
+            gst_video::VideoColorMatrix::Bt709 | gst_video::VideoColorMatrix::Bt2020 => Colour::Bt709,
             _ => Colour::Bt601,
         };
         let full_range = colorimetry.range() == gst_video::VideoColorRange::Range0_255;
         let planes = &planes[..mapped.n_planes() as usize];
         Ok(FrameView::new(mapped.width(), mapped.height(), format, colour, full_range, planes)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gstreamer_app as gst_app;
+
+    use super::*;
+
+    fn picture(format: &str) -> Picture {
+        gst::init().unwrap();
+        let line = format!(
+            "videotestsrc num-buffers=1 ! video/x-raw,format={format},width=66,height=50,colorimetry=bt709 ! \
+             appsink name=sink"
+        );
+        let pipeline = gst::parse::launch(&line).unwrap().downcast::<gst::Pipeline>().unwrap();
+        let sink = pipeline.by_name("sink").and_downcast::<gst_app::AppSink>().unwrap();
+        pipeline.set_state(gst::State::Playing).unwrap();
+        let sample = sink.pull_sample().unwrap();
+        pipeline.set_state(gst::State::Null).unwrap();
+        let info = gst_video::VideoInfo::from_caps(sample.caps().unwrap()).unwrap();
+        Frame::new(sample.buffer_owned().unwrap(), info, Instant::now()).map().unwrap()
+    }
+
+    #[test]
+    fn ten_bits_show_what_eight_do() {
+        for (ten, eight) in [("I420_10LE", "I420"), ("P010_10LE", "NV12")] {
+            let (ten, eight) = (picture(ten), picture(eight));
+            let (ten, view) = (ten.view(), eight.view());
+            assert_eq!((ten.format(), ten.colour()), (view.format(), view.colour()));
+            assert_eq!(ten.planes().len(), view.planes().len());
+            let (mut most, mut least) = (0, 255);
+            for (index, (ten, eight)) in ten.planes().iter().zip(view.planes()).enumerate() {
+                let (columns, rows, bytes) = view.plane_size(index);
+                for row in 0..rows as usize {
+                    for column in 0..columns as usize * bytes {
+                        let (a, b) =
+                            (ten.data[row * ten.stride + column], eight.data[row * eight.stride + column]);
+                        assert!(a.abs_diff(b) <= 1, "plane {index}, {column},{row}: {a} and {b}");
+                        (most, least) = (most.max(b), least.min(b));
+                    }
+                }
+            }
+            assert!(most > 200 && least < 40, "there is something in the picture");
+        }
     }
 }

@@ -3,13 +3,14 @@
 //! ```text
 //! make bench                      # BENCH_SECONDS=15 a measurement, BENCH_ROUNDS=3 of each
 //! BENCH_JSON=figures.json make bench
-//! BENCH=delivery make bench       # that part alone; the others are agent and gate, together cameras
+//! BENCH=delivery make bench       # that part alone; the others are agent, planes and gate, together cameras
 //! ```
 //!
 //! # Layout
 //!
 //! - [`floor`]: receiving, decoding and inference alone, each as a process of its own;
 //! - [`agent`]: the whole agent on the same cameras;
+//! - [`planes`]: a picture to a model's tensor;
 //! - [`figures`]: medians, the table and the JSON;
 //! - [`gate`]: cameras that mostly see nothing;
 //! - [`delivery`]: from the decision to the broker;
@@ -24,6 +25,7 @@ mod figures;
 mod fleet;
 mod floor;
 mod gate;
+mod planes;
 mod updates;
 
 use std::process::ExitCode;
@@ -62,17 +64,21 @@ fn setting(name: &str, default: u64) -> Result<u64> {
 
 fn run() -> Result<()> {
     let part = std::env::var("BENCH").unwrap_or_default();
-    const PARTS: [&str; 5] = ["agent", "gate", "delivery", "updates", "fleet"];
+    const PARTS: [&str; 6] = ["agent", "planes", "gate", "delivery", "updates", "fleet"];
     ensure!(
         ["", "cameras"].contains(&part.as_str()) || PARTS.contains(&part.as_str()),
-        "BENCH={part}: it is agent, gate, delivery, updates, fleet, or cameras for the first two"
+        "BENCH={part}: it is agent, planes, gate, delivery, updates, fleet, or cameras for the first three"
     );
     let wanted = |name: &str| {
-        ["", name].contains(&part.as_str()) || (part == "cameras" && ["agent", "gate"].contains(&name))
+        ["", name].contains(&part.as_str())
+            || (part == "cameras" && ["agent", "planes", "gate"].contains(&name))
     };
     let mut all = Map::new();
     if wanted("agent") {
         all.extend(measure()?);
+    }
+    if wanted("planes") {
+        all.extend(planes::measure()?);
     }
     if wanted("gate") {
         all.extend(gate::measure()?);
