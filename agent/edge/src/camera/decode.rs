@@ -1,10 +1,8 @@
 //! Access units to frames: `appsrc ! decoder ! appsink`, in the decoder's own planes.
 //!
-//! [`Decoder`] follows an awake camera; [`glance`] decodes one keyframe of a sleeping one and lets its decoder go, so that
-//! sleep costs neither time nor memory.
+//! [`Decoder`] follows an awake camera; [`super::glance`] decodes one keyframe of a sleeping one.
 
 use std::collections::VecDeque;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -237,101 +235,9 @@ fn take_frames(
         .build()
 }
 
-/// One keyframe of a sleeping camera on its way through a decoder. Given up when dropped.
-pub(super) struct Glance {
-    pipeline: UnderWay,
-    /// Disconnected when it has been seen. Nothing is ever sent.
-    unseen: Receiver<()>,
-}
-
-impl Glance {
-    /// Whether the picture has been seen, or none came out. Waits for it.
-    pub(super) fn settled(&self, patience: Duration) -> bool {
-        self.unseen.recv_timeout(patience) == Err(RecvTimeoutError::Disconnected)
-    }
-}
-
-impl Drop for Glance {
-    fn drop(&mut self) {
-        self.pipeline.stop();
-    }
-}
-
-/// A pipeline until it is stopped. Nobody keeps it after that: its appsink holds on to the last picture.
-#[derive(Clone)]
-struct UnderWay(Arc<Mutex<Option<gst::Pipeline>>>);
-
-impl UnderWay {
-    fn stop(&self) {
-        if let Some(pipeline) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            bus::stop(pipeline);
-        }
-    }
-}
-
-/// Decodes one keyframe alone, on threads of its own, and hands it to `seen`; `None` where nothing came out.
-///
-/// By software wherever there is some: hardware decoders leak memory at each start (rockchip-linux/gstreamer-rockchip 69),
-/// and one picture is cheap.
-pub(super) fn glance(
-    decoder: Option<&str>,
-    unit: AccessUnit,
-    name: &str,
-    seen: impl FnOnce(Option<Frame>) + Send + 'static,
-) -> Result<Glance, CameraError> {
-    let caps = unit.caps().to_owned();
-    let decoder = choose(None, &caps, Kind::Software).or_else(|_| choose(decoder, &caps, Kind::Any))?;
-    without_delay(&decoder);
-    let pipeline = gst::Pipeline::builder().name(format!("glance-{name}")).build();
-    // Holds one access unit.
-    let source = gst_app::AppSrc::builder().caps(&caps).format(gst::Format::Time).build();
-    let convert = gst::ElementFactory::make("videoconvert").build()?;
-    let sink = planes();
-    let chain = [source.upcast_ref::<gst::Element>(), &decoder, &convert, sink.upcast_ref()];
-    pipeline.add_many(chain)?;
-    gst::Element::link_many(chain)?;
-
-    // Whichever comes first: the picture, or the end without one.
-    let (waiting, unseen) = channel();
-    let seen = Arc::new(Mutex::new(Some((seen, waiting))));
-    let see = move |frame| {
-        let seen = seen.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some((seen, _waiting)) = seen {
-            seen(frame);
-        }
-    };
-    let arrived = unit.arrived();
-    let on_sample = see.clone();
-    sink.set_callbacks(
-        gst_app::AppSinkCallbacks::builder()
-            .new_sample(move |sink| {
-                let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
-                let info = sample.caps().and_then(|caps| gst_video::VideoInfo::from_caps(caps).ok());
-                on_sample(
-                    sample.buffer_owned().zip(info).map(|(buffer, info)| Frame::new(buffer, info, arrived)),
-                );
-                Ok(gst::FlowSuccess::Ok)
-            })
-            .build(),
-    );
-    let under_way = UnderWay(Arc::new(Mutex::new(Some(pipeline.clone()))));
-    let glance = Glance { pipeline: under_way.clone(), unseen };
-    bus::ended(&pipeline, give_way, move || {
-        see(None);
-        under_way.stop();
-    });
-    let failed = |error: &dyn std::fmt::Display| CameraError::Decode(error.to_string());
-    pipeline.set_state(gst::State::Playing).map_err(|error| failed(&error))?;
-    if let Some(buffer) = unit.into_sample().buffer_owned() {
-        source.push_buffer(buffer).map_err(|error| failed(&error))?;
-    }
-    source.end_of_stream().map_err(|error| failed(&error))?;
-    Ok(glance)
-}
-
 /// Where frames come out, in one of the formats that are read as they are. Whoever takes them does so at once, so that
 /// the one buffer allowed here never waits.
-fn planes() -> gst_app::AppSink {
+pub(super) fn planes() -> gst_app::AppSink {
     use gst_video::VideoFormat::{I420, I42010le, Nv12, P01010le};
     let wanted = gst_video::VideoCapsBuilder::new().format_list([I420, Nv12, I42010le, P01010le]).build();
     gst_app::AppSink::builder().caps(&wanted).sync(false).max_buffers(1).build()
@@ -340,7 +246,7 @@ fn planes() -> gst_app::AppSink {
 /// Frame threads add a frame of delay each, and the box has a camera per core to keep busy. Of streams that do not say how
 /// far they reorder pictures, libav's decoders hold back as many as the level allows, 13 in a small picture, unless they
 /// are told to guess from what they see.
-fn without_delay(decoder: &gst::Element) {
+pub(super) fn without_delay(decoder: &gst::Element) {
     for (property, value) in [("max-threads", "1"), ("std-compliance", "normal")] {
         if decoder.find_property(property).is_some() {
             decoder.set_property_from_str(property, value);
@@ -350,13 +256,13 @@ fn without_delay(decoder: &gst::Element) {
 
 /// Which decoders are fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Any,
     Software,
 }
 
 /// The decoder: the named one, or the first by rank that takes these caps and whose device is there.
-fn choose(named: Option<&str>, caps: &gst::Caps, kind: Kind) -> Result<gst::Element, CameraError> {
+pub(super) fn choose(named: Option<&str>, caps: &gst::Caps, kind: Kind) -> Result<gst::Element, CameraError> {
     if let Some(name) = named {
         let usable = |factory: &gst::ElementFactory| factory.can_sink_any_caps(caps);
         let factory = gst::ElementFactory::find(name).filter(usable);
@@ -457,29 +363,6 @@ mod tests {
             assert_eq!(decoder.property::<i32>("max-threads"), 1, "{name}");
             let compliance = decoder.property_value("std-compliance").transform::<i32>().unwrap();
             assert_eq!(compliance.get::<i32>().unwrap(), 0, "{name}: libav's FF_COMPLIANCE_NORMAL");
-        }
-    }
-
-    #[test]
-    fn a_glance_lets_go_of_its_decoder_and_its_picture_once_that_was_seen() {
-        gst::init().unwrap();
-        let line = "videotestsrc num-buffers=1 ! video/x-raw,width=64,height=48 ! x264enc ! h264parse ! \
-                    video/x-h264,stream-format=byte-stream,alignment=au ! appsink name=units";
-        let camera = gst::parse::launch(line).unwrap().downcast::<gst::Pipeline>().unwrap();
-        camera.set_state(gst::State::Playing).unwrap();
-        let units = camera.by_name("units").and_downcast::<gst_app::AppSink>().unwrap();
-        let unit = AccessUnit::new(units.pull_sample().unwrap(), Instant::now());
-        camera.set_state(gst::State::Null).unwrap();
-
-        let (tell, told) = channel();
-        let glance = glance(None, unit, "gate", move |frame| tell.send(frame.is_some()).unwrap()).unwrap();
-        let patience = Duration::from_secs(60);
-        assert_eq!(told.recv_timeout(patience), Ok(true));
-        assert!(glance.settled(patience));
-        let (began, kept) = (Instant::now(), || glance.pipeline.0.lock().unwrap().is_some());
-        while kept() {
-            assert!(began.elapsed() < patience, "it is kept");
-            std::thread::yield_now();
         }
     }
 

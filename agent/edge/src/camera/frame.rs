@@ -84,7 +84,7 @@ fn narrow(
     mapped: &gst_video::VideoFrame<gst_video::video_frame::Readable>,
     upper: impl Fn(u16) -> u8,
 ) -> Result<Vec<u8>, FrameError> {
-    let mut narrowed = Vec::new();
+    let mut narrowed = Vec::with_capacity(mapped.buffer().size() / 2);
     for index in 0..mapped.n_planes() {
         let data = mapped.plane_data(index).map_err(|_| FrameError::Unmappable)?;
         let pairs = data.chunks_exact(2).map(|pair| upper(u16::from_le_bytes([pair[0], pair[1]])));

@@ -6,7 +6,7 @@
 //! - [`in_order`]: RTP over TCP without a jitter buffer;
 //! - [`bitstream`]: what an access unit says of itself without being decoded;
 //! - [`gate`]: whether the camera sleeps, a plain value;
-//! - [`decode`]: access units to frames in the decoder's own planes;
+//! - [`decode`]: access units to frames in the decoder's own planes; [`glance`]: one keyframe of a camera that sleeps;
 //! - [`threads`]: decoders give way to those who look at their frames;
 //! - [`frame`]: one decoded picture, mapped only while somebody looks at it;
 //! - [`probe`]: what a camera sends and costs, measured for an installer;
@@ -22,6 +22,7 @@ mod decode;
 mod film;
 mod frame;
 mod gate;
+mod glance;
 mod in_order;
 mod ingest;
 mod probe;
@@ -51,8 +52,9 @@ use crate::backoff::Backoff;
 use crate::board::CameraCard;
 use crate::secret::{Secret, SecretError};
 use bitstream::Bitstream;
-use decode::{DecodeOptions, Decoder, Glance, Want};
+use decode::{DecodeOptions, Decoder, Want};
 use gate::{LOOK_BACK, Look, Ring, Verdict};
+use glance::Glance;
 use ingest::{AccessUnit, Ingest};
 use watchdog::Watchdog;
 
@@ -368,7 +370,7 @@ impl Decoding {
             None => card.gate().glance_failed(),
         };
         let name = self.card.name.as_str();
-        self.glance = Some(decode::glance(self.options.decoder.as_deref(), unit, name, seen)?);
+        self.glance = Some(glance::glance(self.options.decoder.as_deref(), unit, name, seen)?);
         Ok(())
     }
 }

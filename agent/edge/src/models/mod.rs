@@ -5,7 +5,7 @@
 //! In the order in which a model passes:
 //!
 //! - [`bundle`]: the one file that it travels in;
-//! - [`tuf`]: the repository that vouches for it, from both sides; the only folder that names `tough`;
+//! - [`tuf`]: the repository that vouches for it, from both sides; the only folder that names the TUF client;
 //! - [`polling`]: when a box asks its repository; plain values;
 //! - [`release`]: what a repository offers, and which of it this box takes; plain values;
 //! - [`patch`]: a bundle as what is new in it;

@@ -386,7 +386,7 @@ mod tests {
     #[test]
     fn what_is_scarce_limits() {
         let costs = Costs { cores: 4.0, received: 0.01, decoded: 0.1, inference: 0.1, inference_busy: 0.1 };
-        // 3.2 cores; at 15 % awake a camera takes 0.04; awake 0.21, but the detector's thread is full with 8.
+        // 3.2 cores; at 15 % awake a camera takes 0.04; awake 0.21, but the detector's sessions are full with 8.
         assert_eq!(costs.carries(0.0).limit, "what a configuration may have");
         assert_eq!(costs.carries(0.15), Load { awake: 0.15, cameras: 53, limit: "the detector's sessions" });
         assert_eq!(costs.carries(1.0), Load { awake: 1.0, cameras: 8, limit: "the detector's sessions" });

@@ -237,22 +237,17 @@ fn measure(options: &WayOptions, way: &Way) -> Result<Measured, BenchModelError>
     let mut sessions = Sessions::load(&config, &config.model)?;
     let load = started.elapsed();
     let picture = picture();
-    let mut times = Vec::new();
-    let mut look = |times: &mut Vec<Duration>| -> Result<(), BenchModelError> {
+    let mut look = || -> Result<Vec<Duration>, BenchModelError> {
         let looks = sessions.each(vec![(); way.sessions], |detector, ()| {
             let begun = Instant::now();
             picture.show(detector).map(|()| begun.elapsed())
         });
-        for look in looks {
-            times.push(look.map_err(|_| BenchModelError::Panicked)??);
-        }
-        Ok(())
+        looks.into_iter().map(|look| Ok(look.map_err(|_| BenchModelError::Panicked)??)).collect()
     };
-    (0..WARM_UP).try_for_each(|_| look(&mut times))?;
-    times.clear();
-    let (processor, started) = (processor_time(), Instant::now());
+    (0..WARM_UP).try_for_each(|_| look().map(drop))?;
+    let (processor, started, mut times) = (processor_time(), Instant::now(), Vec::new());
     while started.elapsed() < MEASURED {
-        look(&mut times)?;
+        times.extend(look()?);
     }
     let (took, processor) = (started.elapsed(), processor_time() - processor);
     times.sort_unstable();
