@@ -10,8 +10,8 @@ use gstreamer_app as app;
 use gstreamer_video as gst_video;
 use gstreamer_video::prelude::*;
 use serde_json::Value;
-use sharp_eyes_tests::places;
 use sharp_eyes_tests::village::{Village, VillageCamera};
+use sharp_eyes_tests::{pipeline, places};
 
 use crate::stage::{play, read, says};
 
@@ -35,13 +35,7 @@ fn produce(line: &str) -> Result<()> {
     gst::init()?;
     let pipeline = gst::parse::launch(line)?;
     pipeline.set_state(gst::State::Playing)?;
-    let bus = pipeline.bus().context("a pipeline without a bus")?;
-    let ended = bus.timed_pop_filtered(None, &[gst::MessageType::Eos, gst::MessageType::Error]);
-    pipeline.set_state(gst::State::Null)?;
-    match ended.context("the bus ended")?.view() {
-        gst::MessageView::Error(error) => anyhow::bail!("{line}: {}", error.error()),
-        _ => Ok(()),
-    }
+    pipeline::to_its_end(&pipeline).with_context(|| line.to_owned())
 }
 
 #[test]

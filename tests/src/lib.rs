@@ -37,6 +37,7 @@ pub mod faulty_camera;
 pub mod link;
 pub mod maintainer;
 pub mod mirror;
+pub mod pipeline;
 pub mod places;
 pub mod precision;
 pub mod process;

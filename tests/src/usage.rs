@@ -21,7 +21,7 @@ pub struct Usage {
 impl Usage {
     /// Of a process that runs.
     pub fn of(pid: u32) -> Result<Self> {
-        // To the nanosecond: /proc counts in hundredths of a second, of which a camera that sleeps takes fifteen in twenty.
+        // To the nanosecond: /proc counts in hundredths of a second, and a camera that sleeps takes a dozen in 20 s.
         let clock = clock_getcpuclockid(Pid::from_raw(i32::try_from(pid)?));
         let cpu = clock.and_then(|clock| clock.now()).with_context(|| format!("processor time of {pid}"))?;
         let path = format!("/proc/{pid}/smaps_rollup");

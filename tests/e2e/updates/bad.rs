@@ -3,11 +3,7 @@
 use sharp_eyes_tests::places;
 
 use super::*;
-use crate::stage::{IN_THE_LIGHT, read, wall};
-
-fn without_hash(manifest: &str) -> String {
-    manifest.lines().filter(|line| !line.starts_with("sha256")).map(|line| format!("{line}\n")).collect()
-}
+use crate::stage::{IN_THE_LIGHT, read, wall, without_hash};
 
 /// Publishes a model that is good but for this.
 fn publish_bad(maintainer: &Maintainer, version: &str, mood: Mood, when: (f32, f32)) -> Result<()> {

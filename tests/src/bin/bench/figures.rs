@@ -129,6 +129,17 @@ impl Figures {
     }
 }
 
+/// Figures by name, printed as they come.
+#[derive(Default)]
+pub(crate) struct Named(pub(crate) Map<String, Value>);
+
+impl Named {
+    pub(crate) fn note(&mut self, name: &str, value: f64) {
+        row(name, value);
+        self.0.insert(name.to_owned(), json!((value * 1000.0).round() / 1000.0));
+    }
+}
+
 /// A line of the table.
 pub(crate) fn row(what: &str, value: f64) {
     println!("  {what:<52} {value:>9.2}");

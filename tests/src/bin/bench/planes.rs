@@ -3,15 +3,16 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app as app;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
+use sharp_eyes_tests::pipeline;
 use sharp_eyes_vision::letterbox::{Canvas, Fit, Normalisation};
 use sharp_eyes_vision::{Colour, FrameView, PixelFormat, Plane};
 
-use crate::figures::{median, row};
+use crate::figures::{Named, median};
 
 /// How often each is done.
 const RUNS: usize = 201;
@@ -23,22 +24,18 @@ const TENSOR: (u32, u32) = (416, 416);
 pub(crate) fn measure() -> Result<Map<String, Value>> {
     gst::init()?;
     println!("\nplanes to a tensor of {}x{}, and by videoconvertscale to RGB bytes, ms", TENSOR.0, TENSOR.1);
-    let mut figures = Map::new();
-    let mut note = |name: String, value: f64| {
-        row(&name, value);
-        figures.insert(name, json!((value * 1000.0).round() / 1000.0));
-    };
+    let mut figures = Named::default();
     for (size, key) in [((1920, 1080), "1080p"), ((640, 360), "360p")] {
         for format in [PixelFormat::I420, PixelFormat::Nv12] {
             let noise = Noise::new(size, format);
             let key = format!("{key}_{}", noise.format_name().to_lowercase());
             let (ours, theirs) = (noise.to_tensor()?, noise.by_gstreamer()?);
-            note(format!("planes_to_tensor_{key}_ms"), ours);
-            note(format!("videoconvertscale_{key}_ms"), theirs);
-            note(format!("videoconvertscale_over_planes_to_tensor_{key}"), theirs / ours);
+            figures.note(&format!("planes_to_tensor_{key}_ms"), ours);
+            figures.note(&format!("videoconvertscale_{key}_ms"), theirs);
+            figures.note(&format!("videoconvertscale_over_planes_to_tensor_{key}"), theirs / ours);
         }
     }
-    Ok(figures)
+    Ok(figures.0)
 }
 
 /// A picture of noise, as a decoder lays it out.
@@ -107,11 +104,7 @@ impl Noise {
             noise.push_buffer(buffer.clone())?;
         }
         noise.end_of_stream()?;
-        let bus = pipeline.bus().context("no bus")?;
-        let ended = bus.timed_pop_filtered(None, &[gst::MessageType::Eos, gst::MessageType::Error]);
-        let took = began.elapsed();
-        pipeline.set_state(gst::State::Null)?;
-        ensure!(ended.is_some_and(|message| message.type_() == gst::MessageType::Eos), "GStreamer failed");
-        Ok(took.as_secs_f64() * 1000.0 / RUNS as f64)
+        pipeline::to_its_end(&pipeline)?;
+        Ok(began.elapsed().as_secs_f64() * 1000.0 / RUNS as f64)
     }
 }

@@ -8,21 +8,21 @@ use anyhow::{Context, Result, ensure};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app as app;
-use sharp_eyes_tests::places;
 use sharp_eyes_tests::usage::Held;
 use sharp_eyes_tests::village::{Village, VillageCamera, WHOLE_PICTURE};
-use sharp_eyes_tests::wait;
+use sharp_eyes_tests::{pipeline, places, wait};
 
+use super::setting;
 use super::soak::slope;
 use super::workloads::{self, FPS, Stream, Workload};
-use super::{Figures, setting};
+use crate::figures::Named;
 
 /// Time between two looks at the memory.
 const REST: Duration = Duration::from_secs(1);
 
 /// One village day after the other in one clip of `BENCH_HOURS` (24), replayed by one process: how much its memory grows, by
 /// least squares, without the first fifth, in which caches fill.
-pub(super) fn fast_forward(folder: &Path, workload: &Workload, figures: &mut Figures) -> Result<()> {
+pub(super) fn fast_forward(folder: &Path, workload: &Workload, figures: &mut Named) -> Result<()> {
     let hours = setting("BENCH_HOURS", 24)?;
     let (clip, told) = (folder.join("day.mkv"), folder.join("told.json"));
     let units = record(folder, workload)?;
@@ -108,10 +108,5 @@ fn repeat(units: &[gst::Buffer], count: u64, clip: &Path) -> Result<()> {
         source.push_buffer(unit)?;
     }
     source.end_of_stream()?;
-    let bus = pipeline.bus().context("no bus")?;
-    let ended = bus.timed_pop_filtered(None, &[gst::MessageType::Eos, gst::MessageType::Error]);
-    let eos = ended.is_some_and(|message| message.type_() == gst::MessageType::Eos);
-    pipeline.set_state(gst::State::Null)?;
-    ensure!(eos, "cannot write {}", clip.display());
-    Ok(())
+    pipeline::to_its_end(&pipeline).with_context(|| format!("writing {}", clip.display()))
 }

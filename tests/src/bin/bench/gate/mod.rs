@@ -25,10 +25,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use sharp_eyes_tests::{places, wait};
 
-use crate::figures::{median, row};
+use crate::figures::{Named, median};
 use crate::{floor, setting};
 use plot::Day;
 use watch::{Used, Watch};
@@ -45,7 +45,7 @@ pub(crate) fn measure() -> Result<Map<String, Value>> {
     let gate = std::env::var("BENCH_GATE").unwrap_or_else(|_| "adaptive".into());
     let folder = tempfile::tempdir()?;
     let workloads = Workloads::at_hand()?;
-    let mut figures = Figures::default();
+    let mut figures = Named::default();
     warn_of_company()?;
     println!("\ncameras with gate = {gate:?}, {FPS} fps, a keyframe every 2 s, sensor noise");
     let only = std::env::var("BENCH_ONLY").unwrap_or_default();
@@ -107,19 +107,8 @@ fn warn_of_company() -> Result<()> {
     Ok(())
 }
 
-/// Figures by name, printed as they come.
-#[derive(Default)]
-struct Figures(Map<String, Value>);
-
-impl Figures {
-    fn note(&mut self, name: &str, value: f64) {
-        row(name, value);
-        self.0.insert(name.to_owned(), json!((value * 1000.0).round() / 1000.0));
-    }
-}
-
 /// An empty scene: the agent over what receives and parses the same stream and does nothing else.
-fn idle(folder: &Path, workload: &Workload, stream: Stream, gate: &str, figures: &mut Figures) -> Result<()> {
+fn idle(folder: &Path, workload: &Workload, stream: Stream, gate: &str, figures: &mut Named) -> Result<()> {
     let (_camera, urls) = workloads::play(folder, workload, stream, &[0, 0])?;
     let (floor_url, agent_urls) = (&urls[0], &urls[1..]);
     let (mut rounds, mut over, mut parse) = (Vec::new(), Vec::new(), Vec::new());
@@ -153,7 +142,7 @@ fn idle(folder: &Path, workload: &Workload, stream: Stream, gate: &str, figures:
 }
 
 /// What one camera more costs, asleep and awake.
-fn sleepers(folder: &Path, workload: &Workload, gate: &str, figures: &mut Figures) -> Result<()> {
+fn sleepers(folder: &Path, workload: &Workload, gate: &str, figures: &mut Named) -> Result<()> {
     let several = |count: usize, gate: &str| -> Result<Used> {
         let (_camera, urls) = workloads::play(folder, workload, Stream::Rate1080p, &vec![0; count])?;
         let mut watch = Watch::start(folder, &urls, gate)?;
@@ -191,7 +180,7 @@ fn without_camera(folder: &Path) -> Result<f64> {
 }
 
 /// People all the time: the gate costs nothing of what is seen.
-fn busy(folder: &Path, workload: &Workload, gate: &str, figures: &mut Figures) -> Result<()> {
+fn busy(folder: &Path, workload: &Workload, gate: &str, figures: &mut Named) -> Result<()> {
     let (_camera, urls) = workloads::play(folder, workload, Stream::Rate1080p, &[0])?;
     let mut watch = Watch::start(folder, &urls, gate)?;
     watch.awake()?;
@@ -209,7 +198,7 @@ fn busy(folder: &Path, workload: &Workload, gate: &str, figures: &mut Figures) -
 
 /// More and more cameras that all see people all the time, up to far more than the machine can decode: how often each is
 /// looked at, and the one that is looked at least often.
-fn crowd(folder: &Path, workload: &Workload, gate: &str, figures: &mut Figures) -> Result<()> {
+fn crowd(folder: &Path, workload: &Workload, gate: &str, figures: &mut Named) -> Result<()> {
     for count in [1, 4, 16, 64] {
         let starts: Vec<u64> = (0..count).map(|index| index % workload.period_s).collect();
         let (_camera, urls) = workloads::play(folder, workload, Stream::Rate360p, &starts)?;
@@ -230,7 +219,7 @@ fn crowd(folder: &Path, workload: &Workload, gate: &str, figures: &mut Figures) 
 }
 
 /// Four cameras that see somebody for 15 % of the time, each at another moment.
-fn village_day(folder: &Path, workload: &Workload, gate: &str, figures: &mut Figures) -> Result<()> {
+fn village_day(folder: &Path, workload: &Workload, gate: &str, figures: &mut Named) -> Result<()> {
     let starts: Vec<u64> = (0..4).map(|index| index * workload.period_s / 4).collect();
     let (_camera, urls) = workloads::play(folder, workload, Stream::Rate1080p, &starts)?;
     let mut watch = Watch::start(folder, &urls, gate)?;
@@ -249,7 +238,7 @@ fn village_day(folder: &Path, workload: &Workload, gate: &str, figures: &mut Fig
 }
 
 /// The day of six visits, with the gate and without at the same time, and with it at a smaller size.
-fn day(folder: &Path, workload: &Workload, gate: &str, figures: &mut Figures) -> Result<()> {
+fn day(folder: &Path, workload: &Workload, gate: &str, figures: &mut Named) -> Result<()> {
     let (_large, large) = workloads::play(folder, workload, Stream::Rate1080p, &[0, 0])?;
     let (_small, small) = workloads::play(folder, workload, Stream::Rate360p, &[0])?;
     println!(

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use sharp_eyes_tests::usage::Held;
 
+use super::setting;
 use super::watch::Watch;
 use super::workloads::{self, Stream, Workload};
-use super::{Figures, setting};
+use crate::figures::Named;
 
 /// Cameras that live their days at once.
 const CAMERAS: u64 = 8;
@@ -18,7 +19,7 @@ const REST: u32 = 20;
 
 /// Village days of several cameras for some time (`BENCH_SOAK_MINUTES`, 30): descriptors, threads and memory over it, and
 /// how much memory grows, by least squares, without the first fifth, in which caches fill.
-pub(super) fn soak(folder: &Path, workload: &Workload, gate: &str, figures: &mut Figures) -> Result<()> {
+pub(super) fn soak(folder: &Path, workload: &Workload, gate: &str, figures: &mut Named) -> Result<()> {
     let minutes = setting("BENCH_SOAK_MINUTES", 30)?;
     let starts: Vec<u64> = (0..CAMERAS).map(|index| index * workload.period_s / CAMERAS).collect();
     let (_camera, urls) = workloads::play(folder, workload, Stream::Rate360p, &starts)?;
