@@ -1,7 +1,7 @@
 //! A frame of any size to a model's tensor: scaled without distortion, at the top left, the rest padded.
 //!
-//! `BENCH=planes make bench`, one thread of an x86-64 machine: 0.6 to 0.7 ms from 1080p, 0.4 to 0.5 ms from 640x360. Taking
-//! the nearest pixels is up to three times as fast, but of a far person it sees only every fifth row.
+//! `BENCH=planes make bench`, one thread of an x86-64 machine: 0.6 ms from 1080p, 0.4 ms from 640x360. Taking the nearest
+//! pixels is up to three times as fast, but of a far person it sees only every fifth row.
 
 use serde::Deserialize;
 
