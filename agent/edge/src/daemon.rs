@@ -3,13 +3,14 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use sharp_eyes_protocol::report::CameraState;
 use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::analysis::{Analysis, Slots, View};
+use crate::analysis::{Analysis, Darkroom, Slots, View};
 use crate::board::Board;
 use crate::camera::{self, Frame, FrameSink, InitError};
 use crate::clock::Clock;
@@ -37,7 +38,7 @@ pub enum RunError {
     GStreamer(#[from] InitError),
     #[error(transparent)]
     Dispatch(#[from] DispatchError),
-    #[error("cannot start the analysis thread: {0}")]
+    #[error("cannot start a thread of the analysis: {0}")]
     Thread(std::io::Error),
     #[error("which model was installed: {0}")]
     Models(std::io::Error),
@@ -82,7 +83,7 @@ pub async fn run(own: Config, shutdown: CancellationToken) -> Result<Ended, RunE
         tokio::spawn(Updater { options, desk, board, clock, hasten, remote }.run(shutdown.clone()))
     });
     let keeper = remote.clone().map(|remote| tokio::spawn(remote.keep(board.clone(), shutdown.clone())));
-    let analysis = start_analysis(&config, &slots, &board, &clock, &dispatch, &desk)?;
+    let (analysis, darkroom) = start_analysis(&config, &slots, &board, &clock, &dispatch, &desk)?;
     let rules = config.cameras.iter().map(|camera| camera.own_rules.clone());
     let watch = Watch {
         rules: rules
@@ -119,6 +120,7 @@ pub async fn run(own: Config, shutdown: CancellationToken) -> Result<Ended, RunE
     finish("the cameras", cameras).await;
     slots.close();
     finish("the analysis", tokio::task::spawn_blocking(move || analysis.join())).await;
+    finish("the darkroom", tokio::task::spawn_blocking(move || darkroom.join())).await;
     finish("the watch on cameras", watch).await;
     finish("the clock", timekeeper).await;
     desk.stop();
@@ -151,6 +153,7 @@ pub(crate) async fn finish<T>(part: &str, task: tokio::task::JoinHandle<T>) {
     }
 }
 
+/// Starts the threads that look at frames, and that make pictures of them.
 fn start_analysis(
     config: &Config,
     slots: &Arc<Slots<Frame>>,
@@ -158,7 +161,12 @@ fn start_analysis(
     clock: &Arc<Clock>,
     dispatch: &Dispatch,
     desk: &Arc<Desk>,
-) -> Result<std::thread::JoinHandle<()>, RunError> {
+) -> Result<(JoinHandle<()>, JoinHandle<()>), RunError> {
+    // What the link carries in four seconds; the encoder keeps it within its own limits.
+    let picture_bytes =
+        usize::try_from(config.delivery.evidence_rate.saturating_mul(4)).unwrap_or(usize::MAX);
+    let (darkroom, making) =
+        Darkroom::open(dispatch.outbox.clone(), picture_bytes).map_err(RunError::Thread)?;
     let analysis = Analysis {
         detector: config.detector.clone(),
         views: config.cameras.iter().map(View::of).collect(),
@@ -169,13 +177,10 @@ fn start_analysis(
         outbox: dispatch.outbox.clone(),
         desk: desk.clone(),
         snapshots: dispatch.snapshots.clone(),
-        // What the link carries in four seconds; the encoder keeps it within its own limits.
-        picture_bytes: usize::try_from(config.delivery.evidence_rate.saturating_mul(4)).unwrap_or(usize::MAX),
+        darkroom,
     };
-    std::thread::Builder::new()
-        .name("analysis".into())
-        .spawn(move || analysis.run())
-        .map_err(RunError::Thread)
+    let looking = std::thread::Builder::new().name("analysis".into()).spawn(move || analysis.run());
+    Ok((looking.map_err(RunError::Thread)?, making))
 }
 
 /// Keeps a task per camera. One that panics is started again, after a rest, and the others never notice.

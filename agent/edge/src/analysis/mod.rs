@@ -6,8 +6,10 @@
 //! - [`slots`]: the frames that wait, and whose turn it is;
 //! - [`round`]: a frame, or those of several cameras that share an inference, to alerts and pictures;
 //! - [`lookout`]: one camera's frames to incidents, the same in a replay;
-//! - [`storm`]: too many alerts to one that counts them; [`snapshots`]: who asks for a picture.
+//! - [`storm`]: too many alerts to one that counts them; [`snapshots`]: who asks for a picture;
+//! - [`darkroom`]: redacted frames to pictures, on a second thread.
 
+mod darkroom;
 mod lookout;
 mod round;
 mod slots;
@@ -22,7 +24,7 @@ use std::time::{Duration, Instant};
 use jiff::tz::TimeZone;
 use sharp_eyes_protocol::alert::{AlertData, AlertState, ModelName, Subject, grid_cell, seconds};
 use sharp_eyes_protocol::topic::Name;
-use sharp_eyes_vision::{EvidenceError, Incident, Moment, Polygon, Redacted, Rule, Thresholds};
+use sharp_eyes_vision::{Incident, Moment, Polygon, Rule, Thresholds};
 use uuid::Uuid;
 
 use crate::backoff::Backoff;
@@ -33,6 +35,7 @@ use crate::config::{CameraConfig, DetectorConfig};
 use crate::models::desk::{Chosen, Desk};
 use crate::outbox::{AlertChange, Change, NewAlert, Outbox};
 use crate::sessions::{LoadError, Sessions};
+pub use darkroom::Darkroom;
 pub(crate) use lookout::Lookout;
 pub use slots::{Slots, Taken};
 pub use snapshots::{Snapshot, Snapshots};
@@ -96,8 +99,8 @@ pub struct Analysis {
     pub outbox: Outbox,
     /// Who asks for a picture of which camera.
     pub snapshots: Arc<Snapshots>,
-    /// Most bytes of a large picture, so that it does not take a slow link for long.
-    pub picture_bytes: usize,
+    /// Where pictures are made.
+    pub darkroom: Darkroom,
     /// Where other models come from, and where it says which one looks at frames.
     pub desk: Arc<Desk>,
 }
@@ -214,17 +217,12 @@ impl Analysis {
         }
     }
 
-    /// Runs what may hang with a bad model; making pictures takes its time and hangs with none.
+    /// Runs what may hang with a bad model.
     fn infer<T>(&self, run: impl FnOnce() -> T) -> T {
         self.board.detector.looking(Some(Instant::now()));
         let done = run();
         self.board.detector.looking(None);
         done
-    }
-
-    /// A small one and a large one.
-    fn pictures(&self, redacted: &Redacted) -> Result<(Vec<u8>, Vec<u8>), EvidenceError> {
-        Ok((redacted.thumbnail()?, redacted.picture(self.picture_bytes)?))
     }
 
     /// Hands an alert to the outbox, or counts it with others. Returns the alert that wants pictures of this frame.

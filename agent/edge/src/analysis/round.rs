@@ -6,12 +6,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use sharp_eyes_protocol::topic::Name;
-use sharp_eyes_vision::{DetectError, Detector, Glance, Look, Moment, Rect, Redacted};
+use sharp_eyes_vision::{DetectError, Detector, Glance, Incident, Look, ModelInfo, Moment, Rect, Redacted};
+use uuid::Uuid;
 
-use super::{Analysis, Lookout, Snapshot, Story};
+use super::darkroom::{Order, Wanted};
+use super::lookout::Seen;
+use super::{Analysis, Lookout, Story};
 use crate::camera::{Frame, FrameError, Picture};
 use crate::models::shadow::Glimpse;
-use crate::outbox::{AlertChange, Change, NewEvidence};
+use crate::outbox::{AlertChange, Change};
 use crate::sessions::Sessions;
 
 /// Cameras that share an inference at most.
@@ -32,6 +35,13 @@ pub(super) struct Due {
 
 /// The frames of one inference: one, or several that share it.
 type Group = Vec<Due>;
+
+/// What a look has shown, after its alerts are on their way.
+struct Told {
+    seen: Seen,
+    /// The alerts that want pictures, with the place of each one's incident among the seen ones.
+    alerts: Vec<(Uuid, usize)>,
+}
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LookError {
@@ -69,23 +79,32 @@ impl Analysis {
         let (groups, left) = self.gather(sessions, stories, first);
         let looks = self.look(sessions, stories, &groups);
         let inferred = started.elapsed();
-        let mut blind = vec![true; stories.len()]; // while it lasts, if it lasts long
+        let mut told = Vec::new();
         for (group, looks) in groups.iter().zip(looks) {
             if looks.is_some() {
                 self.board.detector.inferred(inferred);
             }
             let mut looks = looks.into_iter().flatten();
             for due in group {
-                let told = looks.next().and_then(|look| {
-                    let story = &mut stories[due.index];
-                    let told = guarded(|| self.tell(sessions.one(), story, due, look, inferred));
-                    self.settle(&[due.index], told, sessions, stories)
+                let done = looks.next().and_then(|look| {
+                    let (model, story) = (sessions.model(), &mut stories[due.index]);
+                    let done = guarded(|| Ok(self.tell(model, story, due, look, inferred)));
+                    self.settle(&[due.index], done, sessions, stories)
                 });
-                if told.is_some() {
-                    self.board.detector.running();
-                }
-                blind[due.index] = !self.board.cameras[due.index].looked(started, told.is_none());
+                told.push((due, done));
             }
+        }
+        let mut blind = vec![true; stories.len()]; // while it lasts, if it lasts long
+        // Only now: no alert of this round waits for pictures.
+        for (due, told) in told {
+            let done = told.and_then(|told| {
+                let done = guarded(|| self.show(sessions.one(), &stories[due.index], due, told));
+                self.settle(&[due.index], done, sessions, stories)
+            });
+            if done.is_some() {
+                self.board.detector.running();
+            }
+            blind[due.index] = !self.board.cameras[due.index].looked(started, done.is_none());
         }
         let (least, usual) = LONG_LOOK;
         let took = started.elapsed();
@@ -209,71 +228,65 @@ impl Analysis {
         None
     }
 
-    /// Tells what a look at a frame has shown: alerts, then their pictures.
-    fn tell(
-        &self,
-        detector: &mut Detector,
-        story: &mut Story,
-        due: &Due,
-        look: Look,
-        took: Duration,
-    ) -> Result<(), LookError> {
+    /// Raises the alerts that a look at a frame gives cause for.
+    fn tell(&self, model: &ModelInfo, story: &mut Story, due: &Due, look: Look, took: Duration) -> Told {
         let Due { index, frame, picture, now, .. } = due;
-        let (index, now, planes) = (*index, *now, &picture.view());
-        let seen = story.lookout.judge(frame, planes, now, look);
+        let seen = story.lookout.judge(frame, &picture.view(), *now, look);
         if let Some(woken) = seen.woken {
             self.board.detector.woke(woken.elapsed());
         }
+        let mut alerts = Vec::new();
         if frame.is_audit() {
-            return Ok(());
+            return Told { seen, alerts };
         }
         if let Some(detections) = seen.of_all() {
             self.desk.window.offer(|| Glimpse {
-                camera: index,
+                camera: *index,
                 frame: frame.clone(),
-                at: now,
+                at: *now,
                 detections: detections.to_vec(),
-                thresholds: detector.model().thresholds.clone(),
+                thresholds: model.thresholds.clone(),
                 took,
             });
         }
-        let mut wanting = Vec::new();
-        for incident in &seen.incidents {
-            let alert = self.raise(incident, &detector.model().name, frame.arrived(), story);
-            wanting.extend(alert.map(|id| (id, incident)));
+        for (place, incident) in seen.incidents.iter().enumerate() {
+            let alert = self.raise(incident, &model.name, frame.arrived(), story);
+            alerts.extend(alert.map(|id| (id, place)));
         }
-        self.slots.press(index, seen.undecided || !story.lasting.is_empty());
-        if wanting.is_empty() && !self.snapshots.are_wanted(index) {
+        self.slots.press(*index, seen.undecided || !story.lasting.is_empty());
+        Told { seen, alerts }
+    }
+
+    /// Redacts a frame for whoever wants pictures of it: alerts, and operators.
+    fn show(&self, detector: &mut Detector, story: &Story, due: &Due, told: Told) -> Result<(), LookError> {
+        let Due { index, frame, picture, now, .. } = due;
+        let Told { seen, alerts } = told;
+        if frame.is_audit() || (alerts.is_empty() && !self.snapshots.are_wanted(*index)) {
             return Ok(());
         }
-        // Only now: an alert never waits for its pictures.
-        let lookout = &story.lookout;
+        let (lookout, planes) = (&story.lookout, &picture.view());
         let (masks, camera) = (&lookout.view().masks, &lookout.card().name);
         let everybody =
-            self.infer(|| lookout.everybody(detector, planes, now, &seen)).inspect_err(|error| {
-                for (alert, _) in &wanting {
+            self.infer(|| lookout.everybody(detector, planes, *now, &seen)).inspect_err(|error| {
+                for (alert, _) in &alerts {
                     tracing::warn!(%camera, %alert, "alert without pictures: {error}");
                 }
                 lookout.card().gate().call(); // whoever asked for a picture gets one of a later frame
             })?;
-        for (alert, incident) in wanting {
-            let label = incident.zone.as_ref().map_or("hazard", Name::as_str);
-            let label = format!("{label} {} {:.2}", incident.class, incident.confidence);
-            let redacted = Redacted::of(planes, masks, &everybody, Some(incident), &label);
-            match self.pictures(&redacted) {
-                Ok((thumbnail, picture)) => {
-                    let severity = incident.severity;
-                    self.outbox.attach(NewEvidence { alert, severity, thumbnail, picture });
-                }
-                Err(error) => tracing::warn!(%camera, %alert, "alert without pictures: {error}"),
-            }
+        let bring = |incident: Option<&Incident>, label: &str, wanted: Wanted| {
+            let redacted = Redacted::of(planes, masks, &everybody, incident, label);
+            self.darkroom.bring(Order { camera: camera.clone(), redacted, wanted });
+        };
+        for (alert, place) in alerts {
+            let incident = &seen.incidents[place];
+            let zone = incident.zone.as_ref().map_or("hazard", Name::as_str);
+            let label = format!("{zone} {} {:.2}", incident.class, incident.confidence);
+            bring(Some(incident), &label, Wanted::Evidence { alert, severity: incident.severity });
         }
-        self.snapshots.serve(index, || {
-            let redacted = Redacted::of(planes, masks, &everybody, None, camera.as_str());
-            let pictures =
-                self.pictures(&redacted).map(|(thumbnail, picture)| Snapshot { thumbnail, picture });
-            pictures.inspect_err(|error| tracing::warn!(%camera, "no snapshot: {error}")).ok()
-        });
+        let askers = self.snapshots.take_askers(*index);
+        if !askers.is_empty() {
+            bring(None, camera.as_str(), Wanted::Snapshot(askers));
+        }
         Ok(())
     }
 }

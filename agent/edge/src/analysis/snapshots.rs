@@ -1,4 +1,4 @@
-//! Pictures that operators ask for: the analysis makes them of the next frame, because only it knows what to redact.
+//! Pictures that operators ask for: the analysis redacts the next frame for them, because only it knows what to redact.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -49,18 +49,11 @@ impl Snapshots {
         self.wanted()[index].iter().any(|sender| !sender.is_closed())
     }
 
-    /// Makes a picture, where somebody waits for one of this camera.
-    pub(super) fn serve(&self, index: usize, make: impl FnOnce() -> Option<Snapshot>) {
+    /// Whoever waits for a picture of this camera and is to get the one that is made now.
+    pub(super) fn take_askers(&self, index: usize) -> Vec<oneshot::Sender<Snapshot>> {
         let mut waiting = std::mem::take(&mut self.wanted()[index]);
         waiting.retain(|sender| !sender.is_closed());
-        if waiting.is_empty() {
-            return;
-        }
-        if let Some(picture) = make() {
-            for sender in waiting {
-                let _ = sender.send(picture.clone()); // he waited long enough: fine
-            }
-        }
+        waiting
     }
 
     fn wanted(&self) -> MutexGuard<'_, Vec<Vec<oneshot::Sender<Snapshot>>>> {

@@ -4,8 +4,8 @@
 //! one that looks at their frames hardly any time. Behind it, they share what is left: each falls behind, and its gate skips
 //! to the next keyframe.
 //!
-//! GStreamer lends a thread to one element after the other, and a thread that is not privileged never gets back what it
-//! gave up: these get threads of their own, from a task pool.
+//! GStreamer lends a thread to one element after the other, and one that gave way once does so for ever: these get threads of
+//! their own, from a task pool.
 
 use std::sync::LazyLock;
 
@@ -15,8 +15,7 @@ use gstreamer::prelude::*;
 use gstreamer::subclass::TaskPoolFunction;
 use gstreamer::subclass::prelude::*;
 
-/// As `nice` counts: each step is a claim smaller by a fifth. 64 decoders claim twice as much as one other thread.
-const NICENESS: i32 = 15;
+use crate::cores;
 
 static POOL: LazyLock<GivingWay> = LazyLock::new(glib::Object::new);
 
@@ -59,9 +58,7 @@ mod imp {
         fn push(&self, task: TaskPoolFunction) -> Result<Option<Self::Handle>, glib::Error> {
             let thread = std::thread::Builder::new().name("decode".into());
             let run = move || {
-                if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
-                    tracing::debug!("this decoder does not give way: {error}");
-                }
+                cores::give_way();
                 task.call();
             };
             match thread.spawn(run) {
@@ -102,7 +99,7 @@ mod tests {
             niceness
         };
         let usual = niceness(false);
-        assert_eq!(niceness(true), NICENESS.max(usual));
+        assert_eq!(niceness(true), cores::NICENESS.max(usual));
         assert_eq!(niceness(false), usual, "threads that are used again");
     }
 }

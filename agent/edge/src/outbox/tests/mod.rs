@@ -22,7 +22,7 @@ fn name(text: &str) -> Name {
     Name::new(text).unwrap()
 }
 
-pub(in crate::outbox) fn site() -> Site {
+pub(crate) fn site() -> Site {
     Site {
         district: name("lan-xi"),
         township: name("yun-shan"),
@@ -65,7 +65,7 @@ pub(super) fn pictures(of: &NewAlert, size: usize) -> NewEvidence {
     }
 }
 
-pub(in crate::outbox) fn options(folder: &Path) -> OutboxOptions {
+pub(crate) fn options(folder: &Path) -> OutboxOptions {
     OutboxOptions {
         folder: folder.to_owned(),
         max_bytes: 1 << 20,
