@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 /// Alerts within this time share a commit.
-pub(super) const GROUP: Duration = Duration::from_millis(100);
+pub(super) const GROUP: Duration = Duration::from_millis(50);
 
 /// One commit in this time may be had for ever: with those of checkpoints that is less than one `fsync` a second.
 pub(super) const REFILL: Duration = Duration::from_millis(1250);
@@ -72,7 +72,7 @@ mod tests {
     #[test]
     fn the_first_alert_is_stored_at_once_and_a_burst_is_grouped() {
         assert_eq!(commits([5]), [5]);
-        assert_eq!(commits([0, 10, 20, 90, 300]), [0, 100, 300]);
+        assert_eq!(commits([0, 10, 20, 90, 300]), [0, 50, 100, 300]);
     }
 
     #[test]
