@@ -1,4 +1,4 @@
-//! What a process costs.
+//! What a process costs, and how busy the machine is.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -30,6 +30,29 @@ impl Usage {
             rollup.lines().find_map(|line| line.strip_prefix("Pss:")).context("no Pss in smaps_rollup")?;
         let kilobytes: u64 = pss.trim().trim_end_matches("kB").trim().parse()?;
         Ok(Self { cpu: cpu.into(), memory: kilobytes * 1024 })
+    }
+}
+
+/// How busy the machine was up to a moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Machine {
+    all: f64,
+    idle: f64,
+}
+
+impl Machine {
+    /// Up to now.
+    pub fn now() -> Result<Self> {
+        // proc(5): the first line of stat sums up all processors; idle and iowait are the 4th and 5th number.
+        let stat = std::fs::read_to_string("/proc/stat").context("reading /proc/stat")?;
+        let first = stat.lines().next().unwrap_or_default();
+        let ticks: Vec<f64> = first.split_whitespace().skip(1).filter_map(|n| n.parse().ok()).collect();
+        Ok(Self { all: ticks.iter().sum(), idle: ticks.iter().skip(3).take(2).sum() })
+    }
+
+    /// Which part of its processors' time since then was used, 0 to 1.
+    pub fn busy_since(&self, then: &Self) -> f64 {
+        1.0 - (self.idle - then.idle) / (self.all - then.all)
     }
 }
 

@@ -9,7 +9,8 @@
 //! # Layout
 //!
 //! - [`floor`]: receiving, decoding and inference alone, each as a process of its own;
-//! - [`agent`]: the whole agent on the same cameras;
+//! - [`agent`]: the whole agent on the same camera;
+//! - [`load`]: how soon an alert is told where many cameras keep the box busy;
 //! - [`planes`]: a picture to a model's tensor;
 //! - [`figures`]: medians, the table and the JSON;
 //! - [`gate`]: cameras that mostly see nothing;
@@ -25,6 +26,7 @@ mod figures;
 mod fleet;
 mod floor;
 mod gate;
+mod load;
 mod planes;
 mod updates;
 
@@ -123,24 +125,15 @@ fn measure() -> Result<Map<String, Value>> {
             scene.receive.push(floor::stream("receive", &camera.url("street"), span)?);
             scene.decode.push(floor::stream("decode", &camera.url("street"), span)?);
             scene.inference.push(floor::inference(200)?);
-            scene.agent.push(agent::cost(
-                folder.path(),
-                broker.port(),
-                &[camera.url("street")],
-                "60s",
-                span,
-            )?);
+            scene.agent.push(agent::cost(folder.path(), broker.port(), &camera.url("street"), span)?);
         }
         figures.scenes.push(scene);
     }
 
-    println!("four cameras");
-    let mounts: Vec<String> = (0..4).map(|i| mount(&format!("street-{i}"), i * 20)).collect();
-    let arguments: Vec<&str> = mounts.iter().flat_map(|mount| ["--mount", mount]).collect();
-    let camera = Camera::start(folder.path(), &arguments)?;
-    let urls: Vec<String> = (0..4).map(|i| camera.url(&format!("street-{i}"))).collect();
-    for _ in 0..rounds {
-        figures.four_cameras.push(agent::cost(folder.path(), broker.port(), &urls, "1s", span)?);
+    let cores_each = figures.cores_each();
+    for round in 1..=rounds {
+        println!("many cameras: round {round} of {rounds}");
+        figures.loads.push(load::measure(folder.path(), &footage, cores_each, span * 4)?);
     }
     figures.print();
     Ok(figures.to_json())

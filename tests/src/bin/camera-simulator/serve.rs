@@ -23,6 +23,9 @@ use crate::options::{Options, Transport};
 /// The role in GStreamer's own access control that a client gets by the right password.
 const ROLE: &str = "viewer";
 
+/// Real cameras are not in step: each begins so much of a frame's time after the one before, which fills it evenly.
+const GOLDEN: f64 = 0.618;
+
 /// Returns when standard input closes, if that was asked for, and else never.
 pub(crate) fn serve(options: &Options) -> Result<()> {
     let server = rtsp::RTSPServer::new();
@@ -30,7 +33,7 @@ pub(crate) fn serve(options: &Options) -> Result<()> {
     server.set_service(&options.port.to_string());
     let paths = server.mount_points().context("a server without mount points")?;
     let told_half = Arc::new(AtomicBool::new(false));
-    for mount in &options.mounts {
+    for (index, mount) in options.mounts.iter().enumerate() {
         let open = |encoding| Footage::open(&mount.file, &options.reel, encoding, &options.cache);
         let main = open(&options.encoding)?;
         let faults = options.faults;
@@ -45,7 +48,8 @@ pub(crate) fn serve(options: &Options) -> Result<()> {
             None
         };
         let start = main.keyframe_at(mount.start_at_s);
-        let play = Play { main, smaller, tampered, start, faults, told_half: told_half.clone() };
+        let phase = main.frame_time.mul_f64((index as f64 * GOLDEN).fract());
+        let play = Play { main, smaller, tampered, start, phase, faults, told_half: told_half.clone() };
         let factory = factory(play, options.transport);
         if options.login.is_some() {
             let role = gst::Structure::builder(ROLE)
@@ -135,6 +139,8 @@ struct Play {
     smaller: Option<Footage>,
     tampered: Option<Footage>,
     start: usize,
+    /// After others that begin at the same time.
+    phase: Duration,
     faults: Faults,
     /// Somebody wants the smaller one.
     told_half: Arc<AtomicBool>,
@@ -169,7 +175,7 @@ impl Play {
         let frame_time = self.main.frame_time;
         let (mut playing, mut at) = (&self.main, self.start);
         for sent in 0_u32.. {
-            let time = frame_time * sent;
+            let time = self.phase + frame_time * sent;
             let wait = time.saturating_sub(began.elapsed()).max(Duration::from_micros(1));
             if stopped.recv_timeout(wait) != Err(RecvTimeoutError::Timeout) {
                 return;

@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::{Map, Value};
+use sharp_eyes_tests::usage::Machine;
 use sharp_eyes_tests::{places, wait};
 
 use crate::figures::{Named, median};
@@ -88,17 +89,9 @@ pub(crate) fn measure() -> Result<Map<String, Value>> {
 
 /// Processor time is counted, not wall time; but an agent that does not get the processor drops frames and misses visits.
 fn warn_of_company() -> Result<()> {
-    // proc(5): the first line of stat sums up all processors; idle and iowait are the 4th and 5th number.
-    let read = || -> Result<(f64, f64)> {
-        let stat = std::fs::read_to_string("/proc/stat").context("reading /proc/stat")?;
-        let first = stat.lines().next().unwrap_or_default();
-        let ticks: Vec<f64> = first.split_whitespace().skip(1).filter_map(|n| n.parse().ok()).collect();
-        Ok((ticks.iter().sum(), ticks.iter().skip(3).take(2).sum()))
-    };
-    let (all, idle) = read()?;
+    let before = Machine::now()?;
     wait::pause(Duration::from_secs(2));
-    let (all_later, idle_later) = read()?;
-    let busy = 100.0 * (1.0 - (idle_later - idle) / (all_later - all));
+    let busy = 100.0 * Machine::now()?.busy_since(&before);
     if busy > 10.0 {
         println!(
             "\nother work fills {busy:.0} % of this machine: what is dropped or missed below may be its doing"
