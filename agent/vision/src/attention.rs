@@ -11,6 +11,7 @@ use crate::detector::{DetectError, Detector, Glance};
 use crate::frame::FrameView;
 use crate::geometry::{Polygon, Rect};
 use crate::motion::{Background, Miniature};
+use crate::packing::Object;
 use crate::track::Track;
 
 /// How long what moves takes to belong to the background once it stands still.
@@ -34,7 +35,7 @@ pub struct Attention {
     moved: Vec<Rect>,
     /// What the last look showed, if it was at the whole picture. Every other one is: it finds what stands still, and what a
     /// close look cuts off.
-    seen: Option<Vec<Rect>>,
+    seen: Option<Vec<Object>>,
 }
 
 impl Attention {
@@ -51,7 +52,7 @@ impl Attention {
         masks: &[Polygon],
         now: Duration,
         tracks: &[Track],
-    ) -> Option<Vec<Rect>> {
+    ) -> Option<Vec<Object>> {
         self.objects(now, &Miniature::of(frame, masks), tracks)
     }
 
@@ -66,7 +67,7 @@ impl Attention {
         detector: &mut Detector,
         frame: &FrameView<'_>,
         masks: &[Polygon],
-        wish: Option<&[Rect]>,
+        wish: Option<&[Object]>,
     ) -> Result<Look, DetectError> {
         if let Some(objects) = wish
             && let Some(detections) = closely(detector, frame, masks, objects)?
@@ -97,7 +98,7 @@ impl Attention {
     }
 
     /// What is worth a close look. `None` where the whole picture is due.
-    fn objects(&mut self, now: Duration, miniature: &Miniature, tracks: &[Track]) -> Option<Vec<Rect>> {
+    fn objects(&mut self, now: Duration, miniature: &Miniature, tracks: &[Track]) -> Option<Vec<Object>> {
         let elapsed = now.saturating_sub(self.compared);
         let background = self.background.get_or_insert_with(|| Background::of(miniature));
         self.moved = background.areas(miniature);
@@ -108,16 +109,18 @@ impl Attention {
     }
 
     /// What was seen, what moves, and the tracks.
-    fn worth(&self, mut objects: Vec<Rect>, tracks: &[Track]) -> Vec<Rect> {
-        objects.extend(&self.moved);
-        objects.extend(tracks.iter().map(Track::bounds));
+    fn worth(&self, mut objects: Vec<Object>, tracks: &[Track]) -> Vec<Object> {
+        objects.extend(self.moved.iter().map(|&bounds| Object { bounds, hazard: false }));
+        let of = |track: &Track| Object { bounds: track.bounds(), hazard: track.class().is_hazard() };
+        objects.extend(tracks.iter().map(of));
         objects
     }
 
     /// What is faint counts, too: of something large, a close look at what moves would show a part.
     fn looked_at_all(&mut self, detections: &[Detection], thresholds: &Thresholds) {
         let counts = |d: &&Detection| d.score >= thresholds.of(d.class) / 2.0;
-        self.seen = Some(detections.iter().filter(counts).map(|detection| detection.bounds).collect());
+        let of = |d: &Detection| Object { bounds: d.bounds, hazard: d.class.is_hazard() };
+        self.seen = Some(detections.iter().filter(counts).map(of).collect());
     }
 }
 
@@ -126,7 +129,7 @@ fn closely(
     detector: &mut Detector,
     frame: &FrameView<'_>,
     masks: &[Polygon],
-    objects: &[Rect],
+    objects: &[Object],
 ) -> Result<Option<Vec<Detection>>, DetectError> {
     let found = detector.detect_closely(&[Glance { frame, masks, objects }])?;
     Ok(found.map(|mut of_each| of_each.swap_remove(0)))
@@ -171,9 +174,9 @@ mod tests {
         let moved =
             Rect { left: 320.0 / 640.0, top: 120.0 / 360.0, width: 16.0 / 640.0, height: 40.0 / 360.0 };
         let found = objects(&mut attention, Some((320, 120))).unwrap();
-        assert_eq!(found[0], detection(0.1, 0.3).bounds, "faint, but there");
+        assert_eq!(found[0].bounds, detection(0.1, 0.3).bounds, "faint, but there");
         assert_eq!(found.len(), 2, "what is no more than noise does not count");
-        assert!(found[1].iou(&moved) > 0.6, "{:?}", found[1]);
+        assert!(found[1].bounds.iou(&moved) > 0.6, "{:?}", found[1]);
         assert_eq!(objects(&mut attention, Some((324, 120))), None, "after a close look");
     }
 }

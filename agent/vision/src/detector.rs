@@ -12,7 +12,7 @@ use crate::letterbox::{Canvas, Fit};
 use crate::model::{Model, ModelError, ModelInfo};
 use crate::nms;
 use crate::onnx::{Interrupt, OnnxError, Runtime};
-use crate::packing::{self, Placement, Sights};
+use crate::packing::{self, Object, Placement, Sights};
 use crate::settings::{DetectorOptions, Provider};
 use crate::tensor::UnexpectedShape;
 
@@ -24,15 +24,15 @@ pub struct Detector {
     provider: Provider,
 }
 
-/// Something in a frame that is worth a close look.
+/// A frame in which something is worth a close look.
 #[derive(Clone, Copy, Debug)]
 pub struct Glance<'a> {
     /// The picture.
     pub frame: &'a FrameView<'a>,
     /// What nobody may see of it.
     pub masks: &'a [Polygon],
-    /// Where, in 0..1 of the picture.
-    pub objects: &'a [Rect],
+    /// What in it.
+    pub objects: &'a [Object],
 }
 
 impl Glance<'_> {
@@ -285,10 +285,11 @@ mod tests {
         let frame = TestFrame::new(640, 320, PixelFormat::Nv12, |_, _| [80, 128, 128]);
         let small = Rect { left: 0.5, top: 0.5, width: 8.0 / 640.0, height: 8.0 / 320.0 };
         let view = frame.view();
-        let mut closely = |objects: &[Rect]| {
+        let mut closely = |bounds: Rect| {
+            let objects = &[Object { bounds, hazard: false }];
             detector.detect_closely(&[Glance { frame: &view, masks: &[], objects }]).unwrap()
         };
-        let found = closely(&[small]).unwrap().remove(0);
+        let found = closely(small).unwrap().remove(0);
         let [Detection { bounds, .. }] = found[..] else { panic!("expected one, found {found:?}") };
         // The part begins 16 pixels before the object.
         let (left, top) = (bounds.left * 640.0, bounds.top * 320.0);
@@ -297,7 +298,7 @@ mod tests {
             "{found:?}"
         );
         let large = Rect { left: 0.1, top: 0.1, width: 0.5, height: 0.8 };
-        assert_eq!(closely(&[large]), None);
+        assert_eq!(closely(large), None);
     }
 
     #[test]
@@ -310,7 +311,10 @@ mod tests {
         let frame = |luma| TestFrame::new(1280, 640, PixelFormat::Nv12, move |_, _| [luma, 128, 128]);
         let (here, there) = (frame(80), frame(160));
         let (here, there) = (here.view(), there.view());
-        let small = |left: f32| [Rect { left, top: 0.5, width: 2.0 / 1280.0, height: 2.0 / 640.0 }];
+        let small = |left: f32| {
+            let bounds = Rect { left, top: 0.5, width: 2.0 / 1280.0, height: 2.0 / 640.0 };
+            [Object { bounds, hazard: false }]
+        };
         let (left, right) = (small(0.25), small(0.75));
         let glances = [(&here, &left), (&there, &right), (&here, &right), (&there, &left)]
             .map(|(frame, objects)| Glance { frame, masks: &[], objects });

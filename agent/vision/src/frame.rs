@@ -1,7 +1,5 @@
 //! A picture as the decoder left it: borrowed planes, checked once, copied never.
 
-use crate::geometry::Rect;
-
 /// How a decoder lays out the planes of 4:2:0 video.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PixelFormat {
@@ -103,27 +101,6 @@ impl<'a> FrameView<'a> {
     /// Which matrix the colours are in.
     pub fn colour(&self) -> Colour {
         self.colour
-    }
-
-    /// How much of a part of the picture (0..1) is as bright as the camera can tell, 0 to 1: of at most 64 by 64 pixels.
-    pub fn glare(&self, part: Rect) -> f32 {
-        let part = part.clamped();
-        let span = |from: f32, to: f32, side: u32| {
-            let last = side as usize - 1;
-            let (from, to) = ((from * side as f32) as usize, (to * side as f32) as usize);
-            let (from, to) = (from.min(last), to.clamp(from.min(last) + 1, last + 1));
-            (from..to).step_by((to - from).div_ceil(64))
-        };
-        let white = if self.full_range { 245 } else { 226 };
-        let luma = self.planes[0];
-        let (mut bright, mut count) = (0_u32, 0_u32);
-        for y in span(part.top, part.bottom(), self.height) {
-            for x in span(part.left, part.right(), self.width) {
-                bright += u32::from(luma.data[y * luma.stride + x] >= white);
-                count += 1;
-            }
-        }
-        bright as f32 / count as f32
     }
 
     /// Whether luma uses 0..=255 (true) or 16..=235 (false).

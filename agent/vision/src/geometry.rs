@@ -63,17 +63,22 @@ impl Rect {
         Self::from_sides(inside(self.left), inside(self.top), inside(self.right()), inside(self.bottom()))
     }
 
-    /// Intersection over union, 0 to 1; 0 where both are empty.
-    ///
-    /// It is the same in pixels and in fractions of the picture, because both areas scale alike.
-    pub fn iou(&self, other: &Self) -> f32 {
-        let overlap = Self::from_sides(
+    /// The area that both cover.
+    pub fn shared_area(&self, other: &Self) -> f32 {
+        Self::from_sides(
             self.left.max(other.left),
             self.top.max(other.top),
             self.right().min(other.right()),
             self.bottom().min(other.bottom()),
         )
-        .area();
+        .area()
+    }
+
+    /// Intersection over union, 0 to 1; 0 where both are empty.
+    ///
+    /// It is the same in pixels and in fractions of the picture, because both areas scale alike.
+    pub fn iou(&self, other: &Self) -> f32 {
+        let overlap = self.shared_area(other);
         let union = self.area() + other.area() - overlap;
         // Rounding of `left + width` can make the overlap of equal boxes larger than their union by a bit.
         if union > 0.0 { (overlap / union).min(1.0) } else { 0.0 }

@@ -73,6 +73,7 @@ pub use geometry::{Point, Polygon, Rect};
 pub use model::{Inspection, ModelError, ModelInfo};
 pub use motion::{Background, Change, Miniature};
 pub use onnx::{Interrupt, OnnxError, Runtime, TELEMETRY_OFF};
+pub use packing::Object;
 pub use rules::{Incident, Rule, RuleKind, RuleState};
 pub use scene::{Scene, SceneOptions};
 pub use schedule::Schedule;

@@ -75,8 +75,27 @@ impl Placement {
 /// Pixels of the tensor within which a box touches an edge.
 const EDGE: f32 = 1.5;
 
-/// Pixels of the tensor on an object's longer side beyond which more of them tell a detector nothing.
-const ENOUGH: f32 = 96.0;
+/// Pixels of the tensor on an object's longer side beyond which more of them tell a detector nothing, and how many there may
+/// be for one of the picture.
+const ENOUGH: Enough = Enough { pixels: 96.0, magnified: 1.0 };
+
+/// The same of what may be fire or smoke, which has no outline that would tell it when it is small: in the pictures that models
+/// learn it from it fills half of the picture.
+/// As large as there is room for beside all else.
+const ENOUGH_OF_HAZARDS: [Enough; 3] = [
+    Enough { pixels: 240.0, magnified: 2.4 },
+    Enough { pixels: 192.0, magnified: 1.92 },
+    Enough { pixels: 144.0, magnified: 1.44 },
+];
+
+/// Of the picture's longer side: lamps and red jackets are smaller, and look like a fire when they are blown up.
+const MAGNIFIED_FROM: f32 = 0.1;
+
+#[derive(Clone, Copy)]
+struct Enough {
+    pixels: f32,
+    magnified: f32,
+}
 
 /// How much of its surroundings an object is shown with, on each side: in its own sides, and in pixels of the picture.
 const MARGIN: f32 = 0.5;
@@ -100,10 +119,12 @@ struct Part {
     sides: [f32; 4],
     /// The longer side of the largest object in it.
     object: f32,
+    /// Whether one of them may be fire or smoke.
+    hazard: bool,
 }
 
 impl Part {
-    fn around(object: Rect, (width, height): (f32, f32)) -> Self {
+    fn around(Object { bounds: object, hazard }: Object, (width, height): (f32, f32)) -> Self {
         let (across, down) = (object.width * width, object.height * height);
         let margin = |side: f32| (MARGIN * side).max(MARGIN_MIN);
         let (left, top) = (object.left * width - margin(across), object.top * height - margin(down));
@@ -112,6 +133,7 @@ impl Part {
         Self {
             sides: [left.max(0.0), top.max(0.0), right.min(width), bottom.min(height)],
             object: across.max(down),
+            hazard: hazard && across.max(down) >= MAGNIFIED_FROM * width.max(height),
         }
     }
 
@@ -124,6 +146,7 @@ impl Part {
         let ([left, top, right, bottom], [l, t, r, b]) = (self.sides, other.sides);
         self.sides = [left.min(l), top.min(t), right.max(r), bottom.max(b)];
         self.object = self.object.max(other.object);
+        self.hazard |= other.hazard;
     }
 
     /// Even pixels, but for the picture's far edges.
@@ -137,8 +160,17 @@ impl Part {
     }
 }
 
-/// Objects, in 0..1 of a picture, and the picture's size (width, height).
-pub type Sights<'a> = (&'a [Rect], (u32, u32));
+/// Something in a picture that is worth a close look.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Object {
+    /// Where, in 0..1 of the picture.
+    pub bounds: Rect,
+    /// Whether it may be fire or smoke.
+    pub hazard: bool,
+}
+
+/// Objects of a picture, and the picture's size (width, height).
+pub type Sights<'a> = (&'a [Object], (u32, u32));
 
 /// Places the surroundings of objects of one or several pictures in a tensor of this size (width, height), picture by
 /// picture. `None` where that would show nothing of a picture much larger than all of it would be shown: nothing is small,
@@ -146,37 +178,46 @@ pub type Sights<'a> = (&'a [Rect], (u32, u32));
 pub fn pack(pictures: &[Sights<'_>], tensor: (u32, u32)) -> Option<Vec<Vec<Placement>>> {
     let wanted: Vec<Wanted> =
         pictures.iter().map(|&(objects, size)| Wanted::of(objects, size, tensor)).collect::<Option<_>>()?;
-    let shrinks = if pictures.len() == 1 { &SHRINK[..] } else { &SHRINK[..1] };
-    shrinks.iter().find_map(|&shrink| {
+    let place = |of_hazards: Enough, shrink: f32| {
         let mut parts = Vec::new();
         for (picture, wanted) in wanted.iter().enumerate() {
-            parts.extend(wanted.shrunk(shrink)?.map(|(area, scale)| (picture, area, scale)));
+            let shrunk = wanted.shrunk(of_hazards, shrink)?;
+            parts.extend(shrunk.map(|(area, scale)| (picture, area, scale)));
         }
         shelve(parts, pictures.len(), tensor)
-    })
+    };
+    let hazards = wanted.iter().flat_map(|wanted| &wanted.parts).any(|part| part.hazard);
+    let magnified = if hazards { &ENOUGH_OF_HAZARDS[..] } else { &[] };
+    let shrinks = if pictures.len() == 1 { &SHRINK[..] } else { &SHRINK[..1] };
+    let magnified = magnified.iter().find_map(|&enough| place(enough, 1.0));
+    magnified.or_else(|| shrinks.iter().find_map(|&shrink| place(ENOUGH, shrink)))
 }
 
-/// Parts of one picture, each with how large it is worth being shown, in pixels of the tensor for one of the picture.
+/// Parts of one picture.
 struct Wanted {
-    parts: Vec<(Area, f32)>,
-    /// How large all of the picture would be shown.
+    parts: Vec<Part>,
+    picture: (u32, u32),
+    /// How large all of the picture would be shown, in pixels of the tensor for one of the picture.
     whole: f32,
 }
 
 impl Wanted {
-    fn of(objects: &[Rect], picture: (u32, u32), tensor: (u32, u32)) -> Option<Self> {
+    fn of(objects: &[Object], picture: (u32, u32), tensor: (u32, u32)) -> Option<Self> {
         let size = (picture.0 as f32, picture.1 as f32);
         let whole = f32::min(tensor.0 as f32 / size.0, tensor.1 as f32 / size.1);
-        let worth = |part: &Part| (ENOUGH / part.object.max(1.0)).clamp(whole.min(1.0), 1.0);
         let parts = joined(objects.iter().map(|object| Part::around(*object, size)))?;
-        Some(Self { parts: parts.iter().map(|part| (part.area(picture), worth(part))).collect(), whole })
+        Some(Self { parts, picture, whole })
     }
 
     /// The parts with their scales, none of them smaller than in all of the picture. `None` if none is much larger.
-    fn shrunk(&self, shrink: f32) -> Option<impl Iterator<Item = (Area, f32)>> {
-        let scale = move |worth: f32| (worth * shrink).max(self.whole.min(1.0));
-        let worth_it = self.parts.iter().any(|&(_, worth)| scale(worth) >= WORTH * self.whole);
-        worth_it.then(|| self.parts.iter().map(move |&(area, worth)| (area, scale(worth))))
+    fn shrunk(&self, of_hazards: Enough, shrink: f32) -> Option<impl Iterator<Item = (Area, f32)>> {
+        let least = self.whole.min(1.0);
+        let scale = move |part: &Part| {
+            let Enough { pixels, magnified } = if part.hazard { of_hazards } else { ENOUGH };
+            ((pixels / part.object.max(1.0)).clamp(least, magnified) * shrink).max(least)
+        };
+        let worth_it = self.parts.iter().any(|part| scale(part) >= WORTH * self.whole);
+        worth_it.then(|| self.parts.iter().map(move |part| (part.area(self.picture), scale(part))))
     }
 }
 
@@ -232,23 +273,19 @@ mod tests {
     const TENSOR: (u32, u32) = (512, 320);
 
     /// An object by its centre and size in pixels of a 1080p picture.
-    fn object(x: f32, y: f32, width: f32, height: f32) -> Rect {
+    fn object(x: f32, y: f32, width: f32, height: f32) -> Object {
         let (w, h) = (HD.0 as f32, HD.1 as f32);
-        Rect {
-            left: (x - width / 2.0) / w,
-            top: (y - height / 2.0) / h,
-            width: width / w,
-            height: height / h,
-        }
+        let (left, top) = ((x - width / 2.0) / w, (y - height / 2.0) / h);
+        Object { bounds: Rect { left, top, width: width / w, height: height / h }, hazard: false }
     }
 
     /// Of one picture.
-    fn alone(objects: &[Rect], picture: (u32, u32), tensor: (u32, u32)) -> Option<Vec<Placement>> {
+    fn alone(objects: &[Object], picture: (u32, u32), tensor: (u32, u32)) -> Option<Vec<Placement>> {
         pack(&[(objects, picture)], tensor).map(|mut placements| placements.remove(0))
     }
 
     /// How much larger than in the whole picture each part is shown, in tenths; nothing if the whole picture is as good.
-    fn enlarged(objects: &[Rect]) -> Vec<u32> {
+    fn enlarged(objects: &[Object]) -> Vec<u32> {
         let placements = alone(objects, HD, TENSOR).unwrap_or_default();
         let whole = TENSOR.0 as f32 / HD.0 as f32;
         let scale = |p: &Placement| p.place.height as f32 / p.part.height as f32;
@@ -266,6 +303,28 @@ mod tests {
     }
 
     #[test]
+    fn fire_and_smoke_are_shown_larger_than_they_are() {
+        let smoke = |side: f32| Object { hazard: true, ..object(300.0, 200.0, side, side / 2.0) };
+        assert_eq!(enlarged(&[smoke(200.0)]), [45]); // 1.2 times as large as it is
+        assert_eq!(enlarged(&[smoke(240.0)]), [37]); // pixel by pixel
+        assert_eq!(enlarged(&[smoke(400.0)]), [22]); // 240 of 400 pixels
+        assert_eq!(enlarged(&[smoke(60.0)]), [37]); // small, and so as anything
+        assert_eq!(enlarged(&[smoke(800.0)]), [] as [u32; 0]);
+        let beside = object(350.0, 230.0, 24.0, 60.0);
+        assert_eq!(enlarged(&[smoke(240.0), beside]), [37], "with whoever stands in it");
+        let flame = Object { hazard: true, ..object(900.0, 500.0, 90.0, 210.0) };
+        assert_eq!(enlarged(&[flame]), [26]); // 144 pixels high: 192 do not fit with what is around it
+        let far: Vec<Object> = (0..12).map(|i| object(100.0 + 150.0 * i as f32, 900.0, 24.0, 60.0)).collect();
+        let with_far = [&[smoke(240.0)], &far[..]].concat();
+        let shown = enlarged(&with_far);
+        assert_eq!(
+            shown.iter().filter(|&&tenths| tenths >= 37).count(),
+            12,
+            "nobody is shrunk for it: {shown:?}"
+        );
+    }
+
+    #[test]
     fn who_walks_together_is_shown_together() {
         let pair = [object(300.0, 200.0, 24.0, 60.0), object(330.0, 204.0, 24.0, 60.0)];
         assert_eq!(enlarged(&pair).len(), 1);
@@ -280,7 +339,7 @@ mod tests {
 
     #[test]
     fn a_full_street_is_shrunk_and_a_snowfall_is_not_looked_at_closely() {
-        let people = |count: u32, size: f32| -> Vec<Rect> {
+        let people = |count: u32, size: f32| -> Vec<Object> {
             let place =
                 |i: u32| object((60 + i % 8 * 235) as f32, (90 + i / 8 * 220) as f32, size / 2.5, size);
             (0..count).map(place).collect()
@@ -295,10 +354,10 @@ mod tests {
     fn pictures_share_a_tensor_where_each_is_shown_as_large_as_alone() {
         let far = [object(300.0, 200.0, 24.0, 60.0)];
         let near = [object(900.0, 500.0, 80.0, 192.0)];
-        let street: Vec<Rect> =
+        let street: Vec<Object> =
             (0..6).map(|i| object(150.0 + 300.0 * i as f32, 500.0, 60.0, 150.0)).collect();
         let nothing_small = [object(900.0, 500.0, 150.0, 350.0)];
-        let together = |pictures: &[&[Rect]]| {
+        let together = |pictures: &[&[Object]]| {
             let pictures: Vec<Sights<'_>> = pictures.iter().map(|&objects| (objects, HD)).collect();
             pack(&pictures, TENSOR)
         };
@@ -338,15 +397,20 @@ mod tests {
         fn parts_lie_apart_within_the_tensor_and_lead_back_to_the_picture(
             pictures in prop::collection::vec(
                 (
-                    prop::collection::vec((0.0f32..0.95, 0.0f32..0.95, 0.001f32..0.3, 0.001f32..0.3), 0..24),
+                    prop::collection::vec(
+                        (any::<bool>(), (0.0f32..0.95, 0.0f32..0.95, 0.001f32..0.3, 0.001f32..0.3)),
+                        0..24,
+                    ),
                     (32u32..2000, 32u32..2000),
                 ),
                 1..4,
             ),
             tensor in (64u32..700, 64u32..700),
         ) {
-            let within = |(left, top, width, height)| Rect { left, top, width, height }.clamped();
-            let pictures: Vec<(Vec<Rect>, (u32, u32))> = pictures
+            let within = |(hazard, (left, top, width, height))| {
+                Object { bounds: Rect { left, top, width, height }.clamped(), hazard }
+            };
+            let pictures: Vec<(Vec<Object>, (u32, u32))> = pictures
                 .into_iter()
                 .map(|(objects, size)| (objects.into_iter().map(within).collect(), size))
                 .collect();
@@ -366,9 +430,17 @@ mod tests {
                 for Placement { part, place } in placements {
                     prop_assert!(part.right() <= picture.0 && part.bottom() <= picture.1);
                     prop_assert!(part.left.is_multiple_of(2) && part.top.is_multiple_of(2));
-                    prop_assert!(place.width <= part.width && place.height <= part.height, "nothing is blown up");
+                    let burns = |object: &Object| {
+                        let at = object.bounds.centre();
+                        let (x, y) = ((at.x * picture.0 as f32) as u32, (at.y * picture.1 as f32) as u32);
+                        object.hazard
+                            && (part.left..=part.right()).contains(&x)
+                            && (part.top..=part.bottom()).contains(&y)
+                    };
+                    let blown_up = place.width > part.width || place.height > part.height;
+                    prop_assert!(!blown_up || objects.iter().any(burns), "only what may burn is blown up");
                 }
-                for object in objects {
+                for Object { bounds: object, .. } in objects {
                     let home = placements.iter().find_map(|&placement| {
                         let Placement { part, place } = placement;
                         let scale = place.width as f32 / part.width as f32;

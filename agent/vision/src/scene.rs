@@ -21,6 +21,10 @@ pub struct SceneOptions {
 /// What is seen with so many times its threshold will be seen in the next frame, too.
 const SURE: f32 = 1.5;
 
+/// What lies to so much within another of its class, and covers so little of it, is a part of it.
+const INSIDE: f32 = 0.9;
+const PART: f32 = 0.15;
+
 /// The memory of one camera: what is where for how long, as far as rules need it.
 #[derive(Clone, Debug)]
 pub struct Scene {
@@ -45,23 +49,29 @@ impl Scene {
 
     /// Takes what one frame showed, best score first, and says which rules it broke. Frames come in the order of
     /// the monotonic clock.
-    ///
-    /// `glare` says how much of a part of the picture is as bright as the camera can tell, 0 to 1: what tells lamps
-    /// from flames ([`crate::FrameView::glare`]).
-    pub fn observe(
-        &mut self,
-        now: Moment,
-        detections: &[Detection],
-        glare: &dyn Fn(Rect) -> f32,
-    ) -> Vec<Incident> {
-        self.tracker.observe(now.monotonic, detections);
+    pub fn observe(&mut self, now: Moment, detections: &[Detection]) -> Vec<Incident> {
+        self.tracker.observe(now.monotonic, &self.wholes(detections));
         let mut incidents = Incidents { last: &mut self.last, new: Vec::new() };
         let (tracks, thresholds) = (self.tracker.tracks(), self.tracker.thresholds());
-        let surroundings = Surroundings { tracks, thresholds, time_zone: &self.time_zone, glare };
+        let surroundings = Surroundings { tracks, thresholds, time_zone: &self.time_zone };
         for rule in &mut self.rules {
             rule.observe(now, &surroundings, &mut incidents);
         }
         incidents.new
+    }
+
+    /// Without parts that pass for a whole: of somebody close by, his head is another small person.
+    fn wholes(&self, detections: &[Detection]) -> Vec<Detection> {
+        let thresholds = self.tracker.thresholds();
+        let counts = |d: &&Detection| d.score >= thresholds.of(d.class);
+        let is_part = |small: &Detection| {
+            detections.iter().filter(counts).any(|large| {
+                large.class == small.class
+                    && small.bounds.area() <= PART * large.bounds.area()
+                    && small.bounds.shared_area(&large.bounds) >= INSIDE * small.bounds.area()
+            })
+        };
+        detections.iter().filter(|detection| !is_part(detection)).copied().collect()
     }
 
     /// The numbers of the incidents that are over since the last time. Asked also while no frames come: a camera falls
@@ -99,16 +109,19 @@ impl Scene {
             |bounds: &Rect| self.tracks().iter().any(|track| track.bounds().iou(bounds) > nms::OVERLAP);
         let seen = |track: &Track| track.seen() == now.monotonic && track.score() >= clear(track.class());
         self.tracks().iter().all(seen)
-            && detections.iter().all(|d| d.score < thresholds.of(d.class) / 2.0 || known(&d.bounds))
+            && self
+                .wholes(detections)
+                .iter()
+                .all(|d| d.score < thresholds.of(d.class) / 2.0 || known(&d.bounds))
     }
 
     /// Whether a frame of a camera that sleeps shows something that this scene does not know of: a new object, or one
     /// that a rule has to decide about by now.
-    pub fn would_learn(&self, now: Moment, detections: &[Detection], glare: &dyn Fn(Rect) -> f32) -> bool {
+    pub fn would_learn(&self, now: Moment, detections: &[Detection]) -> bool {
         let known = |id| self.tracks().iter().any(|track| track.id() == id);
         let mut trial = self.clone();
         trial.resume(now);
-        let broken = !trial.observe(now, detections, glare).is_empty();
+        let broken = !trial.observe(now, detections).is_empty();
         broken || trial.is_undecided(now) || trial.tracks().iter().any(|track| !known(track.id()))
     }
 
@@ -173,7 +186,7 @@ mod tests {
                 let monotonic = Duration::from_millis((from * 1000.0).round() as u64 + u64::from(step) * 200);
                 let now =
                     Moment { monotonic, wall: start + jiff::SignedDuration::try_from(monotonic).unwrap() };
-                for incident in scene.observe(now, &detections, &|_| 0.0) {
+                for incident in scene.observe(now, &detections) {
                     assert_eq!(incident.at, now);
                     found.push(format!(
                         "{} {}#{} {}",
@@ -200,10 +213,11 @@ mod tests {
         let (from, to) = range(x, '>');
         let (x, y) = ((from + (to - from) * done) as f32, y.parse::<f32>().unwrap());
         let score = words.next().unwrap().parse().unwrap();
+        let width = if class.is_hazard() { 0.08 } else { 0.06 }; // no small thing
         Some(Detection {
             class,
             score,
-            bounds: Rect { left: x - 0.03, top: y - 0.16, width: 0.06, height: 0.16 },
+            bounds: Rect { left: x - width / 2.0, top: y - 0.16, width, height: 0.16 },
         })
     }
 
@@ -486,13 +500,13 @@ mod tests {
         let mut undecided = Vec::new();
         for second in 0..14 {
             let now = Moment { monotonic: Duration::from_secs(second), wall: jiff::Timestamp::UNIX_EPOCH };
-            scene.observe(now, car.as_slice(), &|_| 1.0);
+            scene.observe(now, car.as_slice());
             undecided.push(scene.is_undecided(now));
         }
         assert_eq!(undecided, [vec![true; 10], vec![false; 4]].concat());
         // Hours later a random look at the sleeping camera finds nothing new.
         let now = Moment { monotonic: Duration::from_secs(20_000), wall: jiff::Timestamp::UNIX_EPOCH };
-        assert!(!scene.would_learn(now, car.as_slice(), &|_| 1.0));
+        assert!(!scene.would_learn(now, car.as_slice()));
     }
 
     #[test]
@@ -510,7 +524,7 @@ mod tests {
     }
 
     /// Shows a small fire in 40 frames, whose box is so many parts of itself off at random.
-    fn burns(spread: f32, size: f32, glare: f32) -> bool {
+    fn burns(spread: f32, size: f32) -> bool {
         let mut scene = Scene::new(SceneOptions {
             thresholds: Thresholds::default(),
             rules: vec![rule("fire=5/10")],
@@ -524,16 +538,43 @@ mod tests {
             let monotonic = Duration::from_millis(200 * frame as u64);
             let now = Moment { monotonic, wall: jiff::Timestamp::UNIX_EPOCH };
             let fire = Detection { class: ObjectClass::Fire, score: 0.8, bounds };
-            !scene.observe(now, &[fire], &|_| glare).is_empty()
+            !scene.observe(now, &[fire]).is_empty()
         })
     }
 
     #[test]
-    fn a_lamp_is_small_constant_and_as_bright_as_can_be() {
-        assert!(!burns(0.02, 0.04, 0.9), "a lamp");
-        assert!(burns(0.2, 0.04, 0.9), "a small flame");
-        assert!(burns(0.02, 0.04, 0.1), "embers");
-        assert!(burns(0.02, 0.3, 0.9), "a large fire");
+    fn what_is_small_and_never_changes_does_not_burn() {
+        assert!(!burns(0.02, 0.04), "a lamp, a traffic cone");
+        assert!(burns(0.2, 0.04), "a small flame");
+        assert!(burns(0.02, 0.3), "a large fire");
+    }
+
+    #[test]
+    fn the_head_of_somebody_close_by_is_not_another_person() {
+        let scene = Scene::new(SceneOptions {
+            thresholds: Thresholds::default(),
+            rules: Vec::new(),
+            time_zone: TimeZone::UTC,
+        });
+        let person = |left, top, width, height, score| Detection {
+            class: ObjectClass::Person,
+            score,
+            bounds: Rect { left, top, width, height },
+        };
+        let (close, head) = (person(0.3, 0.0, 0.4, 1.0, 0.6), person(0.53, 0.0, 0.09, 0.15, 0.7));
+        let (beside, faint) = (person(0.65, 0.3, 0.09, 0.15, 0.7), person(0.3, 0.0, 0.4, 1.0, 0.1));
+        let tracks = |seen: &[Detection]| {
+            let frame = |at: u64| Moment {
+                monotonic: Duration::from_millis(200 * at),
+                wall: jiff::Timestamp::UNIX_EPOCH,
+            };
+            let mut scene = scene.clone();
+            (0..5).for_each(|at| drop(scene.observe(frame(at), seen)));
+            scene.tracks().len()
+        };
+        assert_eq!(tracks(&[head, close]), 1, "one person");
+        assert_eq!(tracks(&[beside, close]), 2, "somebody behind him, half hidden");
+        assert_eq!(tracks(&[head, faint]), 1, "the large one hardly is one: who is there is the small one");
     }
 
     #[test]
@@ -551,7 +592,7 @@ mod tests {
                 let shown = frames.iter().find(|(from, to, _)| (from * 5..to * 5).contains(&tick));
                 if let Some((_, _, object)) = shown {
                     let seen = detection(object, 0.0);
-                    let new = scene.observe(now, seen.as_slice(), &|_| 1.0);
+                    let new = scene.observe(now, seen.as_slice());
                     told.extend(
                         new.iter().map(|incident| format!("{} begins {}", tick / 5, incident.number)),
                     );
@@ -602,9 +643,9 @@ mod tests {
             .collect();
         let now =
             |seconds| Moment { monotonic: Duration::from_secs(seconds), wall: jiff::Timestamp::UNIX_EPOCH };
-        scene.observe(now(0), &crowd, &|_| 1.0);
+        scene.observe(now(0), &crowd);
         assert_eq!((scene.tracks().len(), scene.overflow()), (crate::track::TRACKS_MAX, 3));
-        scene.observe(now(3), &[], &|_| 1.0);
+        scene.observe(now(3), &[]);
         assert_eq!(scene.tracks().len(), 0);
     }
 }

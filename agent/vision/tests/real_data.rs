@@ -218,7 +218,7 @@ fn people_on_the_pavement(detector: &mut Detector) -> Option<usize> {
     };
     let options = SceneOptions { thresholds, rules: vec![rule], time_zone: jiff::tz::TimeZone::UTC };
     let now = Moment { monotonic: std::time::Duration::ZERO, wall: jiff::Timestamp::UNIX_EPOCH };
-    let incidents = Scene::new(options).observe(now, &detections, &|_| 0.0);
+    let incidents = Scene::new(options).observe(now, &detections);
     for incident in incidents.iter().take(1) {
         let redacted = Redacted::of(&frame, &[], &detections, Some(incident), "intrusion street person");
         for (name, jpeg, limit) in [

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use jiff::tz::TimeZone;
 use sharp_eyes_vision::{
-    Attention, DetectError, Detection, Detector, FrameView, Incident, Look, Moment, Rect, Scene,
+    Attention, DetectError, Detection, Detector, FrameView, Incident, Look, Moment, Object, Scene,
     SceneOptions, Thresholds,
 };
 
@@ -91,7 +91,7 @@ impl Lookout {
 
     /// Where a frame that arrived `now` is worth a close look; `None` where the whole picture is due. Before each
     /// [`Lookout::look`] or [`Lookout::judge`].
-    pub(crate) fn wish(&mut self, frame: &Frame, planes: &FrameView<'_>, now: Moment) -> Option<Vec<Rect>> {
+    pub(crate) fn wish(&mut self, frame: &Frame, planes: &FrameView<'_>, now: Moment) -> Option<Vec<Object>> {
         let woken = self.card.gate().wakes();
         if std::mem::replace(&mut self.wakes, woken) != woken {
             self.scene.resume(now);
@@ -111,21 +111,19 @@ impl Lookout {
         &mut self,
         detector: &mut Detector,
         planes: &FrameView<'_>,
-        wish: Option<&[Rect]>,
+        wish: Option<&[Object]>,
     ) -> Result<Look, DetectError> {
         self.attention.look(detector, planes, &self.view.masks, wish)
     }
 
-    /// Shows tracker and rules what a look at a frame, whose planes are mapped and which arrived `now`, has shown, and tells
-    /// the gate.
-    pub(crate) fn judge(&mut self, frame: &Frame, planes: &FrameView<'_>, now: Moment, look: Look) -> Seen {
+    /// Shows tracker and rules what a look at a frame that arrived `now` has shown, and tells the gate.
+    pub(crate) fn judge(&mut self, frame: &Frame, now: Moment, look: Look) -> Seen {
         let detections = &look.detections;
         self.card.analysed.increment();
         let counts = |d: &&Detection| d.score >= self.thresholds.of(d.class);
         self.card.detections.add(detections.iter().filter(counts).count() as u64);
-        let glare = |part| planes.glare(part);
         if frame.is_audit() {
-            let missed = self.scene.would_learn(now, detections, &glare);
+            let missed = self.scene.would_learn(now, detections);
             self.card.gate().audited(frame.arrived(), missed);
             return Seen { look, incidents: Vec::new(), undecided: false, woken: None };
         }
@@ -133,7 +131,7 @@ impl Lookout {
         let mut incidents = Vec::new();
         if !self.card.is_displaced() {
             let untracked = self.scene.overflow();
-            incidents = self.scene.observe(now, detections, &glare);
+            incidents = self.scene.observe(now, detections);
             self.card.untracked.add(self.scene.overflow() - untracked);
         }
         let undecided = self.scene.is_undecided(now);

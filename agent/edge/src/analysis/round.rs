@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use sharp_eyes_protocol::topic::Name;
-use sharp_eyes_vision::{DetectError, Detector, Glance, Incident, Look, ModelInfo, Moment, Rect, Redacted};
+use sharp_eyes_vision::{DetectError, Detector, Glance, Incident, Look, ModelInfo, Moment, Object, Redacted};
 use uuid::Uuid;
 
 use super::darkroom::{Order, Wanted};
@@ -30,7 +30,7 @@ pub(super) struct Due {
     picture: Picture,
     now: Moment,
     /// Where it is worth a close look; `None` where the whole picture is due.
-    wish: Option<Vec<Rect>>,
+    wish: Option<Vec<Object>>,
 }
 
 /// The frames of one inference: one, or several that share it.
@@ -230,8 +230,8 @@ impl Analysis {
 
     /// Raises the alerts that a look at a frame gives cause for.
     fn tell(&self, model: &ModelInfo, story: &mut Story, due: &Due, look: Look, took: Duration) -> Told {
-        let Due { index, frame, picture, now, .. } = due;
-        let seen = story.lookout.judge(frame, &picture.view(), *now, look);
+        let Due { index, frame, now, .. } = due;
+        let seen = story.lookout.judge(frame, *now, look);
         if let Some(woken) = seen.woken {
             self.board.detector.woke(woken.elapsed());
         }

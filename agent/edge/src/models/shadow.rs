@@ -192,15 +192,11 @@ impl Shadow<'_> {
                 Scene::new(SceneOptions { thresholds, rules: view.rules.clone(), time_zone })
             };
             let [ours, theirs] = pair.get_or_insert_with(|| [scene(&glimpse.thresholds), scene(&thresholds)]);
-            let alerts = glimpse.frame.view(|planes| {
-                let glare = |part| planes.glare(part);
-                let alerts = |scene: &mut Scene, seen: &[Detection]| {
-                    scene.over(glimpse.at);
-                    scene.observe(glimpse.at, seen, &glare).len() as u64
-                };
-                [alerts(ours, &glimpse.detections), alerts(theirs, &detections)]
-            });
-            let [active, new] = alerts.map_err(|error| Some(error.to_string()))?;
+            let alerts = |scene: &mut Scene, seen: &[Detection]| {
+                scene.over(glimpse.at);
+                scene.observe(glimpse.at, seen).len() as u64
+            };
+            let (active, new) = (alerts(ours, &glimpse.detections), alerts(theirs, &detections));
             let (of_active, time) = (&glimpse.thresholds, glimpse.took);
             comparison
                 .look(

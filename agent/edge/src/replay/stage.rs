@@ -67,7 +67,7 @@ impl Stage {
             let failed = |error: DetectError| failed(error.to_string());
             let wish = lookout.wish(frame, planes, now);
             let look = lookout.look(detector, planes, wish.as_deref()).map_err(failed)?;
-            let seen = lookout.judge(frame, planes, now, look);
+            let seen = lookout.judge(frame, now, look);
             let rules = &lookout.view().rules;
             let broken = &seen.incidents;
             incidents.extend(broken.iter().map(|incident| Told::of(incident, &rules[incident.rule].name)));

@@ -6,14 +6,11 @@ use std::time::Duration;
 use crate::geometry::{Polygon, Rect};
 use crate::track::Track;
 
-/// A box that covers less of the picture may be a lamp.
-const LAMP_AREA: f32 = 0.01;
+/// A box that covers less of the picture may be a thing: a lamp, a traffic cone.
+const THING_AREA: f32 = 0.01;
 
-/// A lamp's box keeps its place and its sides to this part of them: flames do not.
-const LAMP_SPREAD: f32 = 0.06;
-
-/// So much of a lamp is as bright as the camera can tell.
-const LAMP_GLARE: f32 = 0.5;
+/// A thing's box keeps its place and its sides to this part of them: flames do not.
+const THING_SPREAD: f32 = 0.06;
 
 /// How much of the smaller of its first and its last box both cover: what shows less has moved, as headlights do.
 const STAYS: f32 = 0.3;
@@ -47,7 +44,6 @@ struct Sight {
     frame: u64,
     bounds: Rect,
     score: f32,
-    glare: f32,
 }
 
 impl Hazard {
@@ -73,15 +69,8 @@ impl Hazard {
         self.sights.iter().map(move |(id, sights)| (*id, share(sights)))
     }
 
-    /// The mean of the best scores that make it a hazard, where there are enough. `glare` says how much of a part of the
-    /// picture is as bright as the camera can tell, 0 to 1.
-    pub(super) fn see(
-        &mut self,
-        now: Duration,
-        track: &Track,
-        counts: bool,
-        glare: &dyn Fn(Rect) -> f32,
-    ) -> Option<f32> {
+    /// The mean of the best scores that make it a hazard, where there are enough.
+    pub(super) fn see(&mut self, now: Duration, track: &Track, counts: bool) -> Option<f32> {
         let bounds = track.bounds();
         if !counts || self.polygon.as_ref().is_some_and(|polygon| !polygon.contains(bounds.foot())) {
             self.sights.remove(&track.id());
@@ -89,11 +78,11 @@ impl Hazard {
         }
         let fresh = Sights { since: now, recent: VecDeque::new() };
         let recent = &mut self.sights.entry(track.id()).or_insert(fresh).recent;
-        recent.push_back(Sight { frame: self.frame, bounds, score: track.score(), glare: glare(bounds) });
+        recent.push_back(Sight { frame: self.frame, bounds, score: track.score() });
         while recent.front().is_some_and(|first| first.frame + u64::from(self.frames) <= self.frame) {
             recent.pop_front();
         }
-        if recent.len() < self.seen as usize || !stays(recent) || is_lamp(recent) {
+        if recent.len() < self.seen as usize || !stays(recent) || is_thing(recent) {
             return None;
         }
         let mut scores: Vec<f32> = recent.iter().map(|sight| sight.score).collect();
@@ -107,17 +96,11 @@ impl Hazard {
 fn stays(sights: &VecDeque<Sight>) -> bool {
     let (Some(first), Some(last)) = (sights.front(), sights.back()) else { return false };
     let (first, last) = (first.bounds, last.bounds);
-    let common = Rect::from_sides(
-        first.left.max(last.left),
-        first.top.max(last.top),
-        first.right().min(last.right()),
-        first.bottom().min(last.bottom()),
-    );
-    common.area() >= STAYS * first.area().min(last.area()) && last.area() >= SHRINKS * first.area()
+    first.shared_area(&last) >= STAYS * first.area().min(last.area()) && last.area() >= SHRINKS * first.area()
 }
 
-/// Small, always the same, and as bright as can be.
-fn is_lamp(sights: &VecDeque<Sight>) -> bool {
+/// Small, and always the same.
+fn is_thing(sights: &VecDeque<Sight>) -> bool {
     let count = sights.len() as f32;
     let mean = |of: &dyn Fn(&Sight) -> f32| sights.iter().map(of).sum::<f32>() / count;
     let (width, height) = (mean(&|sight| sight.bounds.width), mean(&|sight| sight.bounds.height));
@@ -126,7 +109,8 @@ fn is_lamp(sights: &VecDeque<Sight>) -> bool {
         mean(&|sight| (of(sight) - middle).powi(2)).sqrt()
     };
     let constant = spread(&|sight| sight.bounds.width).max(spread(&|sight| sight.bounds.left))
-        < LAMP_SPREAD * width
-        && spread(&|sight| sight.bounds.height).max(spread(&|sight| sight.bounds.top)) < LAMP_SPREAD * height;
-    width * height < LAMP_AREA && constant && mean(&|sight| sight.glare) >= LAMP_GLARE
+        < THING_SPREAD * width
+        && spread(&|sight| sight.bounds.height).max(spread(&|sight| sight.bounds.top))
+            < THING_SPREAD * height;
+    width * height < THING_AREA && constant
 }

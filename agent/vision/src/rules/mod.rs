@@ -265,7 +265,7 @@ impl Watch {
                     let place = self.places.of(track.id()).filter(|_| counts);
                     place.and_then(|place| stopped.see(now.monotonic, place))
                 }
-                Judge::Hazard(hazard) => hazard.see(now.monotonic, track, counts, scene.glare),
+                Judge::Hazard(hazard) => hazard.see(now.monotonic, track, counts),
             };
             let least = self.rule.min_score.unwrap_or_else(|| scene.thresholds.of(track.class()));
             let Some(score) = broken.filter(|score| *score >= least) else { continue };
@@ -319,8 +319,6 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) thresholds: &'a Thresholds,
     /// The site's.
     pub(crate) time_zone: &'a TimeZone,
-    /// How much of a part of the picture is as bright as the camera can tell, 0 to 1.
-    pub(crate) glare: &'a dyn Fn(Rect) -> f32,
 }
 
 /// What one frame gives rise to.
