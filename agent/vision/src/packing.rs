@@ -75,13 +75,19 @@ impl Placement {
 /// Pixels of the tensor within which a box touches an edge.
 const EDGE: f32 = 1.5;
 
-/// Pixels of the tensor on an object's longer side beyond which more of them tell a detector nothing, and how many there may
-/// be for one of the picture.
+/// How large a detector should see something.
+#[derive(Clone, Copy)]
+struct Enough {
+    /// Pixels of the tensor on its longer side beyond which more of them tell nothing.
+    pixels: f32,
+    /// Pixels of the tensor for one of the picture, at most.
+    magnified: f32,
+}
+
 const ENOUGH: Enough = Enough { pixels: 96.0, magnified: 1.0 };
 
-/// The same of what may be fire or smoke, which has no outline that would tell it when it is small: in the pictures that models
-/// learn it from it fills half of the picture.
-/// As large as there is room for beside all else.
+/// What may be fire or smoke has no outline that would tell it when it is small, and in the pictures that models learn it from
+/// it fills half of the picture: as large as there is room for beside all else.
 const ENOUGH_OF_HAZARDS: [Enough; 3] = [
     Enough { pixels: 240.0, magnified: 2.4 },
     Enough { pixels: 192.0, magnified: 1.92 },
@@ -90,12 +96,6 @@ const ENOUGH_OF_HAZARDS: [Enough; 3] = [
 
 /// Of the picture's longer side: lamps and red jackets are smaller, and look like a fire when they are blown up.
 const MAGNIFIED_FROM: f32 = 0.1;
-
-#[derive(Clone, Copy)]
-struct Enough {
-    pixels: f32,
-    magnified: f32,
-}
 
 /// How much of its surroundings an object is shown with, on each side: in its own sides, and in pixels of the picture.
 const MARGIN: f32 = 0.5;
@@ -187,8 +187,12 @@ pub fn pack(pictures: &[Sights<'_>], tensor: (u32, u32)) -> Option<Vec<Vec<Place
         shelve(parts, pictures.len(), tensor)
     };
     let hazards = wanted.iter().flat_map(|wanted| &wanted.parts).any(|part| part.hazard);
-    let magnified = if hazards { &ENOUGH_OF_HAZARDS[..] } else { &[] };
-    let shrinks = if pictures.len() == 1 { &SHRINK[..] } else { &SHRINK[..1] };
+    let (magnified, shrinks) = match (pictures.len(), hazards) {
+        (1, true) => (&ENOUGH_OF_HAZARDS[..], &SHRINK[..]),
+        (1, false) => (&[][..], &SHRINK[..]),
+        (_, true) => (&ENOUGH_OF_HAZARDS[..1], &[][..]),
+        (_, false) => (&[][..], &SHRINK[..1]),
+    };
     let magnified = magnified.iter().find_map(|&enough| place(enough, 1.0));
     magnified.or_else(|| shrinks.iter().find_map(|&shrink| place(ENOUGH, shrink)))
 }
@@ -372,6 +376,11 @@ mod tests {
         assert_eq!(together(&[&street, &street]), None, "no room for both as large as alone");
         assert_eq!(together(&[&far, &nothing_small]), None, "one of them is not worth it");
         assert_eq!(together(&[&far, &[]]), None);
+        let smoke = [Object { hazard: true, ..object(300.0, 200.0, 240.0, 120.0) }];
+        assert!(
+            together(&[&far, &smoke]).is_none() && alone(&smoke, HD, TENSOR).is_some(),
+            "as large as alone"
+        );
     }
 
     #[test]
