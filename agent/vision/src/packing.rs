@@ -193,8 +193,9 @@ pub fn pack(pictures: &[Sights<'_>], tensor: (u32, u32)) -> Option<Vec<Vec<Place
         (_, true) => (&ENOUGH_OF_HAZARDS[..1], &[][..]),
         (_, false) => (&[][..], &SHRINK[..1]),
     };
-    let magnified = magnified.iter().find_map(|&enough| place(enough, 1.0));
-    magnified.or_else(|| shrinks.iter().find_map(|&shrink| place(ENOUGH, shrink)))
+    let magnified = magnified.iter().map(|&enough| (enough, 1.0));
+    let shrunk = shrinks.iter().map(|&shrink| (ENOUGH, shrink));
+    magnified.chain(shrunk).find_map(|(of_hazards, shrink)| place(of_hazards, shrink))
 }
 
 /// Parts of one picture.

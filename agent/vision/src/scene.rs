@@ -50,7 +50,9 @@ impl Scene {
     /// Takes what one frame showed, best score first, and says which rules it broke. Frames come in the order of
     /// the monotonic clock.
     pub fn observe(&mut self, now: Moment, detections: &[Detection]) -> Vec<Incident> {
-        self.tracker.observe(now.monotonic, &self.wholes(detections));
+        let is_whole = |detection: &&Detection| !self.is_part(detection, detections);
+        let wholes: Vec<Detection> = detections.iter().filter(is_whole).copied().collect();
+        self.tracker.observe(now.monotonic, &wholes);
         let mut incidents = Incidents { last: &mut self.last, new: Vec::new() };
         let (tracks, thresholds) = (self.tracker.tracks(), self.tracker.thresholds());
         let surroundings = Surroundings { tracks, thresholds, time_zone: &self.time_zone };
@@ -60,18 +62,14 @@ impl Scene {
         incidents.new
     }
 
-    /// Without parts that pass for a whole: of somebody close by, his head is another small person.
-    fn wholes(&self, detections: &[Detection]) -> Vec<Detection> {
+    /// Whether what passes for a whole is a part of something else: of somebody close by, his head is another small person.
+    fn is_part(&self, small: &Detection, detections: &[Detection]) -> bool {
         let thresholds = self.tracker.thresholds();
-        let counts = |d: &&Detection| d.score >= thresholds.of(d.class);
-        let is_part = |small: &Detection| {
-            detections.iter().filter(counts).any(|large| {
-                large.class == small.class
-                    && small.bounds.area() <= PART * large.bounds.area()
-                    && small.bounds.shared_area(&large.bounds) >= INSIDE * small.bounds.area()
-            })
-        };
-        detections.iter().filter(|detection| !is_part(detection)).copied().collect()
+        detections.iter().filter(|large| large.score >= thresholds.of(large.class)).any(|large| {
+            large.class == small.class
+                && small.bounds.area() <= PART * large.bounds.area()
+                && small.bounds.shared_area(&large.bounds) >= INSIDE * small.bounds.area()
+        })
     }
 
     /// The numbers of the incidents that are over since the last time. Asked also while no frames come: a camera falls
@@ -108,11 +106,9 @@ impl Scene {
         let known =
             |bounds: &Rect| self.tracks().iter().any(|track| track.bounds().iou(bounds) > nms::OVERLAP);
         let seen = |track: &Track| track.seen() == now.monotonic && track.score() >= clear(track.class());
+        let faint = |d: &Detection| d.score < thresholds.of(d.class) / 2.0;
         self.tracks().iter().all(seen)
-            && self
-                .wholes(detections)
-                .iter()
-                .all(|d| d.score < thresholds.of(d.class) / 2.0 || known(&d.bounds))
+            && detections.iter().all(|d| faint(d) || known(&d.bounds) || self.is_part(d, detections))
     }
 
     /// Whether a frame of a camera that sleeps shows something that this scene does not know of: a new object, or one

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use sharp_eyes_protocol::report::Health;
+use sharp_eyes_protocol::report::{CameraHealth, Health};
 use sharp_eyes_tests::agent::Agent;
 use sharp_eyes_tests::usage::Usage;
 use sharp_eyes_tests::village::{Village, VillageCamera, WHOLE_PICTURE};
@@ -66,6 +66,6 @@ pub(crate) fn cost(folder: &Path, broker_port: u16, url: &str, span: Duration) -
 }
 
 /// Of all cameras.
-pub(crate) fn sum(health: &Health, read: impl Fn(&sharp_eyes_protocol::report::CameraHealth) -> u64) -> u64 {
+pub(crate) fn sum(health: &Health, read: impl Fn(&CameraHealth) -> u64) -> u64 {
     health.cameras.iter().map(read).sum()
 }

@@ -69,15 +69,19 @@ impl Figures {
         (small.agent_per_thousand() + sent) / 1000.0 * 10.0
     }
 
+    /// How long a round with many cameras takes: alerts are few.
+    pub(crate) fn load_span(&self) -> Duration {
+        4 * self.span
+    }
+
     fn under_load(&self, pick: fn(&Load) -> f64) -> f64 {
         median(self.loads.iter().map(pick))
     }
 
     /// Of the rounds together: each has too few for a hundredth of them.
     fn milliseconds(&self, pick: fn(&Load) -> &[f64], percent: usize) -> f64 {
-        let mut all: Vec<f64> = self.loads.iter().flat_map(|load| pick(load).iter().copied()).collect();
-        all.sort_by(f64::total_cmp);
-        all.get((all.len() * percent).div_ceil(100).saturating_sub(1)).copied().unwrap_or(f64::NAN)
+        let all: Vec<f64> = self.loads.iter().flat_map(|load| pick(load).iter().copied()).collect();
+        percentile(&all, percent)
     }
 
     /// Many cameras, and how soon an alert of theirs is told, by the name of each figure.
@@ -123,7 +127,7 @@ impl Figures {
         println!(
             "\nmany cameras, 768x576, 10 fps: from the arrival of a frame until the console has its alert and picture,\n\
              of all rounds of {} s together",
-            4 * self.span.as_secs()
+            self.load_span().as_secs()
         );
         self.load().into_iter().for_each(|(name, value)| row(name, value));
     }
@@ -179,4 +183,12 @@ pub(crate) fn median(values: impl Iterator<Item = f64>) -> f64 {
         n if n % 2 == 1 => values[n / 2],
         n => f64::midpoint(values[n / 2 - 1], values[n / 2]),
     }
+}
+
+/// The value that so many of 100 do not exceed; NaN of none.
+pub(crate) fn percentile(values: &[f64], percent: usize) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let rank = (sorted.len() * percent).div_ceil(100).max(1);
+    sorted.get(rank - 1).copied().unwrap_or(f64::NAN)
 }

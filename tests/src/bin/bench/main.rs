@@ -133,7 +133,7 @@ fn measure() -> Result<Map<String, Value>> {
     let cores_each = figures.cores_each();
     for round in 1..=rounds {
         println!("many cameras: round {round} of {rounds}");
-        figures.loads.push(load::measure(folder.path(), &footage, cores_each, span * 4)?);
+        figures.loads.push(load::measure(folder.path(), &footage, cores_each, figures.load_span())?);
     }
     figures.print();
     Ok(figures.to_json())

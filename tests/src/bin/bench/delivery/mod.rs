@@ -31,8 +31,9 @@ use sharp_eyes_tests::usage::Usage;
 use sharp_eyes_tests::village::{Village, VillageCamera};
 use sharp_eyes_tests::{disk, wait};
 
+use crate::figures::percentile;
 use driver::{Appended, Delivered, Driver, Filled};
-use table::{Beside, Table, percentile};
+use table::{Beside, Table};
 
 /// Messages that wait while a backlog is drained.
 const BACKLOG: u64 = 100_000;

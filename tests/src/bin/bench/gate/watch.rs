@@ -16,6 +16,7 @@ use sharp_eyes_tests::wait;
 use tempfile::TempDir;
 
 use super::workloads::{FPS, Visit};
+use crate::agent::sum;
 
 /// A running agent.
 pub(super) struct Watch {
@@ -222,8 +223,4 @@ pub(super) fn delays(alerts: &[f64], visits: &[Visit], prelude_s: f64) -> Vec<Op
         alerts.iter().find(|at| (from..to + 1.0).contains(*at)).map(|at| at - from)
     };
     visits.iter().map(first).collect()
-}
-
-fn sum(health: &Health, read: impl Fn(&CameraHealth) -> u64) -> u64 {
-    health.cameras.iter().map(read).sum()
 }
