@@ -236,11 +236,24 @@ fn take_frames(
 }
 
 /// Where frames come out, in one of the formats that are read as they are. Whoever takes them does so at once, so that
-/// the one buffer allowed here never waits.
+/// the one buffer allowed here never waits. Planes may lie in memory as the decoder likes it: one that had to pack them
+/// would copy every frame.
 pub(super) fn planes() -> gst_app::AppSink {
     use gst_video::VideoFormat::{I420, I42010le, Nv12, P01010le};
     let wanted = gst_video::VideoCapsBuilder::new().format_list([I420, Nv12, I42010le, P01010le]).build();
-    gst_app::AppSink::builder().caps(&wanted).sync(false).max_buffers(1).build()
+    let sink = gst_app::AppSink::builder().caps(&wanted).sync(false).max_buffers(1).build();
+    // An appsink can answer this itself from GStreamer 1.24 on.
+    let pad = sink.static_pad("sink").expect("a sink has a sink pad");
+    pad.add_probe(gst::PadProbeType::QUERY_DOWNSTREAM, |_, probe| {
+        match probe.query_mut().map(gst::QueryRef::view_mut) {
+            Some(gst::QueryViewMut::Allocation(query)) => {
+                query.add_allocation_meta::<gst_video::VideoMeta>(None);
+                gst::PadProbeReturn::Handled
+            }
+            _ => gst::PadProbeReturn::Ok,
+        }
+    });
+    sink
 }
 
 /// Frame threads add a frame of delay each, and the box has a camera per core to keep busy. Of streams that do not say how
