@@ -44,16 +44,16 @@ impl Attention {
         Self::default()
     }
 
-    /// Where a frame of this moment is worth a close look: at what moves in it, what the last look showed, and the tracks as
-    /// they were before it. `None` where the whole picture is due. What `masks` cover is not looked at.
-    pub fn wish(
-        &mut self,
-        frame: &FrameView<'_>,
-        masks: &[Polygon],
-        now: Duration,
-        tracks: &[Track],
-    ) -> Option<Vec<Object>> {
-        self.objects(now, &Miniature::of(frame, masks), tracks)
+    /// Where the frame of this moment is worth a close look: at what moves in its miniature, what the last look showed, and
+    /// the tracks as they were before it. `None` where the whole picture is due.
+    pub fn wish(&mut self, miniature: &Miniature, now: Duration, tracks: &[Track]) -> Option<Vec<Object>> {
+        let elapsed = now.saturating_sub(self.compared);
+        let background = self.background.get_or_insert_with(|| Background::of(miniature));
+        self.moved = background.areas(miniature);
+        background.learn(miniature, 1.0 - (-elapsed.as_secs_f32() / SETTLE.as_secs_f32()).exp());
+        self.compared = now;
+        let seen = self.seen.take()?;
+        Some(self.worth(seen, tracks))
     }
 
     /// Whether the next frame is worth a close look, if anything in it is.
@@ -95,17 +95,6 @@ impl Attention {
                 Ok(closely(detector, frame, masks, &objects)?.unwrap_or_default())
             }
         }
-    }
-
-    /// What is worth a close look. `None` where the whole picture is due.
-    fn objects(&mut self, now: Duration, miniature: &Miniature, tracks: &[Track]) -> Option<Vec<Object>> {
-        let elapsed = now.saturating_sub(self.compared);
-        let background = self.background.get_or_insert_with(|| Background::of(miniature));
-        self.moved = background.areas(miniature);
-        background.learn(miniature, 1.0 - (-elapsed.as_secs_f32() / SETTLE.as_secs_f32()).exp());
-        self.compared = now;
-        let seen = self.seen.take()?;
-        Some(self.worth(seen, tracks))
     }
 
     /// What was seen, what moves, and the tracks.
@@ -165,7 +154,7 @@ mod tests {
         let mut now = Duration::ZERO;
         let mut objects = |attention: &mut Attention, somebody| {
             now += Duration::from_millis(200);
-            attention.objects(now, &street(somebody), &[])
+            attention.wish(&street(somebody), now, &[])
         };
         assert_eq!(objects(&mut attention, None), None, "the first look is at everything");
         attention.looked_at_all(&[], &thresholds);

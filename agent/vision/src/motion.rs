@@ -31,16 +31,18 @@ impl Miniature {
         let step = if cell >= 8 { 2 } else { 1 };
         let samples = (cell * cell.div_ceil(step)) as f32;
         let mut cells = Vec::with_capacity(columns * rows);
-        let mut sums = vec![0_u32; columns];
+        // Rows are added up first, many pixels at once, and cells cut out of their sum: no frame has cells of 257 rows.
+        let mut sums = vec![0_u16; columns * cell];
         for row in 0..rows {
             sums.fill(0);
             for y in (row * cell..(row + 1) * cell).step_by(step) {
                 let line = &luma.data[y * luma.stride..][..columns * cell];
-                for (sum, pixels) in sums.iter_mut().zip(line.chunks_exact(cell)) {
-                    *sum += pixels.iter().map(|&pixel| u32::from(pixel)).sum::<u32>();
+                for (sum, &pixel) in sums.iter_mut().zip(line) {
+                    *sum += u16::from(pixel);
                 }
             }
-            cells.extend(sums.iter().map(|&sum| Some(sum as f32 / samples)));
+            let of = |sums: &[u16]| sums.iter().map(|&sum| u32::from(sum)).sum::<u32>();
+            cells.extend(sums.chunks_exact(cell).map(|sums| Some(of(sums) as f32 / samples)));
         }
         for span in spans(masks, columns as u32, rows as u32) {
             cells[span.row * columns..][span.from..span.to].fill(None);

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use jiff::tz::TimeZone;
 use sharp_eyes_vision::{
-    Attention, DetectError, Detection, Detector, FrameView, Incident, Look, Moment, Object, Scene,
+    Attention, DetectError, Detection, Detector, FrameView, Incident, Look, Miniature, Moment, Object, Scene,
     SceneOptions, Thresholds,
 };
 
@@ -98,7 +98,10 @@ impl Lookout {
         }
         let closely = self.view.look_closer && !frame.is_audit();
         let Self { view, attention, scene, .. } = self;
-        closely.then(|| attention.wish(planes, &view.masks, now.monotonic, scene.tracks()))?
+        closely.then(|| match frame.miniature() {
+            Some(miniature) => attention.wish(miniature, now.monotonic, scene.tracks()),
+            None => attention.wish(&Miniature::of(planes, &view.masks), now.monotonic, scene.tracks()),
+        })?
     }
 
     /// Whether the next frame is worth a close look, if anything in it is.

@@ -1,11 +1,12 @@
 //! One decoded picture in the decoder's own planes.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use gstreamer as gst;
 use gstreamer_video as gst_video;
 use gstreamer_video::prelude::*;
-use sharp_eyes_vision::{Colour, FrameView, PixelFormat, Plane};
+use sharp_eyes_vision::{Colour, FrameView, Miniature, PixelFormat, Plane};
 
 /// A picture that still lies in the decoder's memory: holding it keeps one buffer of the decoder's pool.
 #[derive(Clone, Debug)]
@@ -15,6 +16,7 @@ pub struct Frame {
     arrived: Instant,
     late: bool,
     audit: bool,
+    miniature: Option<Arc<Miniature>>,
 }
 
 /// A frame cannot be looked at.
@@ -31,7 +33,7 @@ pub enum FrameError {
 
 impl Frame {
     pub(super) fn new(buffer: gst::Buffer, info: gst_video::VideoInfo, arrived: Instant) -> Self {
-        Self { buffer, info, arrived, late: false, audit: false }
+        Self { buffer, info, arrived, late: false, audit: false, miniature: None }
     }
 
     /// The same, of the time before its camera woke up.
@@ -42,6 +44,16 @@ impl Frame {
     /// The same, of a camera that sleeps on.
     pub(super) fn audit(self, audit: bool) -> Self {
         Self { audit, ..self }
+    }
+
+    /// The same, with its miniature, without what the camera's masks cover.
+    pub(super) fn with_miniature(self, miniature: Arc<Miniature>) -> Self {
+        Self { miniature: Some(miniature), ..self }
+    }
+
+    /// Its miniature, where the gate has asked for one.
+    pub fn miniature(&self) -> Option<&Miniature> {
+        self.miniature.as_deref()
     }
 
     /// Whether it is of the time before its camera woke up: there are several at once, and each tells something.

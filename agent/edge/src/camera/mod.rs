@@ -249,15 +249,19 @@ fn look(options: &CameraOptions, frames: FrameSink, card: Arc<CameraCard>) -> Sh
                 if suspicious {
                     card.impression(now, &Impression::of(planes, miniature.clone()));
                 }
-                miniature
+                Arc::new(miniature)
             })
         });
-        let wanted = match miniature {
-            Some(Ok(miniature)) if watching => card.gate().frame(now, look, &miniature),
+        let wanted = match &miniature {
+            Some(Ok(miniature)) if watching => card.gate().frame(now, look, miniature),
             Some(Err(_)) if watching => look == Look::Live, // whoever analyses it says what is wrong
             _ => true,
         };
         if wanted {
+            let frame = match miniature {
+                Some(Ok(miniature)) => frame.with_miniature(miniature),
+                _ => frame,
+            };
             frames(frame.audit(matches!(look, Look::Glance { audit: true })));
         }
     })

@@ -10,7 +10,7 @@ use sharp_eyes_tests::places;
 use sharp_eyes_tests::tracking::{Sighting, compare, without_ignored};
 use sharp_eyes_vision::geometry::Rect;
 use sharp_eyes_vision::track::Tracker;
-use sharp_eyes_vision::{Attention, Detector, FrameView, Plane};
+use sharp_eyes_vision::{Attention, Detector, FrameView, Miniature, Plane};
 
 use crate::figures::Row;
 use crate::truth::Truth;
@@ -109,7 +109,7 @@ fn follow(detector: &mut Detector, Way { shown, closer, step }: Way) -> Result<(
             Shown::Wide => wide.around(frame)?,
         };
         let detections = if closer {
-            let wish = attention.wish(&frame, &[], time, tracker.tracks());
+            let wish = attention.wish(&Miniature::of(&frame, &[]), time, tracker.tracks());
             attention.look(detector, &frame, &[], wish.as_deref())?.detections
         } else {
             detector.detect(&frame, &[])?
