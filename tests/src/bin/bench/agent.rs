@@ -25,10 +25,16 @@ pub(crate) struct AgentCost {
     pub(crate) first_inference: Duration,
 }
 
-/// Runs the agent on a camera for a time, with a rule that any person breaks.
+/// Runs the agent on a camera that never sleeps for a time, with a rule that any person breaks.
 pub(crate) fn cost(folder: &Path, broker_port: u16, url: &str, span: Duration) -> Result<AgentCost> {
     let state = tempfile::tempdir_in(folder)?;
-    let camera = VillageCamera::new("street", url).rule("anywhere", WHOLE_PICTURE, "0s", "60s", "major");
+    let camera = VillageCamera::new("street", url).line("gate = \"always\"").rule(
+        "anywhere",
+        WHOLE_PICTURE,
+        "0s",
+        "60s",
+        "major",
+    );
     let village = Village::new(state.path(), broker_port)?.with(camera);
     let started = Instant::now();
     let mut agent = Agent::start(&village)?;

@@ -35,9 +35,10 @@ pub(crate) fn stream(floor: &str, url: &str, span: Duration) -> Result<Cost> {
     child(&[floor, url, &span.as_secs().to_string()])
 }
 
-/// Runs the built-in model so many times on one tensor, in a process of its own, with one thread.
-pub(crate) fn inference(count: u64) -> Result<Cost> {
-    child(&["inference", &count.to_string()])
+/// Runs the built-in model so many times on one tensor, with such a pause after each, in a process of its own, with one
+/// thread.
+pub(crate) fn inference(count: u64, pause: Duration) -> Result<Cost> {
+    child(&["inference", &count.to_string(), &pause.as_millis().to_string()])
 }
 
 fn child(arguments: &[&str]) -> Result<Cost> {
@@ -52,7 +53,7 @@ pub(crate) fn run(floor: &str, arguments: &[String]) -> Result<()> {
     let cost = match floor {
         "receive" => play(argument(0)?, argument(1)?.parse()?, ""),
         "decode" => play(argument(0)?, argument(1)?.parse()?, "! avdec_h264 max-threads=1"),
-        "inference" => infer(argument(0)?.parse()?),
+        "inference" => infer(argument(0)?.parse()?, Duration::from_millis(argument(1)?.parse()?)),
         other => bail!("{other:?} is no floor; they are receive, decode, inference"),
     }?;
     println!("{}", serde_json::to_string(&cost)?);
@@ -84,7 +85,7 @@ fn play(url: &str, seconds: u64, decoder: &str) -> Result<Cost> {
     Ok(Cost { cpu_s: used.as_secs_f64(), count })
 }
 
-fn infer(count: u64) -> Result<Cost> {
+fn infer(count: u64, pause: Duration) -> Result<Cost> {
     let runtime = Runtime::load(&places::onnx_runtime()?)?;
     let model = std::fs::read(places::builtin_model()?.join("model.onnx"))?;
     let mut session = runtime.session(&model, Provider::Cpu, &DetectorOptions::default())?;
@@ -102,6 +103,7 @@ fn infer(count: u64) -> Result<Cost> {
     let cpu = Usage::of(std::process::id())?.cpu;
     for _ in 0..count {
         session.run(&feed)?;
+        wait::pause(pause);
     }
     let used = Usage::of(std::process::id())?.cpu - cpu;
     Ok(Cost { cpu_s: used.as_secs_f64(), count })

@@ -101,6 +101,9 @@ fn run() -> Result<()> {
     Ok(())
 }
 
+/// The agent's own default.
+const ANALYSED_FPS: u64 = 5;
+
 fn measure() -> Result<Map<String, Value>> {
     let span = Duration::from_secs(setting("BENCH_SECONDS", 15)?);
     let rounds = setting("BENCH_ROUNDS", 3)?;
@@ -124,7 +127,10 @@ fn measure() -> Result<Map<String, Value>> {
             println!("{name}: round {round} of {rounds}");
             scene.receive.push(floor::stream("receive", &camera.url("street"), span)?);
             scene.decode.push(floor::stream("decode", &camera.url("street"), span)?);
-            scene.inference.push(floor::inference(200)?);
+            // A processor that does something else in between, or nothing, takes longer for an inference.
+            let count = span.as_secs() * ANALYSED_FPS;
+            scene.inference.push(floor::inference(count, Duration::from_secs(1) / ANALYSED_FPS as u32)?);
+            scene.in_a_row.push(floor::inference(200, Duration::ZERO)?);
             scene.agent.push(agent::cost(folder.path(), broker.port(), &camera.url("street"), span)?);
         }
         figures.scenes.push(scene);
