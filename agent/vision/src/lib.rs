@@ -51,6 +51,7 @@ pub mod motion;
 pub mod nms;
 pub mod onnx;
 pub mod packing;
+mod resample;
 pub mod rules;
 pub mod scene;
 pub mod schedule;

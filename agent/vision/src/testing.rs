@@ -71,6 +71,36 @@ pub(crate) fn noise(x: usize, y: usize) -> u8 {
     (hash ^ (hash >> 13)) as u8
 }
 
+/// A plane scaled as the definition of the triangle filter says, in f64 and without any trick.
+pub(crate) fn scaled(
+    plane: &dyn Fn(usize, usize) -> u8,
+    from: (usize, usize),
+    to: (usize, usize),
+) -> Vec<f64> {
+    let weights = |from: usize, to: usize| -> Vec<Vec<f64>> {
+        let scale = from as f64 / to as f64;
+        let support = scale.max(1.0);
+        (0..to)
+            .map(|target| {
+                let centre = (target as f64 + 0.5) * scale;
+                let weight = |x: usize| (1.0 - ((x as f64 + 0.5 - centre) / support).abs()).max(0.0);
+                let sum: f64 = (0..from).map(weight).sum();
+                (0..from).map(|x| weight(x) / sum).collect()
+            })
+            .collect()
+    };
+    let (across, down) = (weights(from.0, to.0), weights(from.1, to.1));
+    let mut result = Vec::new();
+    for down in &down {
+        for across in &across {
+            let row =
+                |y: usize| across.iter().enumerate().map(|(x, w)| w * f64::from(plane(x, y))).sum::<f64>();
+            result.push(down.iter().enumerate().filter(|(_, w)| **w > 0.0).map(|(y, w)| w * row(y)).sum());
+        }
+    }
+    result
+}
+
 /// ONNX Runtime out of `ORT_DYLIB_PATH` or the workspace's cache; without it, says so, and the test returns.
 pub(crate) fn runtime() -> Option<Runtime> {
     let library = std::env::var_os("ORT_DYLIB_PATH").map_or_else(

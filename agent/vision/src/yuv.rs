@@ -3,21 +3,15 @@
 //! Planes are resized before they are converted: at the size of the target there are far fewer pixels to convert,
 //! and no RGB picture of the full size ever exists.
 
-use fast_image_resize::images::{TypedCroppedImage, TypedImage, TypedImageRef};
-use fast_image_resize::pixels::{U8, U8x2};
-use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resizer};
-
-use crate::frame::{Colour, FrameView, PixelFormat, Plane};
+use crate::frame::{Colour, FrameView, PixelFormat};
 use crate::packing::Area;
+use crate::resample::Resampler;
 
 /// Resizes planes. Keeps its buffers, so that a camera's frames allocate only once.
 #[derive(Default)]
 pub(crate) struct Scaler {
-    resizer: Resizer,
+    resampler: Resampler,
     planes: [Vec<u8>; 3],
-    /// Pairs of U and V, before and after their resizing.
-    pairs: [Vec<u8>; 2],
-    packed: Vec<u8>,
 }
 
 /// A picture in which each pixel has its own Y, U and V.
@@ -32,108 +26,19 @@ impl Scaler {
     /// Brings a part of every plane of the frame, chroma too, to `width` by `height`. The part lies within the frame and
     /// begins at even pixels.
     pub(crate) fn scale(&mut self, frame: &FrameView<'_>, part: Area, width: u32, height: u32) -> Yuv444<'_> {
-        let Self { resizer, planes: [y, u, v], pairs: [paired, pairs], packed } = self;
-        let pixels = width as usize * height as usize;
+        let Self { resampler, planes: [y, u, v] } = self;
+        let (size, pixels) = ((width, height), width as usize * height as usize);
         [&mut *y, u, v].into_iter().for_each(|plane| plane.resize(pixels, 0));
-        pairs.resize(2 * pixels, 0);
-        Source::of(frame, 0, part).resize(resizer, packed, y, width, height);
-        let chroma = match frame.format() {
-            // Both at once: two thirds of what they take one after the other.
-            PixelFormat::I420 => Source::paired(frame, part.halved(), paired),
-            PixelFormat::Nv12 => Source::of(frame, 1, part.halved()),
-        };
-        chroma.resize(resizer, packed, pairs, width, height);
-        for ((pair, u), v) in pairs.chunks_exact(2).zip(u.iter_mut()).zip(v.iter_mut()) {
-            (*u, *v) = (pair[0], pair[1]);
+        let (planes, half) = (frame.planes(), part.halved());
+        resampler.resample(planes[0], part, size, [y]);
+        match frame.format() {
+            PixelFormat::I420 => {
+                resampler.resample(planes[1], half, size, [u]);
+                resampler.resample(planes[2], half, size, [v]);
+            }
+            PixelFormat::Nv12 => resampler.resample(planes[1], half, size, [u, v]),
         }
         Yuv444 { y, u, v, matrix: Matrix::new(frame.colour(), frame.full_range()) }
-    }
-}
-
-/// One plane with what its bytes mean.
-struct Source<'a> {
-    plane: Plane<'a>,
-    columns: u32,
-    rows: u32,
-    bytes: usize,
-    part: Area,
-}
-
-impl<'a> Source<'a> {
-    /// A part of a frame's plane.
-    fn of(frame: &FrameView<'a>, index: usize, part: Area) -> Self {
-        let (columns, rows, bytes) = frame.plane_size(index);
-        Self { plane: frame.planes()[index], columns, rows, bytes, part }
-    }
-
-    /// A part of the planes U and V as pairs.
-    fn paired(frame: &FrameView<'_>, part: Area, pairs: &'a mut Vec<u8>) -> Self {
-        let Area { left, top, width, height } = part;
-        let (left, top, columns) = (left as usize, top as usize, width as usize);
-        pairs.resize(2 * columns * height as usize, 0);
-        for (row, pairs) in pairs.chunks_exact_mut(2 * columns).enumerate() {
-            let [u, v] = [1, 2].map(|index| {
-                let Plane { data, stride } = frame.planes()[index];
-                &data[(top + row) * stride + left..][..columns]
-            });
-            for ((pair, u), v) in pairs.chunks_exact_mut(2).zip(u).zip(v) {
-                (pair[0], pair[1]) = (*u, *v);
-            }
-        }
-        let plane = Plane { data: pairs, stride: 2 * columns };
-        Self { plane, columns: width, rows: height, bytes: 2, part: Area::all_of(width, height) }
-    }
-
-    fn resize(
-        &self,
-        resizer: &mut Resizer,
-        packed: &mut Vec<u8>,
-        target: &mut [u8],
-        width: u32,
-        height: u32,
-    ) {
-        let stride = self.plane.stride;
-        // The library wants whole rows of whole pixels; a last row that ends early, or a stride that splits a
-        // pixel, is rare enough to be copied.
-        let whole = stride.is_multiple_of(self.bytes) && self.plane.data.len() >= stride * self.rows as usize;
-        let (data, stride) = if whole {
-            (self.plane.data, stride)
-        } else {
-            let row = self.columns as usize * self.bytes;
-            packed.clear();
-            for start in (0..self.rows as usize).map(|index| index * stride) {
-                packed.extend_from_slice(&self.plane.data[start..start + row]);
-            }
-            (packed.as_slice(), row)
-        };
-        let columns = (stride / self.bytes) as u32;
-        match self.bytes {
-            1 => self.resize_typed::<U8>(resizer, data, columns, target, (width, height)),
-            _ => self.resize_typed::<U8x2>(resizer, data, columns, target, (width, height)),
-        }
-    }
-
-    /// Typed, because the library's dynamic call compiles its kernels for every type of pixel that there is: four
-    /// minutes of each build.
-    fn resize_typed<P: PixelTrait + Default>(
-        &self,
-        resizer: &mut Resizer,
-        data: &[u8],
-        columns: u32,
-        target: &mut [u8],
-        (width, height): (u32, u32),
-    ) {
-        // `FrameView::new` has checked every size that could make one of these fail.
-        const CHECKED: &str = "the planes hold what FrameView checked";
-        let padded = TypedImageRef::<P>::from_buffer(columns, self.rows, data).expect(CHECKED);
-        let Area { left, top, width: columns, height: rows } = self.part;
-        let source = TypedCroppedImage::new(padded, left, top, columns, rows).expect(CHECKED);
-        let mut target = TypedImage::<P>::from_buffer(width, height, target).expect(CHECKED);
-        // Triangle filter with the support of the scale: every source pixel counts, so that a far person of a
-        // 1080p picture is not lost between samples. The second byte of U8x2 is V here, not transparency.
-        let options =
-            ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear)).use_alpha(false);
-        resizer.resize_typed(&source, &mut target, &options).expect(CHECKED);
     }
 }
 

@@ -70,11 +70,20 @@ fn models_agree_with_an_independent_decoder() {
         std::os::unix::fs::symlink(model, &file).unwrap();
         std::fs::write(file.with_extension("txt"), labels.join("\n")).unwrap();
         let mut detector = Detector::load(&runtime, &file, &DetectorOptions::default()).unwrap();
-        let mut overlaps = Vec::new();
+        let (mut overlaps, mut doubts) = (Vec::new(), 0);
         for (name, boxes) in &expected {
             let Some(found) = look(&mut detector, &pictures.join(format!("{name}.webp"))) else { return };
             for (class, score, left, top, right, bottom) in boxes.iter().filter(|row| row.1 >= 0.4) {
                 let bounds = Rect::from_sides(*left, *top, *right, *bottom);
+                // One that overlaps a better one by a hundredth less than what suppresses it may be suppressed here.
+                let doubtful = boxes.iter().any(|(of, better, left, top, right, bottom)| {
+                    let overlap = Rect::from_sides(*left, *top, *right, *bottom).iou(&bounds);
+                    of == class && better > score && overlap > sharp_eyes_vision::nms::OVERLAP - 0.01
+                });
+                if doubtful {
+                    doubts += 1;
+                    continue;
+                }
                 let best = found
                     .iter()
                     .filter(|d| d.class.name() == class && (d.score - score).abs() < 0.15)
@@ -93,10 +102,11 @@ fn models_agree_with_an_independent_decoder() {
             }
         }
         overlaps.sort_by(f32::total_cmp);
+        assert!(doubts * 20 <= overlaps.len(), "{key}: {doubts} boxes are in doubt");
         assert!(overlaps.len() >= 10, "{key}: {} boxes are too few to tell", overlaps.len());
         let median = overlaps[overlaps.len() / 2];
         eprintln!(
-            "{key}: {} boxes, overlap {:.3} at worst, {median:.3} in the middle",
+            "{key}: {} boxes and {doubts} in doubt, overlap {:.3} at worst, {median:.3} in the middle",
             overlaps.len(),
             overlaps[0]
         );

@@ -1,18 +1,16 @@
 //! The privacy boundary: the one way from a camera's pixels to a JPEG.
 
-use fast_image_resize::images::{TypedImage, TypedImageRef};
-use fast_image_resize::pixels::U8x3;
-use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
 use sharp_eyes_protocol::class::ObjectClass;
 
 use super::EvidenceError;
 use super::pixels::{BLACK, Pixels, Region};
 use crate::detection::Detection;
-use crate::frame::FrameView;
+use crate::frame::{FrameView, Plane};
 use crate::geometry::{Polygon, Rect};
 use crate::mask::{self, Span};
 use crate::packing::Area;
+use crate::resample::Resampler;
 use crate::rules::Incident;
 use crate::yuv::Scaler;
 
@@ -158,14 +156,13 @@ fn converted(frame: &FrameView<'_>, width: u32, height: u32) -> Pixels {
 }
 
 fn resized(source: &Pixels, width: u32, height: u32) -> Pixels {
-    const CHECKED: &str = "the pixels of a picture fill it, and no side is 0";
-    let (columns, rows) = (source.width as u32, source.height as u32);
-    let mut rgb = vec![0; width as usize * height as usize * 3];
-    let from = TypedImageRef::<U8x3>::from_buffer(columns, rows, &source.rgb).expect(CHECKED);
-    let mut to = TypedImage::<U8x3>::from_buffer(width, height, &mut rgb).expect(CHECKED);
-    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
-    Resizer::new().resize_typed(&from, &mut to, &options).expect(CHECKED);
-    Pixels { width: width as usize, height: height as usize, rgb }
+    let pixels = width as usize * height as usize;
+    let [mut red, mut green, mut blue] = [(); 3].map(|()| vec![0; pixels]);
+    let plane = Plane { data: &source.rgb, stride: 3 * source.width };
+    let whole = Area::all_of(source.width as u32, source.height as u32);
+    Resampler::default().resample(plane, whole, (width, height), [&mut red, &mut green, &mut blue]);
+    let rgb = red.into_iter().zip(green).zip(blue).flat_map(|((red, green), blue)| [red, green, blue]);
+    Pixels { width: width as usize, height: height as usize, rgb: rgb.collect() }
 }
 
 /// Boxes that show somebody's head: of people, and of two-wheelers, because the boxes of many data sets, and so of
