@@ -1,7 +1,7 @@
 //! A frame of any size to a model's tensor: scaled without distortion, at the top left, the rest padded.
 //!
 //! `BENCH=planes make bench`, one thread of an x86-64 machine: 0.4 ms from 1080p, 0.24 ms from 640x360. Taking the nearest
-//! pixels is up to three times as fast, but of a far person it sees only every fifth row.
+//! pixels would be faster still, but of a far person in 1080p it sees only every fifth row.
 
 use pulp::{Arch, NullaryFnOnce};
 use serde::Deserialize;

@@ -1,6 +1,6 @@
 //! One decoded picture in the decoder's own planes.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use gstreamer as gst;
@@ -17,7 +17,12 @@ pub struct Frame {
     late: bool,
     audit: bool,
     miniature: Option<Arc<Miniature>>,
+    narrowed: Narrowed,
 }
+
+/// The upper eight of ten bits of all samples, plane by plane as they are mapped, once somebody has looked at them; empty
+/// where samples have eight.
+type Narrowed = Arc<OnceLock<Vec<u8>>>;
 
 /// A frame cannot be looked at.
 #[derive(Debug, thiserror::Error)]
@@ -33,7 +38,8 @@ pub enum FrameError {
 
 impl Frame {
     pub(super) fn new(buffer: gst::Buffer, info: gst_video::VideoInfo, arrived: Instant) -> Self {
-        Self { buffer, info, arrived, late: false, audit: false, miniature: None }
+        let narrowed = Narrowed::default();
+        Self { buffer, info, arrived, late: false, audit: false, miniature: None, narrowed }
     }
 
     /// The same, of the time before its camera woke up.
@@ -80,27 +86,30 @@ impl Frame {
     pub fn map(&self) -> Result<Picture, FrameError> {
         let mapped = gst_video::VideoFrame::from_buffer_readable(self.buffer.clone(), &self.info)
             .map_err(|_| FrameError::Unmappable)?;
-        let narrowed = match mapped.format() {
-            gst_video::VideoFormat::I42010le => narrow(&mapped, |sample| (sample >> 2) as u8)?,
-            gst_video::VideoFormat::P01010le => narrow(&mapped, |sample| (sample >> 8) as u8)?,
-            _ => Vec::new(),
+        let shift = match mapped.format() {
+            gst_video::VideoFormat::I42010le => Some(2),
+            gst_video::VideoFormat::P01010le => Some(8),
+            _ => None,
         };
-        let picture = Picture { mapped, narrowed };
+        if let Some(shift) = shift.filter(|_| self.narrowed.get().is_none()) {
+            let _ = self.narrowed.set(narrow(&mapped, shift)?); // or somebody else did at the same time
+        }
+        let picture = Picture { mapped, narrowed: self.narrowed.clone() };
         picture.planes()?;
         Ok(picture)
     }
 }
 
-/// The upper eight of ten bits of all samples, plane by plane. Nothing that looks at pictures sees more.
+/// Nothing that looks at pictures sees more than eight bits.
 fn narrow(
     mapped: &gst_video::VideoFrame<gst_video::video_frame::Readable>,
-    upper: impl Fn(u16) -> u8,
+    shift: u32,
 ) -> Result<Vec<u8>, FrameError> {
     let mut narrowed = Vec::with_capacity(mapped.buffer().size() / 2);
     for index in 0..mapped.n_planes() {
         let data = mapped.plane_data(index).map_err(|_| FrameError::Unmappable)?;
-        let pairs = data.chunks_exact(2).map(|pair| upper(u16::from_le_bytes([pair[0], pair[1]])));
-        narrowed.extend(pairs);
+        let samples = data.as_chunks().0.iter().map(|sample| u16::from_le_bytes(*sample));
+        narrowed.extend(samples.map(|sample| (sample >> shift) as u8));
     }
     Ok(narrowed)
 }
@@ -108,8 +117,7 @@ fn narrow(
 /// The planes of a frame as they are looked at.
 pub struct Picture {
     mapped: gst_video::VideoFrame<gst_video::video_frame::Readable>,
-    /// The planes one after the other, as they are mapped, but of half the size; empty where they are of eight bits.
-    narrowed: Vec<u8>,
+    narrowed: Narrowed,
 }
 
 impl Picture {
@@ -126,11 +134,12 @@ impl Picture {
             other => return Err(FrameError::Format(other.to_string())),
         };
         let mut planes = [Plane { data: &[], stride: 0 }; 3];
-        let mut narrowed = &self.narrowed[..];
+        let mut narrowed = self.narrowed.get().map_or(&[][..], Vec::as_slice);
+        let ten_bits = !narrowed.is_empty();
         for index in 0..mapped.n_planes() {
             let mut data = mapped.plane_data(index).map_err(|_| FrameError::Unmappable)?;
             let mut stride = usize::try_from(mapped.plane_stride()[index as usize]).unwrap_or(0);
-            if !self.narrowed.is_empty() {
+            if ten_bits {
                 (data, narrowed) = narrowed.split_at(data.len() / 2);
                 stride /= 2;
             }
