@@ -158,7 +158,7 @@ impl Canvas {
         let (width, stride) = (place.width as usize, size.0 as usize);
         let picture = scaler.scale(frame, part, place.width, place.height);
         let (planes, gain, offset) = channels(tensor, normalisation);
-        let from = place.top as usize * size.0 as usize + place.left as usize;
+        let from = place.top as usize * stride + place.left as usize;
         Arch::new().dispatch(Painting {
             picture,
             gain,
