@@ -1,5 +1,6 @@
 //! One camera's frames to incidents, the same for a live camera and for a clip.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -96,12 +97,12 @@ impl Lookout {
         if std::mem::replace(&mut self.wakes, woken) != woken {
             self.scene.resume(now);
         }
-        let closely = self.view.look_closer && !frame.is_audit();
-        let Self { view, attention, scene, .. } = self;
-        closely.then(|| match frame.miniature() {
-            Some(miniature) => attention.wish(miniature, now.monotonic, scene.tracks()),
-            None => attention.wish(&Miniature::of(planes, &view.masks), now.monotonic, scene.tracks()),
-        })?
+        if !self.view.look_closer || frame.is_audit() {
+            return None;
+        }
+        let made = || Cow::Owned(Miniature::of(planes, &self.view.masks));
+        let miniature = frame.miniature().map_or_else(made, Cow::Borrowed);
+        self.attention.wish(&miniature, now.monotonic, self.scene.tracks())
     }
 
     /// Whether the next frame is worth a close look, if anything in it is.

@@ -52,9 +52,9 @@ impl Frame {
         Self { audit, ..self }
     }
 
-    /// The same, with its miniature, without what the camera's masks cover.
-    pub(super) fn with_miniature(self, miniature: Arc<Miniature>) -> Self {
-        Self { miniature: Some(miniature), ..self }
+    /// The same, with its miniature, without what the camera's masks cover, if there is one.
+    pub(super) fn with_miniature(self, miniature: Option<Arc<Miniature>>) -> Self {
+        Self { miniature, ..self }
     }
 
     /// Its miniature, where the gate has asked for one.
@@ -100,7 +100,7 @@ impl Frame {
     }
 }
 
-/// Nothing that looks at pictures sees more than eight bits.
+/// Samples of ten bits, of which the upper eight begin at bit `shift`.
 fn narrow(
     mapped: &gst_video::VideoFrame<gst_video::video_frame::Readable>,
     shift: u32,

@@ -258,10 +258,7 @@ fn look(options: &CameraOptions, frames: FrameSink, card: Arc<CameraCard>) -> Sh
             _ => true,
         };
         if wanted {
-            let frame = match miniature {
-                Some(Ok(miniature)) => frame.with_miniature(miniature),
-                _ => frame,
-            };
+            let frame = frame.with_miniature(miniature.and_then(Result::ok));
             frames(frame.audit(matches!(look, Look::Glance { audit: true })));
         }
     })

@@ -10,6 +10,9 @@ use sharp_eyes_tests::usage::Usage;
 use sharp_eyes_tests::village::{Village, VillageCamera, WHOLE_PICTURE};
 use sharp_eyes_tests::wait;
 
+/// Looks due from each camera in a second: the agent's own default.
+pub(crate) const ANALYSED_FPS: f64 = 5.0;
+
 /// What one run of the agent used.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AgentCost {

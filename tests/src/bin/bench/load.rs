@@ -13,13 +13,10 @@ use sharp_eyes_tests::usage::{Machine, Usage};
 use sharp_eyes_tests::village::{Village, VillageCamera, WHOLE_PICTURE};
 use sharp_eyes_tests::wait;
 
-use crate::agent::sum;
+use crate::agent::{ANALYSED_FPS, sum};
 
 /// How busy the machine is to be.
 const LOAD: f64 = 0.8;
-
-/// Looks due from each camera in a second.
-const ANALYSED_FPS: f64 = 5.0;
 
 /// What all cameras together tell in a second, at most: more than flash cards are allowed to be written for ever, but none of
 /// the alerts of a minute waits for that.

@@ -39,6 +39,7 @@ use sharp_eyes_tests::broker::{Broker, BrokerOptions};
 use sharp_eyes_tests::camera::Camera;
 use sharp_eyes_tests::places;
 
+use agent::ANALYSED_FPS;
 use figures::{Figures, Scene};
 
 fn main() -> ExitCode {
@@ -101,9 +102,6 @@ fn run() -> Result<()> {
     Ok(())
 }
 
-/// The agent's own default.
-const ANALYSED_FPS: u64 = 5;
-
 fn measure() -> Result<Map<String, Value>> {
     let span = Duration::from_secs(setting("BENCH_SECONDS", 15)?);
     let rounds = setting("BENCH_ROUNDS", 3)?;
@@ -128,8 +126,8 @@ fn measure() -> Result<Map<String, Value>> {
             scene.receive.push(floor::stream("receive", &camera.url("street"), span)?);
             scene.decode.push(floor::stream("decode", &camera.url("street"), span)?);
             // A processor that does something else in between, or nothing, takes longer for an inference.
-            let count = span.as_secs() * ANALYSED_FPS;
-            scene.inference.push(floor::inference(count, Duration::from_secs(1) / ANALYSED_FPS as u32)?);
+            let pause = Duration::from_secs_f64(1.0 / ANALYSED_FPS);
+            scene.inference.push(floor::inference((span.as_secs_f64() * ANALYSED_FPS) as u64, pause)?);
             scene.in_a_row.push(floor::inference(200, Duration::ZERO)?);
             scene.agent.push(agent::cost(folder.path(), broker.port(), &camera.url("street"), span)?);
         }
