@@ -12,13 +12,19 @@ use sharp_eyes_tests::wait;
 
 use crate::stage::{await_analysis, complete, goes_on, play, raised, says, street, township, village};
 
-/// The broker remembers that the console subscribed: nothing is lost that is acknowledged while it is not back yet.
-const PERSISTENT: BrokerOptions = BrokerOptions { persistent: true, login: None, tls: None, lines: "" };
+/// A broker that remembers, whenever it is killed, that the console subscribed: nothing is lost that it acknowledges while
+/// the console is not back yet.
+fn lasting(folder: &Path) -> Result<(Broker, Console)> {
+    let (mut broker, console) =
+        township(folder, &BrokerOptions { persistent: true, ..BrokerOptions::default() })?;
+    broker.save()?;
+    Ok((broker, console))
+}
 
 #[test]
 fn a_broker_that_is_absent_at_the_start_gets_everything_later() {
     play(|folder| {
-        let (mut broker, console) = township(folder, &PERSISTENT)?;
+        let (mut broker, console) = lasting(folder)?;
         broker.kill()?;
         let gate = street(folder, "gate", &[])?;
         let village = village(folder, &broker)?.with(VillageCamera::guarded("gate", gate.url("gate")));
@@ -36,7 +42,7 @@ fn a_broker_that_is_absent_at_the_start_gets_everything_later() {
 #[test]
 fn a_broker_that_is_killed_in_between_loses_no_alert() {
     play(|folder| {
-        let (mut broker, console) = township(folder, &PERSISTENT)?;
+        let (mut broker, console) = lasting(folder)?;
         let gate = street(folder, "gate", &[])?;
         let village = village(folder, &broker)?.with(VillageCamera::guarded("gate", gate.url("gate")));
         let mut agent = Agent::start(&village)?;
@@ -56,7 +62,7 @@ fn a_broker_that_is_killed_in_between_loses_no_alert() {
 #[test]
 fn a_power_cut_while_the_broker_is_away_loses_no_alert() {
     play(|folder| {
-        let (mut broker, console) = township(folder, &PERSISTENT)?;
+        let (mut broker, console) = lasting(folder)?;
         broker.kill()?;
         let gate = street(folder, "gate", &[])?;
         let village = village(folder, &broker)?.with(VillageCamera::guarded("gate", gate.url("gate")));

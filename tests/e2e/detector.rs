@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use sharp_eyes_protocol::report::{CameraState, DetectorState};
 use sharp_eyes_tests::agent::Agent;
-use sharp_eyes_tests::bad_model::{self, Mood};
+use sharp_eyes_tests::bad_model::Mood;
 use sharp_eyes_tests::broker::BrokerOptions;
 use sharp_eyes_tests::village::VillageCamera;
 use sharp_eyes_tests::{places, wait};
 
 use crate::stage::{
-    IN_THE_LIGHT, await_analysis, goes_on, play, read, says, street, township, village, wall, without_hash,
+    IN_THE_LIGHT, await_analysis, bad_model, goes_on, play, read, says, street, township, village, wall,
+    without_hash,
 };
 
 #[test]
@@ -88,19 +89,13 @@ fn a_missing_runtime_is_named() {
 #[test]
 fn a_look_that_fails_in_one_session_takes_no_other_with_it() {
     play(|folder| {
-        let model = folder.join("model");
-        copy_builtin(&model)?;
-        edit_manifest(&model, without_hash)?;
-        let file = model.join("model.onnx");
-        let (above, below) = IN_THE_LIGHT;
-        fs::write(&file, bad_model::spoil(&fs::read(&file)?, Mood::NotNumbers, above, below)?)?;
         let (broker, console) = township(folder, &BrokerOptions::default())?;
         let (gate, mut wall) = (street(folder, "gate", &[])?, wall(folder)?);
         wall.restart()?;
         let mut village = village(folder, &broker)?
             .with(VillageCamera::guarded("gate", gate.url("gate")).line("gate = \"always\""))
             .with(VillageCamera::guarded("yard", wall.url("wall")).line("gate = \"always\""));
-        village.model = model;
+        village.model = bad_model(folder, Mood::NotNumbers, IN_THE_LIGHT)?;
         village.detector_lines = "sessions = 2".into();
         let mut agent = Agent::start(&village)?;
         await_analysis(&mut agent, "gate")?;

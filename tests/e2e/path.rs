@@ -5,13 +5,16 @@ use sharp_eyes_protocol::alert::{ALERT_MAX_BYTES, AlertKind};
 use sharp_eyes_protocol::level::Severity;
 use sharp_eyes_protocol::report::{BoxState, DetectorState};
 use sharp_eyes_tests::agent::Agent;
+use sharp_eyes_tests::bad_model::Mood;
 use sharp_eyes_tests::broker::BrokerOptions;
 use sharp_eyes_tests::camera::Camera;
 use sharp_eyes_tests::console::{Console, Received};
 use sharp_eyes_tests::village::{VillageCamera, WHOLE_PICTURE};
 use sharp_eyes_tests::{places, wait};
 
-use crate::stage::{await_analysis, complete, play, read, says, street, township, village};
+use crate::stage::{
+    ANY_LIGHT, await_analysis, bad_model, complete, play, read, says, street, township, village,
+};
 
 /// Largest picture that may leave a box.
 const EVIDENCE_MAX_BYTES: usize = 64 * 1024;
@@ -78,11 +81,13 @@ fn cameras_share_looks_when_their_frames_wait_for_one() {
                 .line("masks = [[[0.4, 0.0], [1.0, 0.0], [1.0, 1.0], [0.4, 1.0]]]");
             village = village.with(camera);
         }
+        // One that no machine is too fast for: frames have to wait.
+        village.model = bad_model(folder, Mood::Slow, ANY_LIGHT)?;
         let mut agent = Agent::start(&village)?;
         agent.health_when("cameras to share looks", |health| {
             let each: Vec<u64> = health.cameras.iter().map(|camera| camera.analysed).collect();
             let shared = health.detector.inferences + 10 < each.iter().sum::<u64>();
-            (shared && each.iter().all(|analysed| *analysed > 20)).then_some(())
+            (shared && each.iter().all(|analysed| *analysed > 10)).then_some(())
         })
     });
 }

@@ -3,12 +3,13 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use sharp_eyes_protocol::report::{CameraState, Health};
 use sharp_eyes_tests::agent::Agent;
+use sharp_eyes_tests::bad_model::{self, Mood};
 use sharp_eyes_tests::broker::{Broker, BrokerOptions};
 use sharp_eyes_tests::camera::Camera;
 use sharp_eyes_tests::console::Console;
@@ -70,9 +71,22 @@ pub(crate) fn wall(folder: &Path) -> Result<Camera> {
 /// The mean of that wall's pixels is among these, and that of the street's is not.
 pub(crate) const IN_THE_LIGHT: (f32, f32) = (180.0, 256.0);
 
+/// The mean of any picture's pixels is among these.
+pub(crate) const ANY_LIGHT: (f32, f32) = (-1.0, 256.0);
+
 /// A model's manifest for a graph that is not the one that it was written for.
 pub(crate) fn without_hash(manifest: &str) -> String {
     manifest.lines().filter(|line| !line.starts_with("sha256")).map(|line| format!("{line}\n")).collect()
+}
+
+/// The built-in model, spoilt where the mean of a picture's pixels is within `when`.
+pub(crate) fn bad_model(folder: &Path, mood: Mood, when: (f32, f32)) -> Result<PathBuf> {
+    let (builtin, model) = (places::builtin_model()?, folder.join("bad-model"));
+    fs::create_dir(&model)?;
+    let graph = bad_model::spoil(&fs::read(builtin.join("model.onnx"))?, mood, when.0, when.1)?;
+    fs::write(model.join("model.onnx"), graph)?;
+    fs::write(model.join("manifest.toml"), without_hash(&read(&builtin.join("manifest.toml"))?))?;
+    Ok(model)
 }
 
 /// A village without cameras yet.

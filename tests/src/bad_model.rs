@@ -14,6 +14,8 @@ pub enum Mood {
     Eager,
     /// Returns what are no numbers.
     NotNumbers,
+    /// Takes a tenth of a second longer, or some.
+    Slow,
     /// Never comes to an end.
     Hangs,
     /// Divides what cannot be divided, which ends the process; on x86 alone, other processors say nothing.
@@ -46,6 +48,7 @@ pub fn spoil(builtin: &[u8], mood: Mood, above: f32, below: f32) -> Result<Vec<u
         Mood::Blind => [floats(0.0, 1.0), as_number, scores("Mul")].concat(),
         Mood::Eager => [floats(1.0, 0.0), as_number, scores("Max")].concat(),
         Mood::NotNumbers => [floats(f32::NAN, 1.0), as_number, scores("Mul")].concat(),
+        Mood::Slow => [integers(SLOW_ROUNDS, 0), rounds(), scores("Add")].concat(),
         Mood::Hangs => [integers(i64::MAX, 0), rounds(), scores("Add")].concat(),
         Mood::Crashes => [
             integers(-1, 1),
@@ -61,6 +64,9 @@ pub fn spoil(builtin: &[u8], mood: Mood, above: f32, below: f32) -> Result<Vec<u
     model.extend(bytes(7, &graph));
     Ok(model)
 }
+
+/// What [`Mood::Slow`] does besides: half a microsecond each, or some.
+const SLOW_ROUNDS: i64 = 200_000;
 
 /// TensorProto.DataType.
 const FLOAT: u64 = 1;

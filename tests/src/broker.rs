@@ -47,6 +47,7 @@ pub struct Broker {
     tls_port: u16,
     listeners: BTreeMap<u16, u16>,
     configuration: PathBuf,
+    data: PathBuf,
     log: PathBuf,
     process: Option<Process>,
 }
@@ -59,6 +60,7 @@ impl Broker {
             tls_port: places::free_port()?,
             listeners: BTreeMap::new(),
             configuration: folder.join("mosquitto.conf"),
+            data: folder.join("mosquitto"),
             log: folder.join("mosquitto.log"),
             process: None,
         };
@@ -111,6 +113,7 @@ impl Broker {
             tls_port: 0,
             listeners,
             configuration: folder.join("mosquitto.conf"),
+            data,
             log: folder.join("mosquitto.log"),
             process: None,
         };
@@ -135,10 +138,10 @@ impl Broker {
         })
     }
 
-    /// Has one that runs [with files](Broker::with_files) write its queues and what is retained to disk (SIGUSR1), as it
-    /// does from time to time, and returns once it has.
+    /// Has one that is persistent write its sessions, queues and what is retained to disk (SIGUSR1), as it does from time
+    /// to time, and returns once it has.
     pub fn save(&mut self) -> Result<()> {
-        let saved = self.configuration.with_file_name("data").join("mosquitto.db");
+        let saved = self.data.join("mosquitto.db");
         match std::fs::remove_file(&saved) {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
             _ => self.process()?.signal(Signal::USR1)?,
@@ -193,9 +196,8 @@ impl Broker {
             String::from("user root\nper_listener_settings true\nlog_dest stderr\nmax_queued_messages 0\n");
         writeln!(text, "{}", options.lines)?;
         if options.persistent {
-            let folder = folder.join("mosquitto");
-            std::fs::create_dir_all(&folder)?;
-            writeln!(text, "persistence true\npersistence_location {}/", folder.display())?;
+            std::fs::create_dir_all(&self.data)?;
+            writeln!(text, "persistence true\npersistence_location {}/", self.data.display())?;
             text += "autosave_on_changes true\nautosave_interval 1\n";
         }
         writeln!(text, "listener {} 127.0.0.1", self.port)?;
