@@ -1,19 +1,19 @@
 //! Models that cannot be used: the agent says why, keeps its cameras, and sends no alert that it cannot vouch for.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use sharp_eyes_protocol::report::{CameraState, DetectorState};
 use sharp_eyes_tests::agent::Agent;
 use sharp_eyes_tests::bad_model::Mood;
 use sharp_eyes_tests::broker::BrokerOptions;
 use sharp_eyes_tests::village::VillageCamera;
-use sharp_eyes_tests::{places, wait};
+use sharp_eyes_tests::wait;
 
 use crate::stage::{
-    IN_THE_LIGHT, await_analysis, bad_model, goes_on, play, read, says, street, township, village, wall,
-    without_hash,
+    IN_THE_LIGHT, await_analysis, bad_model, copy_builtin, goes_on, play, read, says, street, township,
+    village, wall, without_hash,
 };
 
 #[test]
@@ -151,17 +151,6 @@ fn failed_because(agent: &mut Agent, words: &[&str]) -> Result<()> {
         let reason = health.detector.reason.as_ref()?;
         (health.detector.state == DetectorState::Failed && says(reason, words).is_ok()).then_some(())
     })
-}
-
-fn copy_builtin(folder: &Path) -> Result<()> {
-    // Under another name first: an agent may be waiting for it.
-    let unfinished = folder.with_extension("new");
-    fs::create_dir_all(&unfinished)?;
-    for file in ["manifest.toml", "model.onnx"] {
-        let from: PathBuf = places::builtin_model()?.join(file);
-        fs::copy(&from, unfinished.join(file)).with_context(|| format!("copying {}", from.display()))?;
-    }
-    Ok(fs::rename(unfinished, folder)?)
 }
 
 fn edit_manifest(model: &Path, edit: impl FnOnce(&str) -> String) -> Result<()> {

@@ -81,12 +81,31 @@ pub(crate) fn without_hash(manifest: &str) -> String {
 
 /// The built-in model, spoilt where the mean of a picture's pixels is within `when`.
 pub(crate) fn bad_model(folder: &Path, mood: Mood, when: (f32, f32)) -> Result<PathBuf> {
-    let (builtin, model) = (places::builtin_model()?, folder.join("bad-model"));
-    fs::create_dir(&model)?;
-    let graph = bad_model::spoil(&fs::read(builtin.join("model.onnx"))?, mood, when.0, when.1)?;
-    fs::write(model.join("model.onnx"), graph)?;
-    fs::write(model.join("manifest.toml"), without_hash(&read(&builtin.join("manifest.toml"))?))?;
+    let model = folder.join("bad-model");
+    copy_builtin(&model)?;
+    let manifest = model.join("manifest.toml");
+    fs::write(&manifest, without_hash(&read(&manifest)?))?;
+    spoil(&model, mood, when)?;
     Ok(model)
+}
+
+/// The same of a model in a folder, whose manifest has to be [without the graph's hash](without_hash).
+pub(crate) fn spoil(model: &Path, mood: Mood, when: (f32, f32)) -> Result<()> {
+    let graph = model.join("model.onnx");
+    let spoilt = bad_model::spoil(&fs::read(&graph)?, mood, when.0, when.1)?;
+    Ok(fs::write(graph, spoilt)?)
+}
+
+/// The built-in model in a folder that is not there yet.
+pub(crate) fn copy_builtin(folder: &Path) -> Result<()> {
+    // Under another name first: an agent may be waiting for it.
+    let unfinished = folder.with_extension("new");
+    fs::create_dir_all(&unfinished)?;
+    for file in ["manifest.toml", "model.onnx"] {
+        let from: PathBuf = places::builtin_model()?.join(file);
+        fs::copy(&from, unfinished.join(file)).with_context(|| format!("copying {}", from.display()))?;
+    }
+    Ok(fs::rename(unfinished, folder)?)
 }
 
 /// A village without cameras yet.

@@ -3,13 +3,12 @@
 use sharp_eyes_tests::places;
 
 use super::*;
-use crate::stage::{IN_THE_LIGHT, read, wall, without_hash};
+use crate::stage::{IN_THE_LIGHT, read, spoil, wall, without_hash};
 
 /// Publishes a model that is good but for this.
 fn publish_bad(maintainer: &Maintainer, version: &str, mood: Mood, when: (f32, f32)) -> Result<()> {
     let model = maintainer.model(version, without_hash)?;
-    let file = model.join("model.onnx");
-    fs::write(&file, bad_model::spoil(&fs::read(&file)?, mood, when.0, when.1)?)?;
+    spoil(&model, mood, when)?;
     publish_unchecked(maintainer, &model, version)
 }
 
@@ -224,8 +223,7 @@ fn a_model_that_disagrees_with_the_active_one_beside_it_never_looks() {
                 without_hash(&fs::read_to_string(model.join("manifest.toml"))?),
             )?;
             darken(&maintainer, &model)?;
-            let file = model.join("model.onnx");
-            fs::write(&file, bad_model::spoil(&fs::read(&file)?, mood, BY_DAY.0, BY_DAY.1)?)?;
+            spoil(&model, mood, BY_DAY)?;
             publish_unchecked(&maintainer, &model, version)?;
             says(&stage(&console, version, ModelStage::Refused)?, words).context(version.to_owned())?;
             ensure!(agent.health()?.detector.failures == 0, "{version} failed at frames");

@@ -16,7 +16,7 @@ use sharp_eyes_protocol::alert::ModelName;
 use sharp_eyes_protocol::command::{Answer, Done, Refusal, Request};
 use sharp_eyes_protocol::report::{ModelStage, Models};
 use sharp_eyes_tests::agent::Agent;
-use sharp_eyes_tests::bad_model::{self, Mood};
+use sharp_eyes_tests::bad_model::Mood;
 use sharp_eyes_tests::broker::{Broker, BrokerOptions};
 use sharp_eyes_tests::console::Console;
 use sharp_eyes_tests::disk::tree::Tree;
