@@ -9,6 +9,7 @@ use sharp_eyes_protocol::report::{CameraHealth, Health};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::beat;
 use crate::board::Board;
 use crate::clock::Clock;
 use crate::commands::Commands;
@@ -70,7 +71,7 @@ impl Examiner {
     pub async fn report(&self, health: &watch::Sender<Health>) {
         let mut sent = Instant::now();
         loop {
-            tokio::time::sleep(REST).await;
+            beat::rest(REST).await;
             let now = self.health();
             if sent.elapsed() >= INTERVAL || states(&now) != states(&health.borrow()) {
                 sent = Instant::now();

@@ -20,8 +20,8 @@
 //! - [`dispatch`]: joins all that happens to an alert once it is decided;
 //! - [`daemon`]: joins the cameras to it, and takes them down in the order of the data.
 //!
-//! Beside the path: [`backoff`], [`budget`], [`clock`], [`cores`], [`durable`], [`latency`], [`log`], [`print`], [`secret`],
-//! [`systemd`], and [`replay`], which shows a clip to [`camera`] and [`analysis`] as if it were a camera.
+//! Beside the path: [`backoff`], [`beat`], [`budget`], [`clock`], [`cores`], [`durable`], [`latency`], [`log`], [`print`],
+//! [`secret`], [`systemd`], and [`replay`], which shows a clip to [`camera`] and [`analysis`] as if it were a camera.
 //!
 //! # Invariants
 //!
@@ -36,6 +36,7 @@
 
 pub mod analysis;
 pub mod backoff;
+pub mod beat;
 pub mod board;
 pub mod budget;
 pub mod camera;

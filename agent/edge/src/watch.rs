@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::analysis::Snapshots;
+use crate::beat;
 use crate::board::{Board, CameraCard};
 use crate::clock::Clock;
 use crate::condition::{Condition, News, Patience};
@@ -108,11 +109,9 @@ impl Watch {
                 None => self.outbox.change(AlertChange { id: outage.id, change: Change::Over }),
             }
         }
-        let mut tick = tokio::time::interval(TICK);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while !shutdown.is_cancelled() {
             tokio::select! {
-                _ = tick.tick() => {}
+                () = beat::rest(TICK) => {}
                 () = shutdown.cancelled() => break,
             }
             for one in &mut watched {

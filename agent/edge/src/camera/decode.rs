@@ -3,7 +3,7 @@
 //! [`Decoder`] follows an awake camera; [`super::glance`] decodes one keyframe of a sleeping one.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use gstreamer as gst;
@@ -267,6 +267,17 @@ pub(super) fn without_delay(decoder: &gst::Element) {
     }
 }
 
+/// Every video decoder that GStreamer knows, the best first. Cameras that sleep choose one every few seconds.
+static DECODERS: LazyLock<Vec<gst::ElementFactory>> = LazyLock::new(|| {
+    let decoders = gst::ElementFactory::factories_with_type(
+        gst::ElementFactoryType::DECODER | gst::ElementFactoryType::MEDIA_VIDEO,
+        gst::Rank::MARGINAL,
+    );
+    let mut decoders: Vec<_> = decoders.into_iter().collect();
+    decoders.sort_by_key(|factory| std::cmp::Reverse(factory.rank()));
+    decoders
+});
+
 /// Which decoders are fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -282,16 +293,10 @@ pub(super) fn choose(named: Option<&str>, caps: &gst::Caps, kind: Kind) -> Resul
         let element = factory.and_then(|factory| factory.create().build().ok());
         return element.ok_or_else(|| CameraError::DecoderMissing(name.to_owned()));
     }
-    let decoders = gst::ElementFactory::factories_with_type(
-        gst::ElementFactoryType::DECODER | gst::ElementFactoryType::MEDIA_VIDEO,
-        gst::Rank::MARGINAL,
-    );
-    let fits = |factory: &gst::ElementFactory| {
+    let fits = |factory: &&gst::ElementFactory| {
         factory.can_sink_any_caps(caps) && (kind == Kind::Any || !factory.klass().contains("Hardware"))
     };
-    let mut fitting: Vec<_> = decoders.into_iter().filter(fits).collect();
-    fitting.sort_by_key(|factory| std::cmp::Reverse(factory.rank()));
-    for factory in fitting {
+    for factory in DECODERS.iter().filter(fits) {
         let Ok(element) = factory.create().build() else { continue };
         // A hardware decoder of a board that is not this one exists as a plugin, but opens no device.
         let opens = element.set_state(gst::State::Ready).is_ok();

@@ -36,9 +36,13 @@ glib::wrapper! {
 const JUMP: gst::ClockTime = gst::ClockTime::from_seconds(10);
 
 /// Time stamps of packets, as running time: they keep the distances that the camera gave them.
+///
+/// The packets of a picture share its time: the clock is read once for all of them.
 #[derive(Debug, Default)]
 struct Stamps {
     last: Option<Stamp>,
+    /// The picture of the last packet goes on.
+    goes_on: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -60,8 +64,14 @@ impl Stamp {
 }
 
 impl Stamps {
-    /// The time stamp of a packet with this time, which arrives `now`.
-    fn at(&mut self, rtp: u32, now: gst::ClockTime) -> gst::ClockTime {
+    /// The time stamp of a packet that arrives `now`; none where nobody knows what time it is.
+    fn at(&mut self, head: Head, now: impl FnOnce() -> Option<gst::ClockTime>) -> Option<gst::ClockTime> {
+        let Head { rtp, last: is_last } = head;
+        let goes_on = std::mem::replace(&mut self.goes_on, !is_last);
+        if let Some(last) = self.last.filter(|last| goes_on && last.rtp == rtp) {
+            return Some(last.time());
+        }
+        let now = now()?;
         let anew = Stamp { anchor: now, ticks: 0, rtp };
         let next = self.last.map(|last| {
             let step = rtp.wrapping_sub(last.rtp).cast_signed(); // across its end
@@ -73,13 +83,23 @@ impl Stamps {
             _ => anew,
         };
         self.last = Some(stamp);
-        stamp.time()
+        Some(stamp.time())
     }
 }
 
-/// The time in a packet's header (RFC 3550, 5.1).
-fn rtp_time(packet: &[u8]) -> Option<u32> {
-    Some(u32::from_be_bytes(packet.get(4..8)?.try_into().ok()?))
+/// What the header of a packet says (RFC 3550, 5.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Head {
+    rtp: u32,
+    /// Of its picture: the marker bit of H.264 and H.265 (RFC 6184, 5.1; RFC 7798, 4.1).
+    last: bool,
+}
+
+impl Head {
+    fn of(packet: &[u8]) -> Option<Self> {
+        let rtp = u32::from_be_bytes(packet.get(4..8)?.try_into().ok()?);
+        Some(Self { rtp, last: packet[1] & 0x80 != 0 })
+    }
 }
 
 mod imp {
@@ -93,9 +113,12 @@ mod imp {
 
     impl InOrder {
         fn packet(&self, mut buffer: gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
-            let head = buffer.map_readable().ok().and_then(|bytes| rtp_time(&bytes));
-            if let (Some(rtp), Some(now)) = (head, self.obj().current_running_time()) {
-                let time = self.stamps.lock().unwrap_or_else(PoisonError::into_inner).at(rtp, now);
+            let head = buffer.map_readable().ok().and_then(|bytes| Head::of(&bytes));
+            let time = head.and_then(|head| {
+                let mut stamps = self.stamps.lock().unwrap_or_else(PoisonError::into_inner);
+                stamps.at(head, || self.obj().current_running_time())
+            });
+            if let Some(time) = time {
                 let buffer = buffer.make_mut();
                 buffer.set_pts(time);
                 buffer.set_dts(None);
@@ -203,7 +226,8 @@ mod tests {
         let mut stamps = Stamps::default();
         let stamp = |(ms, now): &(u64, u64)| {
             let rtp = start.wrapping_add((ms * SECOND / 1000) as u32);
-            stamps.at(rtp, gst::ClockTime::from_mseconds(*now)).mseconds()
+            let now = gst::ClockTime::from_mseconds(*now);
+            stamps.at(Head { rtp, last: true }, || Some(now)).unwrap().mseconds()
         };
         packets.iter().map(stamp).collect()
     }
@@ -228,8 +252,26 @@ mod tests {
     }
 
     #[test]
-    fn the_header_tells_the_time() {
-        assert_eq!(rtp_time(&[0x80, 96, 0, 1, 1, 2, 3, 4, 9, 9, 9, 9]), Some(0x0102_0304));
-        assert_eq!(rtp_time(&[0x80, 96, 0]), None);
+    fn the_clock_is_read_once_for_a_picture() {
+        let mut stamps = Stamps::default();
+        let mut read = 0;
+        // Of the second picture the last packet is missing.
+        for (rtp, last) in [(7, false), (7, false), (7, true), (8, false), (9, false), (9, true), (9, true)] {
+            let time = stamps.at(Head { rtp, last }, || {
+                read += 1;
+                Some(gst::ClockTime::from_mseconds(50))
+            });
+            assert!(time.is_some());
+        }
+        assert_eq!(read, 4, "three pictures, and one with the time of another");
+        assert_eq!(Stamps::default().at(Head { rtp: 7, last: true }, || None), None);
+    }
+
+    #[test]
+    fn the_header_tells_the_time_and_the_end_of_a_picture() {
+        let head = |second| Head::of(&[0x80, second, 0, 1, 1, 2, 3, 4, 9, 9, 9, 9]);
+        assert_eq!(head(96), Some(Head { rtp: 0x0102_0304, last: false }));
+        assert_eq!(head(0x80 | 96), Some(Head { rtp: 0x0102_0304, last: true }));
+        assert_eq!(Head::of(&[0x80, 96, 0]), None);
     }
 }

@@ -49,6 +49,7 @@ pub use probe::{Decoded, Listening, Recording};
 pub use replay::{Played, replay};
 
 use crate::backoff::Backoff;
+use crate::beat;
 use crate::board::CameraCard;
 use crate::secret::{Secret, SecretError};
 use bitstream::Bitstream;
@@ -388,11 +389,10 @@ impl Connection {
         let counters = || (card.received.get(), card.admitted.get(), card.decoded.get());
         let (received, admitted, decoded) = counters();
         let mut watchdog = Watchdog::new(Instant::now(), received, admitted, decoded);
-        let mut tick = tokio::time::interval(watchdog::TICK);
         loop {
             tokio::select! {
                 event = self.events.recv() => return event.unwrap_or(CameraError::Ended),
-                _ = tick.tick() => {
+                () = beat::rest(watchdog::TICK) => {
                     let (received, admitted, decoded) = counters();
                     if decoded > watchdog.decoded_at_start() {
                         card.streaming();

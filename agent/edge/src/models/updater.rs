@@ -13,6 +13,7 @@ use super::install::{Check, Outcome};
 use super::polling::Polling;
 use super::state::{Installed, State};
 use super::watch::{Reading, Verdict, Watch};
+use crate::beat;
 use crate::board::Board;
 use crate::clock::Clock;
 use crate::remote::Remote;
@@ -72,7 +73,7 @@ impl Updater {
         let mut before = Reading::default();
         loop {
             tokio::select! {
-                () = tokio::time::sleep(rest) => {}
+                () = beat::rest(rest) => {}
                 () = self.hasten.notified() => polling.hasten(Instant::now(), fastrand::f64()),
                 () = shutdown.cancelled() => return Ok(()),
             }

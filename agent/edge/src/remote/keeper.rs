@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::Remote;
 use super::confirm::{Confirm, Verdict};
 use super::state::State;
+use crate::beat;
 use crate::board::Board;
 
 /// How often it looks.
@@ -43,7 +44,7 @@ impl Remote {
                 return Some(Reconfigured);
             }
             tokio::select! {
-                () = tokio::time::sleep(REST) => {}
+                () = beat::rest(REST) => {}
                 () = shutdown.cancelled() => return None,
             }
             let passed = looked.elapsed();

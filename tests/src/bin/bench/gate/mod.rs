@@ -41,6 +41,9 @@ const ROUNDS: usize = 3;
 /// How long an empty scene is measured in a round.
 const SPAN: Duration = Duration::from_secs(20);
 
+/// Agents, and floors, that are measured at the same time.
+const SIDE_BY_SIDE: usize = 4;
+
 /// Measures everything, prints it, and returns it by the figures' names.
 pub(crate) fn measure() -> Result<Map<String, Value>> {
     let gate = std::env::var("BENCH_GATE").unwrap_or_else(|_| "adaptive".into());
@@ -100,37 +103,41 @@ fn warn_of_company() -> Result<()> {
     Ok(())
 }
 
-/// An empty scene: the agent over what receives and parses the same stream and does nothing else.
+/// An empty scene: the agent over what receives and parses the same stream and does nothing else. Several of both, because
+/// the same work costs one process a fifth more than another for as long as both live.
 fn idle(folder: &Path, workload: &Workload, stream: Stream, gate: &str, figures: &mut Named) -> Result<()> {
-    let (_camera, urls) = workloads::play(folder, workload, stream, &[0, 0])?;
-    let (floor_url, agent_urls) = (&urls[0], &urls[1..]);
-    let (mut rounds, mut over, mut parse) = (Vec::new(), Vec::new(), Vec::new());
-    let mut watch = Watch::start(folder, agent_urls, gate)?;
-    watch.asleep();
+    let (_camera, urls) = workloads::play(folder, workload, stream, &[0; 2 * SIDE_BY_SIDE])?;
+    // One after the other in the order in which the camera sends.
+    let (floors, agents): (Vec<_>, Vec<_>) = urls.chunks(2).map(|pair| (&pair[0], &pair[1..])).unzip();
+    let started = agents.iter().map(|url| Watch::start(folder, url, gate));
+    let mut agents = started.collect::<Result<Vec<_>>>()?;
+    agents.iter_mut().for_each(Watch::asleep);
+    let (mut over, mut parse, mut rounds) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        // At the same time: neither fills a core, and a machine's speed drifts.
-        let (floor, used) = std::thread::scope(|scope| {
-            let floor = scope.spawn(|| floor::stream("receive", floor_url, SPAN));
-            let used = watch::for_a_span(&mut watch, SPAN);
-            (floor.join(), used)
+        // At the same time: all of them together do not fill a core, and a machine's speed drifts.
+        let (floors, used) = std::thread::scope(|scope| {
+            let floors: Vec<_> =
+                floors.iter().map(|url| scope.spawn(|| floor::stream("receive", url, SPAN))).collect();
+            let used = watch::side_by_side(&mut agents, SPAN);
+            (floors.into_iter().map(|floor| floor.join()).collect::<Vec<_>>(), used)
         });
-        let (floor, used) = (floor.map_err(|_| anyhow!("measuring the floor panicked"))??, used?);
-        let floor_cores = floor.per_thousand() / 1000.0 * FPS as f64;
-        over.push(used.cores() / floor_cores);
-        parse.push(floor_cores);
-        rounds.push(used);
+        let mut floor_cores = Vec::new();
+        for floor in floors {
+            let floor = floor.map_err(|_| anyhow!("measuring the floor panicked"))??;
+            floor_cores.push(floor.per_thousand() / 1000.0 * FPS as f64);
+        }
+        let used = used?;
+        over.push(used.iter().map(Used::cores).sum::<f64>() / floor_cores.iter().sum::<f64>());
+        parse.extend(floor_cores);
+        rounds.extend(used);
     }
-    watch.stop()?;
+    agents.into_iter().try_for_each(Watch::stop)?;
     let key = |figure: &str| format!("idle_{}_{figure}", stream.key());
     let of = |figure: fn(&Used) -> f64| median(rounds.iter().map(figure));
     figures.note(&key("core_percent"), 100.0 * of(Used::cores));
     figures.note(&key("parse_floor_core_percent"), 100.0 * median(parse.into_iter()));
     figures.note(&key("over_parse_floor"), median(over.into_iter()));
     figures.note(&key("decoded_percent"), of(Used::decoded_percent));
-    if stream == Stream::Rate1080p {
-        figures.note("memory_mb_sleeping", of(Used::memory_mb));
-        figures.note("memory_mb_base", without_camera(folder)?);
-    }
     Ok(())
 }
 
@@ -155,6 +162,9 @@ fn sleepers(folder: &Path, workload: &Workload, gate: &str, figures: &mut Named)
         if count > 1 {
             let each = (used.memory_mb() - first) / (count - 1) as f64;
             figures.note(&format!("sleepers_{count}_memory_mb_each_more"), each);
+        } else {
+            figures.note("memory_mb_sleeping", first);
+            figures.note("memory_mb_base", without_camera(folder)?);
         }
     }
     let (one, four) = (several(1, "always")?, several(4, "always")?);

@@ -215,6 +215,13 @@ pub(super) fn for_a_span(watch: &mut Watch, span: Duration) -> Result<Used> {
     watch.since(&mark)
 }
 
+/// Measures several agents at the same time.
+pub(super) fn side_by_side(watches: &mut [Watch], span: Duration) -> Result<Vec<Used>> {
+    let marks = watches.iter_mut().map(Watch::mark).collect::<Result<Vec<_>>>()?;
+    wait::pause(span);
+    watches.iter_mut().zip(&marks).map(|(watch, mark)| watch.since(mark)).collect()
+}
+
 /// How long after the beginning of each visit its first alert was raised, in seconds; `None` where there was none.
 pub(super) fn delays(alerts: &[f64], visits: &[Visit], prelude_s: f64) -> Vec<Option<f64>> {
     let first = |&(from, to): &Visit| {
