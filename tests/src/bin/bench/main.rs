@@ -18,7 +18,7 @@
 //! - [`fleet`]: a thousand boxes, one repository, one broker;
 //! - [`updates`]: what two hundred updates and rollbacks leave behind.
 //!
-//! A machine's speed drifts, so floor and agent are measured in turn, round by round, and the medians compared.
+//! A machine's speed drifts, so floor and agent are measured at the same time, round by round, and the medians compared.
 
 mod agent;
 mod delivery;
@@ -33,7 +33,7 @@ mod updates;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::{Map, Value};
 use sharp_eyes_tests::broker::{Broker, BrokerOptions};
 use sharp_eyes_tests::camera::Camera;
@@ -116,20 +116,31 @@ fn measure() -> Result<Map<String, Value>> {
         ("1920x1080, 15 fps", &["--size", "1920x1080", "--fps", "15", "--bitrate", "3000"]),
     ] {
         println!("encoding the footage as {name}, where that was not done before");
-        let mount = mount("street", 0);
-        let mut arguments = vec!["--mount", &mount];
+        let mounts = ["receive", "decode", "agent"].map(|client| mount(client, 0));
+        let mut arguments: Vec<&str> = mounts.iter().flat_map(|mount| ["--mount", mount]).collect();
         arguments.extend_from_slice(options);
         let camera = Camera::start(folder.path(), &arguments)?;
         let mut scene = Scene::new(name);
         for round in 1..=rounds {
             println!("{name}: round {round} of {rounds}");
-            scene.receive.push(floor::stream("receive", &camera.url("street"), span)?);
-            scene.decode.push(floor::stream("decode", &camera.url("street"), span)?);
+            let stream = |floor: &str| floor::stream(floor, &camera.url(floor), span);
             // A processor that does something else in between, or nothing, takes longer for an inference.
             let pause = Duration::from_secs_f64(1.0 / ANALYSED_FPS);
-            scene.inference.push(floor::inference((span.as_secs_f64() * ANALYSED_FPS) as u64, pause)?);
+            let inferences = (span.as_secs_f64() * ANALYSED_FPS) as u64;
+            // Together they take a third of a core.
+            let (receive, decode, inference, agent) = std::thread::scope(|scope| {
+                let receive = scope.spawn(|| stream("receive"));
+                let decode = scope.spawn(|| stream("decode"));
+                let inference = scope.spawn(|| floor::inference(inferences, pause));
+                let agent = agent::cost(folder.path(), broker.port(), &camera.url("agent"), span);
+                (receive.join(), decode.join(), inference.join(), agent)
+            });
+            let panicked = |_| anyhow!("measuring a floor panicked");
+            scene.receive.push(receive.map_err(panicked)??);
+            scene.decode.push(decode.map_err(panicked)??);
+            scene.inference.push(inference.map_err(panicked)??);
+            scene.agent.push(agent?);
             scene.in_a_row.push(floor::inference(200, Duration::ZERO)?);
-            scene.agent.push(agent::cost(folder.path(), broker.port(), &camera.url("street"), span)?);
         }
         figures.scenes.push(scene);
     }
