@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use jiff::tz::TimeZone;
+use sharp_eyes_protocol::alert::{Alert, AlertEvent};
 use sharp_eyes_protocol::level::Severity;
 use sharp_eyes_protocol::report::{CameraHealth, CameraState, Health};
 use sharp_eyes_tests::console::Received;
@@ -26,8 +27,9 @@ const WARM_UP: Duration = Duration::from_secs(3);
 pub(crate) struct View {
     terminal: bool,
     colours: bool,
-    /// Alerts that have been shown: there may be repetitions.
+    /// Messages that have been shown: there may be repetitions.
     shown: BTreeSet<u64>,
+    raised: usize,
     /// File names without extension of pictures that are still to come.
     awaited: BTreeMap<Uuid, String>,
     alerts_seen: usize,
@@ -42,6 +44,7 @@ impl View {
             terminal,
             colours: terminal && std::env::var_os("NO_COLOR").is_none(),
             shown: BTreeSet::new(),
+            raised: 0,
             awaited: BTreeMap::new(),
             alerts_seen: 0,
             complaints: BTreeSet::new(),
@@ -94,7 +97,10 @@ impl View {
         self.alerts_seen += alerts.len();
         for received in alerts {
             if self.shown.insert(received.alert.sequence) {
-                self.show(&received);
+                match received.alert.event {
+                    AlertEvent::Raised => self.show(&received),
+                    _ => self.follow_up(&received.alert),
+                }
             }
         }
         for (id, jpeg) in pictures {
@@ -114,10 +120,10 @@ impl View {
     fn show(&mut self, received: &Received) {
         let alert = &received.alert;
         let data = &alert.data;
+        self.raised += 1;
         if data.evidence {
             self.awaited.insert(alert.id, format!("{}-{:04}", alert.subject.camera, alert.sequence));
         }
-        let time = alert.time.to_zoned(TimeZone::system()).strftime("%H:%M:%S");
         let severity = self.paint(data.severity, words::severity(data.severity));
         // What it is about: an object, or the camera itself.
         let what = match (data.class, data.confidence, data.tampering) {
@@ -127,16 +133,28 @@ impl View {
             (_, _, Some(tampering)) => tampering.to_string(),
             _ => String::new(),
         };
-        let cell = data.cell.as_deref().unwrap_or("-");
-        let zone = alert.subject.zone.as_ref().map_or("-", |zone| zone.as_str());
         let line = format!(
-            "{time}  {severity}  {}: {what}  @ {} / {zone} / {cell}  -> {}  ({} ms)",
+            "{}  {severity}  {}: {what}  @ {} / {}  -> {}  ({} ms)",
+            time(alert),
             words::kind(data.kind),
-            alert.subject.camera,
+            place(alert),
+            data.cell.as_deref().unwrap_or("-"),
             words::level(data.level),
             received.delivery().as_millis(),
         );
         self.line(&line);
+    }
+
+    /// What became of an alert that was shown.
+    fn follow_up(&self, alert: &Alert) {
+        self.line(&format!(
+            "          {}  {} of {}  @ {}  -> {}",
+            words::event(alert.event),
+            words::kind(alert.data.kind),
+            time(alert),
+            place(alert),
+            words::level(alert.data.level),
+        ));
     }
 
     /// The line at the bottom, and a line of its own for each new complaint.
@@ -176,7 +194,7 @@ impl View {
         format!(
             "[{seconds:.0}{of} s] {} | alerts: {} | agent: {cpu:.0} % of a core, {:.0} MB",
             cameras.join(", "),
-            self.shown.len(),
+            self.raised,
             now.usage.memory as f64 / 1e6
         )
     }
@@ -221,6 +239,17 @@ impl View {
         };
         if self.colours { format!("\x1b[{colour}m{text}\x1b[0m") } else { text.to_owned() }
     }
+}
+
+/// When an alert was raised.
+fn time(alert: &Alert) -> String {
+    alert.time.to_zoned(TimeZone::system()).strftime("%H:%M:%S").to_string()
+}
+
+/// Camera and zone.
+fn place(alert: &Alert) -> String {
+    let zone = alert.subject.zone.as_ref().map_or("-", |zone| zone.as_str());
+    format!("{} / {zone}", alert.subject.camera)
 }
 
 /// What is wrong, in the agent's own words.

@@ -1,9 +1,18 @@
 //! What operators read, in Chinese and English.
 
-use sharp_eyes_protocol::alert::AlertKind;
+use sharp_eyes_protocol::alert::{AlertEvent, AlertKind};
 use sharp_eyes_protocol::class::ObjectClass;
 use sharp_eyes_protocol::level::{Level, Severity};
 use sharp_eyes_protocol::report::CameraState;
+
+pub(crate) fn event(event: AlertEvent) -> &'static str {
+    match event {
+        AlertEvent::Raised => "新警报 raised",
+        AlertEvent::Updated => "更新 updated",
+        AlertEvent::Escalated => "升级 escalated",
+        AlertEvent::Ended => "结束 over",
+    }
+}
 
 pub(crate) fn kind(kind: AlertKind) -> &'static str {
     match kind {
