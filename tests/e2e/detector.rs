@@ -12,8 +12,8 @@ use sharp_eyes_tests::village::VillageCamera;
 use sharp_eyes_tests::wait;
 
 use crate::stage::{
-    IN_THE_LIGHT, await_analysis, bad_model, copy_builtin, goes_on, play, read, says, street, township,
-    village, wall, without_hash,
+    IN_THE_LIGHT, await_analysis, bad_model, copy_builtin, edit_manifest, goes_on, play, says, street,
+    township, village, wall, without_hash,
 };
 
 #[test]
@@ -151,14 +151,6 @@ fn failed_because(agent: &mut Agent, words: &[&str]) -> Result<()> {
         let reason = health.detector.reason.as_ref()?;
         (health.detector.state == DetectorState::Failed && says(reason, words).is_ok()).then_some(())
     })
-}
-
-fn edit_manifest(model: &Path, edit: impl FnOnce(&str) -> String) -> Result<()> {
-    let file = model.join("manifest.toml");
-    let text = read(&file)?;
-    let edited = edit(&text);
-    ensure!(edited != text, "the manifest of the built-in model has nothing to edit");
-    Ok(fs::write(file, edited)?)
 }
 
 /// The labels as they stand in the manifest, in quotes.

@@ -83,8 +83,7 @@ pub(crate) fn without_hash(manifest: &str) -> String {
 pub(crate) fn bad_model(folder: &Path, mood: Mood, when: (f32, f32)) -> Result<PathBuf> {
     let model = folder.join("bad-model");
     copy_builtin(&model)?;
-    let manifest = model.join("manifest.toml");
-    fs::write(&manifest, without_hash(&read(&manifest)?))?;
+    edit_manifest(&model, without_hash)?;
     spoil(&model, mood, when)?;
     Ok(model)
 }
@@ -94,6 +93,15 @@ pub(crate) fn spoil(model: &Path, mood: Mood, when: (f32, f32)) -> Result<()> {
     let graph = model.join("model.onnx");
     let spoilt = bad_model::spoil(&fs::read(&graph)?, mood, when.0, when.1)?;
     Ok(fs::write(graph, spoilt)?)
+}
+
+/// Changes the manifest of a model.
+pub(crate) fn edit_manifest(model: &Path, edit: impl FnOnce(&str) -> String) -> Result<()> {
+    let file = model.join("manifest.toml");
+    let text = read(&file)?;
+    let edited = edit(&text);
+    ensure!(edited != text, "the manifest of the built-in model has nothing to edit");
+    Ok(fs::write(file, edited)?)
 }
 
 /// The built-in model in a folder that is not there yet.

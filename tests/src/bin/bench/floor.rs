@@ -2,7 +2,7 @@
 //!
 //! Each is a process of its own, which prints what it used: nothing of the harness is counted.
 
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -30,21 +30,36 @@ impl Cost {
     }
 }
 
-/// Receives (`receive`) or receives and decodes (`decode`) a stream in a process of its own.
-pub(crate) fn stream(floor: &str, url: &str, span: Duration) -> Result<Cost> {
-    child(&[floor, url, &span.as_secs().to_string()])
+/// A floor that is being measured, in a process of its own.
+pub(crate) struct Running {
+    arguments: Vec<String>,
+    child: Child,
 }
 
-/// Runs the built-in model so many times on one tensor, with such a pause after each, in a process of its own, with one
-/// thread.
-pub(crate) fn inference(count: u64, pause: Duration) -> Result<Cost> {
-    child(&["inference", &count.to_string(), &pause.as_millis().to_string()])
+impl Running {
+    fn start(arguments: &[&str]) -> Result<Self> {
+        let mut child = Command::new(std::env::current_exe()?);
+        let child = child.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        Ok(Self { arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(), child })
+    }
+
+    /// What it used. Waits for its end.
+    pub(crate) fn cost(self) -> Result<Cost> {
+        let Self { arguments, child } = self;
+        let output = child.wait_with_output()?;
+        ensure!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr).trim());
+        serde_json::from_slice(&output.stdout).with_context(|| format!("reading what {arguments:?} printed"))
+    }
 }
 
-fn child(arguments: &[&str]) -> Result<Cost> {
-    let output = Command::new(std::env::current_exe()?).args(arguments).output()?;
-    ensure!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr).trim());
-    serde_json::from_slice(&output.stdout).with_context(|| format!("reading what {arguments:?} printed"))
+/// Receives (`receive`) or receives and decodes (`decode`) a stream.
+pub(crate) fn stream(floor: &str, url: &str, span: Duration) -> Result<Running> {
+    Running::start(&[floor, url, &span.as_secs().to_string()])
+}
+
+/// Runs the built-in model so many times on one tensor, with such a pause after each, with one thread.
+pub(crate) fn inference(count: u64, pause: Duration) -> Result<Running> {
+    Running::start(&["inference", &count.to_string(), &pause.as_millis().to_string()])
 }
 
 /// What the processes do.

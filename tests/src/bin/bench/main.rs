@@ -33,7 +33,7 @@ mod updates;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value};
 use sharp_eyes_tests::broker::{Broker, BrokerOptions};
 use sharp_eyes_tests::camera::Camera;
@@ -123,24 +123,17 @@ fn measure() -> Result<Map<String, Value>> {
         let mut scene = Scene::new(name);
         for round in 1..=rounds {
             println!("{name}: round {round} of {rounds}");
+            // Together they take a third of a core.
             let stream = |floor: &str| floor::stream(floor, &camera.url(floor), span);
+            let (receive, decode) = (stream("receive")?, stream("decode")?);
             // A processor that does something else in between, or nothing, takes longer for an inference.
             let pause = Duration::from_secs_f64(1.0 / ANALYSED_FPS);
-            let inferences = (span.as_secs_f64() * ANALYSED_FPS) as u64;
-            // Together they take a third of a core.
-            let (receive, decode, inference, agent) = std::thread::scope(|scope| {
-                let receive = scope.spawn(|| stream("receive"));
-                let decode = scope.spawn(|| stream("decode"));
-                let inference = scope.spawn(|| floor::inference(inferences, pause));
-                let agent = agent::cost(folder.path(), broker.port(), &camera.url("agent"), span);
-                (receive.join(), decode.join(), inference.join(), agent)
-            });
-            let panicked = |_| anyhow!("measuring a floor panicked");
-            scene.receive.push(receive.map_err(panicked)??);
-            scene.decode.push(decode.map_err(panicked)??);
-            scene.inference.push(inference.map_err(panicked)??);
-            scene.agent.push(agent?);
-            scene.in_a_row.push(floor::inference(200, Duration::ZERO)?);
+            let inference = floor::inference((span.as_secs_f64() * ANALYSED_FPS) as u64, pause)?;
+            scene.agent.push(agent::cost(folder.path(), broker.port(), &camera.url("agent"), span)?);
+            scene.receive.push(receive.cost()?);
+            scene.decode.push(decode.cost()?);
+            scene.inference.push(inference.cost()?);
+            scene.in_a_row.push(floor::inference(200, Duration::ZERO)?.cost()?);
         }
         figures.scenes.push(scene);
     }

@@ -24,7 +24,7 @@ mod workloads;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value};
 use sharp_eyes_tests::usage::Machine;
 use sharp_eyes_tests::{places, wait};
@@ -115,18 +115,11 @@ fn idle(folder: &Path, workload: &Workload, stream: Stream, gate: &str, figures:
     let (mut over, mut parse, mut rounds) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         // At the same time: all of them together do not fill a core, and a machine's speed drifts.
-        let (floors, used) = std::thread::scope(|scope| {
-            let floors: Vec<_> =
-                floors.iter().map(|url| scope.spawn(|| floor::stream("receive", url, SPAN))).collect();
-            let used = watch::side_by_side(&mut agents, SPAN);
-            (floors.into_iter().map(|floor| floor.join()).collect::<Vec<_>>(), used)
-        });
-        let mut floor_cores = Vec::new();
-        for floor in floors {
-            let floor = floor.map_err(|_| anyhow!("measuring the floor panicked"))??;
-            floor_cores.push(floor.per_thousand() / 1000.0 * FPS as f64);
-        }
-        let used = used?;
+        let running = floors.iter().map(|url| floor::stream("receive", url, SPAN));
+        let running = running.collect::<Result<Vec<_>>>()?;
+        let used = watch::side_by_side(&mut agents, SPAN)?;
+        let cores = |floor: floor::Running| Ok(floor.cost()?.per_thousand() / 1000.0 * FPS as f64);
+        let floor_cores = running.into_iter().map(cores).collect::<Result<Vec<f64>>>()?;
         over.push(used.iter().map(Used::cores).sum::<f64>() / floor_cores.iter().sum::<f64>());
         parse.extend(floor_cores);
         rounds.extend(used);
