@@ -65,7 +65,7 @@ impl Decoder {
         let caps = caps.to_owned();
         let decoder = choose(options.decoder.as_deref(), &caps, Kind::Any)?;
         let name = decoder.factory().map(|factory| factory.name().to_string()).unwrap_or_default();
-        without_delay(&decoder);
+        tune(&decoder);
         let pipeline = gst::Pipeline::builder().name(format!("decode-{}", card.name)).build();
         bus::forward(&pipeline, give_way, failed, |error| CameraError::Decode(error.text()));
         // Bounded by the gate, which admits nothing while `backlog` is at its limit; never blocks the receiving thread.
@@ -256,11 +256,16 @@ pub(super) fn planes() -> gst_app::AppSink {
     sink
 }
 
-/// Frame threads add a frame of delay each, and the box has a camera per core to keep busy. Of streams that do not say how
-/// far they reorder pictures, libav's decoders hold back as many as the level allows, 13 in a small picture, unless they
-/// are told to guess from what they see.
-pub(super) fn without_delay(decoder: &gst::Element) {
-    for (property, value) in [("max-threads", "1"), ("std-compliance", "normal")] {
+/// What libav's decoders are told; others have no such properties. Frame threads add a frame of delay each, and the box has a
+/// camera per core to keep busy. Of streams that do not say how far they reorder pictures, they hold back as many as the
+/// level allows, 13 in a small picture, unless they are to guess from what they see. A picture rendered straight into
+/// GStreamer's memory is copied on its way out all the same, because libav keeps it mapped, and into memory that is allocated
+/// for it alone; the others are copied into a pool's.
+const OF_LIBAV: [(&str, &str); 3] =
+    [("max-threads", "1"), ("std-compliance", "normal"), ("direct-rendering", "false")];
+
+pub(super) fn tune(decoder: &gst::Element) {
+    for (property, value) in OF_LIBAV {
         if decoder.find_property(property).is_some() {
             decoder.set_property_from_str(property, value);
         }
@@ -373,12 +378,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn decoders_of_libav_work_on_one_thread_and_hold_back_no_more_than_they_must() {
+    fn decoders_of_libav_work_on_one_thread_hold_back_no_more_than_they_must_and_use_a_pool() {
         gst::init().unwrap();
         for name in ["avdec_h264", "avdec_h265"] {
             let decoder = gst::ElementFactory::make(name).build().unwrap();
-            without_delay(&decoder);
+            tune(&decoder);
             assert_eq!(decoder.property::<i32>("max-threads"), 1, "{name}");
+            assert!(!decoder.property::<bool>("direct-rendering"), "{name}");
             let compliance = decoder.property_value("std-compliance").transform::<i32>().unwrap();
             assert_eq!(compliance.get::<i32>().unwrap(), 0, "{name}: libav's FF_COMPLIANCE_NORMAL");
         }

@@ -9,7 +9,7 @@ use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 use gstreamer_video as gst_video;
 
-use super::decode::{Kind, choose, planes, without_delay};
+use super::decode::{Kind, choose, planes, tune};
 use super::frame::Frame;
 use super::ingest::AccessUnit;
 use super::threads::give_way;
@@ -59,7 +59,7 @@ pub(super) fn glance(
 ) -> Result<Glance, CameraError> {
     let caps = unit.caps().to_owned();
     let decoder = choose(None, &caps, Kind::Software).or_else(|_| choose(decoder, &caps, Kind::Any))?;
-    without_delay(&decoder);
+    tune(&decoder);
     let pipeline = gst::Pipeline::builder().name(format!("glance-{name}")).build();
     // Holds one access unit.
     let source = gst_app::AppSrc::builder().caps(&caps).format(gst::Format::Time).build();
