@@ -11,7 +11,7 @@ use sharp_eyes_protocol::report::{
 use sharp_eyes_protocol::topic::Name;
 use sharp_eyes_vision::{Impression, Tamper, TamperOptions};
 
-use crate::camera::{Gate, GateMode, GateOptions};
+use crate::camera::gate::{Gate, GateMode, GateOptions};
 use crate::latency::{Latency, Samples};
 
 /// A number that only grows.

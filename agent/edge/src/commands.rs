@@ -15,9 +15,9 @@ use sharp_eyes_protocol::topic::{Name, Site};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use crate::analysis::Snapshots;
 use crate::budget::Budget;
 use crate::outbox::{Asked, Outbox};
+use crate::snapshots::Snapshots;
 
 /// Commands a second that are taken for long, and at once. Each costs an `fsync`.
 const COMMANDS: (f64, f64) = (2.0, 40.0);

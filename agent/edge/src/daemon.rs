@@ -10,12 +10,12 @@ use sharp_eyes_protocol::report::CameraState;
 use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::analysis::{Analysis, Darkroom, Slots, View};
+use crate::analysis::{Analysis, Darkroom, Slots};
 use crate::board::Board;
 use crate::camera::{self, Frame, FrameSink, InitError};
 use crate::clock::Clock;
-use crate::config::{CameraConfig, Config};
-use crate::dispatch::{Dispatch, DispatchError};
+use crate::config::{CameraConfig, Config, View};
+use crate::dispatch::{Dispatch, DispatchError, GRACE, finish};
 use crate::models::ModelsOptions;
 use crate::models::desk::Desk;
 use crate::models::updater::{Hangs, Updater};
@@ -23,9 +23,6 @@ use crate::remote::Remote;
 use crate::remote::keeper::Reconfigured;
 use crate::systemd;
 use crate::watch::Watch;
-
-/// How long each part may take to finish what it has begun.
-pub(crate) const GRACE: Duration = Duration::from_secs(5);
 
 /// How long a frame from before its camera woke up waits for the one before it to be looked at.
 const LATE_PATIENCE: Duration = Duration::from_millis(100);
@@ -142,15 +139,6 @@ async fn only<T, U>(task: Option<tokio::task::JoinHandle<T>>, counts: impl FnOnc
         return ended;
     }
     std::future::pending().await
-}
-
-/// Waits for a part, but not for ever.
-pub(crate) async fn finish<T>(part: &str, task: tokio::task::JoinHandle<T>) {
-    match tokio::time::timeout(GRACE, task).await {
-        Ok(Ok(_)) => {}
-        Ok(Err(error)) => tracing::error!("{part} failed: {error}"),
-        Err(_) => tracing::warn!("{part} did not stop within {GRACE:?}: left behind"),
-    }
 }
 
 /// Starts the threads that look at frames, and that make pictures of them.

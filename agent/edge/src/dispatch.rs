@@ -3,6 +3,7 @@
 //! Apart from [`crate::daemon`], so that the tests of faults run all of it without cameras.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use sharp_eyes_protocol::report::Models;
 use sharp_eyes_protocol::topic::Site;
@@ -10,17 +11,19 @@ use tokio::sync::{Notify, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::analysis::Snapshots;
 use crate::board::Board;
 use crate::clock::Clock;
 use crate::commands::Commands;
 use crate::config::{BrokerConfig, Config};
-use crate::daemon::{GRACE, finish};
 use crate::health::Examiner;
 use crate::metrics::{self, ListenError};
 use crate::outbox::{Outbox, OutboxError, OutboxOptions, WallClock};
 use crate::secret::{Secret, SecretError};
+use crate::snapshots::Snapshots;
 use crate::uplink::{self, Delivery, Reports, TlsOptions, UplinkOptions, UplinkStats};
+
+/// How long each part may take to finish what it has begun.
+pub(crate) const GRACE: Duration = Duration::from_secs(5);
 
 /// Messages in flight to the broker.
 const WINDOW: usize = 16;
@@ -167,4 +170,13 @@ fn uplink_options(site: &Site, broker: &BrokerConfig) -> Result<UplinkOptions, S
         keep_alive,
         window: WINDOW,
     })
+}
+
+/// Waits for a part, but not for ever.
+pub(crate) async fn finish<T>(part: &str, task: tokio::task::JoinHandle<T>) {
+    match tokio::time::timeout(GRACE, task).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => tracing::error!("{part} failed: {error}"),
+        Err(_) => tracing::warn!("{part} did not stop within {GRACE:?}: left behind"),
+    }
 }

@@ -15,6 +15,7 @@
 //! - [`remote`]: a configuration that comes the same way, tried, confirmed and taken back;
 //! - [`uplink`]: outbox to broker, retained reports, and commands in; one file of it names the MQTT client;
 //! - [`commands`]: what consoles ask for, judged and handed to the outbox;
+//! - [`snapshots`]: who asks for a picture of a camera;
 //! - [`board`]: what is known of cameras and detector; [`health`] makes the report of it, for broker and [`metrics`];
 //! - [`watch`]: what is wrong with cameras themselves, to alerts; [`condition`] says when it counts;
 //! - [`dispatch`]: joins all that happens to an alert once it is decided;
@@ -61,6 +62,7 @@ pub mod remote;
 pub mod replay;
 pub mod secret;
 pub mod sessions;
+pub mod snapshots;
 pub mod systemd;
 pub mod uplink;
 pub mod watch;

@@ -6,17 +6,16 @@ use std::time::{Duration, Instant};
 use jiff::tz::TimeZone;
 use sharp_eyes_protocol::alert::{AlertData, AlertKind, AlertState, Subject, Tampering, seconds};
 use sharp_eyes_protocol::level::Severity;
-use sharp_eyes_protocol::topic::Name;
-use sharp_eyes_vision::{Schedule, TamperOptions};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::analysis::Snapshots;
 use crate::beat;
 use crate::board::{Board, CameraCard};
 use crate::clock::Clock;
 use crate::condition::{Condition, News, Patience};
+use crate::config::{CameraRule, CameraRuleKind};
 use crate::outbox::{AlertChange, Change, NewAlert, NewEvidence, Outbox};
+use crate::snapshots::Snapshots;
 
 /// How often cameras are looked at.
 const TICK: Duration = Duration::from_millis(500);
@@ -26,35 +25,6 @@ const STEADY: Duration = Duration::from_secs(10);
 
 /// How long a camera may take to give a picture of what was done to it.
 const PICTURE_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// A rule about a camera itself.
-#[derive(Clone, Debug)]
-pub struct CameraRule {
-    /// Its name.
-    pub name: Name,
-    /// What it watches for.
-    pub kind: CameraRuleKind,
-    /// How bad it is.
-    pub severity: Severity,
-    /// When the rule is awake.
-    pub schedule: Schedule,
-    /// How long nothing is told after the end of one.
-    pub cooldown: Duration,
-    /// Whether a picture is wanted.
-    pub evidence: bool,
-}
-
-/// What is wrong with a camera.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CameraRuleKind {
-    /// No pictures for so long.
-    Offline {
-        /// How long.
-        after: Duration,
-    },
-    /// Pictures that are not what they usually are.
-    Tampered(TamperOptions),
-}
 
 impl CameraRuleKind {
     fn alert(self) -> AlertKind {

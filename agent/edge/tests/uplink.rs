@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use broker::{Certificates, Gate, Mosquitto, Received, Subscriber};
 use jiff::Timestamp;
-use sharp_eyes_agent::analysis::Snapshots;
 use sharp_eyes_agent::board::Board;
 use sharp_eyes_agent::camera::GateOptions;
 use sharp_eyes_agent::clock::Clock;
@@ -18,6 +17,7 @@ use sharp_eyes_agent::commands::Commands;
 use sharp_eyes_agent::escalation::Escalation;
 use sharp_eyes_agent::outbox::{NewAlert, NewEvidence, Outbox, OutboxOptions, Receipt, WallClock};
 use sharp_eyes_agent::secret::Secret;
+use sharp_eyes_agent::snapshots::Snapshots;
 use sharp_eyes_agent::uplink::{self, Delivery, Reports, TlsOptions, UplinkOptions, UplinkStats};
 use sharp_eyes_protocol::alert::{Alert, AlertData, AlertKind, AlertState, ClockTrust, ModelName, Subject};
 use sharp_eyes_protocol::level::Severity;

@@ -6,8 +6,8 @@
 
 use std::time::Duration;
 
-use crate::detection::{Detection, Thresholds};
-use crate::detector::{DetectError, Detector, Glance};
+use crate::detection::{DetectError, Detection, Thresholds};
+use crate::detector::{Detector, Glance};
 use crate::frame::FrameView;
 use crate::geometry::{Polygon, Rect};
 use crate::motion::{Background, Miniature};

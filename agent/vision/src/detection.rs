@@ -1,10 +1,13 @@
-//! What was seen in one frame, and from which score on it counts.
+//! What was seen in one frame, from which score on it counts, and why nothing could be seen.
 
 use std::collections::BTreeMap;
 
+use sharp_eyes_protocol::alert::ModelName;
 use sharp_eyes_protocol::class::ObjectClass;
 
 use crate::geometry::Rect;
+use crate::onnx::OnnxError;
+use crate::tensor::UnexpectedShape;
 
 /// One object in one frame.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -43,4 +46,16 @@ impl Default for Thresholds {
     fn default() -> Self {
         Self { default: 0.5, classes: BTreeMap::new() }
     }
+}
+
+/// A frame yielded no detections because the detector failed, not because there was nothing.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // the messages say it
+pub enum DetectError {
+    #[error("model {model}: {source}")]
+    Onnx { model: ModelName, source: OnnxError },
+    #[error("model {model}: {source}")]
+    Shape { model: ModelName, source: UnexpectedShape },
+    #[error("model {model}: {count} of its numbers are not finite; its detections of this frame are dropped")]
+    NotFinite { model: ModelName, count: usize },
 }

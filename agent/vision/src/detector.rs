@@ -2,9 +2,7 @@
 
 use std::path::Path;
 
-use sharp_eyes_protocol::alert::ModelName;
-
-use crate::detection::Detection;
+use crate::detection::{DetectError, Detection};
 use crate::frame::{Colour, FrameView, PixelFormat, Plane};
 use crate::geometry::{Polygon, Rect};
 use crate::layout::Candidate;
@@ -14,7 +12,6 @@ use crate::nms;
 use crate::onnx::{Interrupt, OnnxError, Runtime};
 use crate::packing::{self, Object, Placement, Sights};
 use crate::settings::{DetectorOptions, Provider};
-use crate::tensor::UnexpectedShape;
 
 /// A model and the buffers that its frames pass through. One per thread.
 pub struct Detector {
@@ -167,18 +164,6 @@ impl Detector {
         };
         nms::suppress(self.candidates.iter().filter_map(detection).collect(), nms::OVERLAP)
     }
-}
-
-/// A frame yielded no detections because the detector failed, not because there was nothing.
-#[derive(Debug, thiserror::Error)]
-#[allow(missing_docs)] // the messages say it
-pub enum DetectError {
-    #[error("model {model}: {source}")]
-    Onnx { model: ModelName, source: OnnxError },
-    #[error("model {model}: {source}")]
-    Shape { model: ModelName, source: UnexpectedShape },
-    #[error("model {model}: {count} of its numbers are not finite; its detections of this frame are dropped")]
-    NotFinite { model: ModelName, count: usize },
 }
 
 #[cfg(test)]

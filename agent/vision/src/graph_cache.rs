@@ -8,8 +8,6 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use crate::model::hexadecimal;
-
 /// Models whose graphs are kept: the active one, the one before, one that is tried, and one to spare.
 const KEPT: usize = 4;
 
@@ -23,7 +21,7 @@ pub(crate) struct Cached {
 impl Cached {
     pub(crate) fn of(folder: &Path, model: &[u8], library: &str) -> Self {
         let key = Sha256::new().chain_update(model).chain_update(library).finalize();
-        Self { folder: folder.to_owned(), key: hexadecimal(&key) }
+        Self { folder: folder.to_owned(), key: hex::encode(key) }
     }
 
     /// The optimised graph, if it is there and whole.
@@ -55,7 +53,7 @@ impl Cached {
     }
 
     fn path(&self, bytes: &[u8]) -> PathBuf {
-        self.folder.join(format!("{}-{}.onnx", self.key, &hexadecimal(&Sha256::digest(bytes))[..16]))
+        self.folder.join(format!("{}-{}.onnx", self.key, &hex::encode(Sha256::digest(bytes))[..16]))
     }
 
     fn files(&self) -> Vec<PathBuf> {

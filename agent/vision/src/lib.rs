@@ -66,8 +66,8 @@ mod yuv;
 use std::time::Duration;
 
 pub use attention::{Attention, Look};
-pub use detection::{Detection, Thresholds};
-pub use detector::{DetectError, Detector, Glance};
+pub use detection::{DetectError, Detection, Thresholds};
+pub use detector::{Detector, Glance};
 pub use evidence::{EVIDENCE_MAX_BYTES, EVIDENCE_MIN_BYTES, EvidenceError, Redacted, THUMBNAIL_MAX_BYTES};
 pub use frame::{Colour, FrameView, PixelFormat, Plane};
 pub use geometry::{Point, Polygon, Rect};

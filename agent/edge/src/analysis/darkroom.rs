@@ -11,9 +11,9 @@ use sharp_eyes_vision::{EvidenceError, Redacted};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::Snapshot;
 use crate::cores::give_way;
 use crate::outbox::{NewEvidence, Outbox};
+use crate::snapshots::Snapshot;
 
 /// Frames that wait at most, of up to 4.9 MB each; one more is being worked on. Whoever brings another does the work himself,
 /// so that none is lost.

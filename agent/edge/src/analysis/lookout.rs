@@ -10,9 +10,9 @@ use sharp_eyes_vision::{
     SceneOptions, Thresholds,
 };
 
-use super::View;
 use crate::board::CameraCard;
 use crate::camera::{Frame, Sight};
+use crate::config::View;
 
 /// Tracks and rules of one camera, with what its gate must know of them.
 pub(crate) struct Lookout {

@@ -6,14 +6,13 @@
 //! - [`slots`]: the frames that wait, and whose turn it is;
 //! - [`round`]: a frame, or those of several cameras that share an inference, to alerts and pictures;
 //! - [`lookout`]: one camera's frames to incidents, the same in a replay;
-//! - [`storm`]: too many alerts to one that counts them; [`snapshots`]: who asks for a picture;
+//! - [`storm`]: too many alerts to one that counts them;
 //! - [`darkroom`]: redacted frames to pictures, on a second thread.
 
 mod darkroom;
 mod lookout;
 mod round;
 mod slots;
-mod snapshots;
 mod storm;
 
 use std::collections::HashMap;
@@ -24,21 +23,21 @@ use std::time::{Duration, Instant};
 use jiff::tz::TimeZone;
 use sharp_eyes_protocol::alert::{AlertData, AlertState, ModelName, Subject, grid_cell, seconds};
 use sharp_eyes_protocol::topic::Name;
-use sharp_eyes_vision::{Incident, Moment, Polygon, Rule, Thresholds};
+use sharp_eyes_vision::{Incident, Moment, Thresholds};
 use uuid::Uuid;
 
 use crate::backoff::Backoff;
 use crate::board::Board;
 use crate::camera::Frame;
 use crate::clock::Clock;
-use crate::config::{CameraConfig, DetectorConfig};
+use crate::config::{DetectorConfig, View};
 use crate::models::desk::{Chosen, Desk};
 use crate::outbox::{AlertChange, Change, NewAlert, Outbox};
 use crate::sessions::{LoadError, Sessions};
+use crate::snapshots::Snapshots;
 pub use darkroom::Darkroom;
 pub(crate) use lookout::Lookout;
 pub use slots::{Slots, Taken};
-pub use snapshots::{Snapshot, Snapshots};
 use storm::{Fate, Storm};
 
 /// How long the thread waits for a frame before it says that it is alive.
@@ -46,31 +45,6 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// Waits before a model that could not be loaded is tried again: somebody may have mended the file.
 const RELOAD: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
-
-/// What one camera's frames are judged by.
-#[derive(Clone, Debug)]
-pub struct View {
-    /// What nobody may look at.
-    pub masks: Vec<Polygon>,
-    /// What is an incident.
-    pub rules: Vec<Rule>,
-    /// So many alerts within a minute are told one by one.
-    pub alerts_per_minute: usize,
-    /// Whether what is small is looked at closely.
-    pub look_closer: bool,
-}
-
-impl View {
-    /// What the configuration says of a camera.
-    pub fn of(camera: &CameraConfig) -> Self {
-        Self {
-            masks: camera.stream.masks.clone(),
-            rules: camera.rules.clone(),
-            alerts_per_minute: camera.alerts_per_minute,
-            look_closer: camera.look_closer,
-        }
-    }
-}
 
 /// What one camera's frames have led to so far.
 struct Story {

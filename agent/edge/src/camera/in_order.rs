@@ -12,7 +12,8 @@ use gstreamer::glib;
 use gstreamer::prelude::*;
 use gstreamer::subclass::prelude::*;
 
-use super::ingest::CLOCK_RATE;
+/// Of the time stamps of H.264 and H.265 in RTP (RFC 6184, 8.2.1; RFC 7798, 7.1), a second.
+pub(super) const CLOCK_RATE: i32 = 90_000;
 
 /// Puts this element into the sessions of an `rtspsrc`.
 pub(super) fn instead_of_jitter_buffers(source: &gst::Element) {

@@ -11,7 +11,7 @@ use gstreamer_rtsp as gst_rtsp;
 use tokio::sync::mpsc;
 
 use super::bitstream::{Bitstream, Codec, UnitFacts};
-use super::in_order::instead_of_jitter_buffers;
+use super::in_order::{CLOCK_RATE, instead_of_jitter_buffers};
 use super::{CameraError, CameraOptions, bus};
 use crate::secret::Secret;
 
@@ -75,9 +75,6 @@ impl AccessUnit {
         self.sample
     }
 }
-
-/// Of the time stamps of H.264 and H.265 in RTP (RFC 6184, 8.2.1; RFC 7798, 7.1), a second.
-pub(super) const CLOCK_RATE: i32 = 90_000;
 
 /// How long a camera may take to end a session. A hung one never does.
 const STOP_GRACE: Duration = Duration::from_secs(2);

@@ -21,7 +21,7 @@ mod clip;
 mod decode;
 mod film;
 mod frame;
-mod gate;
+pub(crate) mod gate;
 mod glance;
 mod in_order;
 mod ingest;

@@ -5,14 +5,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use sharp_eyes_protocol::topic::Name;
-use sharp_eyes_vision::TamperOptions;
 use sharp_eyes_vision::rules::Rule;
+use sharp_eyes_vision::{Polygon, TamperOptions};
 use toml::de::DeValue;
 
 use super::reader::{Section, Value};
-use super::rule::{Ruled, places, rule};
+use super::rule::{CameraRule, CameraRuleKind, Ruled, places, rule};
 use crate::camera::{CameraOptions, GateMode, GateOptions, Transport};
-use crate::watch::{CameraRule, CameraRuleKind};
 
 /// Most cameras of one box. Each has buffers of its own; see README for what a box carries.
 pub(crate) const CAMERAS_MAX: usize = 64;
@@ -41,6 +40,31 @@ impl CameraConfig {
             CameraRuleKind::Tampered(options) => Some(options),
             CameraRuleKind::Offline { .. } => None,
         })
+    }
+}
+
+/// What its frames are judged by.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// What nobody may look at.
+    pub masks: Vec<Polygon>,
+    /// What is an incident.
+    pub rules: Vec<Rule>,
+    /// So many alerts within a minute are told one by one.
+    pub alerts_per_minute: usize,
+    /// Whether what is small is looked at closely.
+    pub look_closer: bool,
+}
+
+impl View {
+    /// What the configuration says of a camera.
+    pub fn of(camera: &CameraConfig) -> Self {
+        Self {
+            masks: camera.stream.masks.clone(),
+            rules: camera.rules.clone(),
+            alerts_per_minute: camera.alerts_per_minute,
+            look_closer: camera.look_closer,
+        }
     }
 }
 

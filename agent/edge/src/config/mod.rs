@@ -21,7 +21,7 @@ use jiff::tz::TimeZone;
 use sharp_eyes_protocol::topic::{Name, Site};
 
 pub(crate) use camera::CAMERAS_MAX;
-pub use camera::CameraConfig;
+pub use camera::{CameraConfig, View};
 pub use models::ModelsConfig;
 pub use overlay::Overlay;
 pub use reader::Problem;
@@ -29,6 +29,7 @@ use sharp_eyes_vision::{DetectorOptions, Provider};
 
 use reader::{Bytes, Document, Section, WithinOrNever};
 pub use remote::RemoteConfig;
+pub use rule::{CameraRule, CameraRuleKind};
 
 use crate::cores::Cores;
 use crate::escalation::Escalation;

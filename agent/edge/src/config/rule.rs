@@ -13,7 +13,35 @@ use sharp_eyes_vision::schedule::Schedule;
 use toml::de::DeValue;
 
 use super::reader::{Section, Value};
-use crate::watch::{CameraRule, CameraRuleKind};
+
+/// A rule about a camera itself.
+#[derive(Clone, Debug)]
+pub struct CameraRule {
+    /// Its name.
+    pub name: Name,
+    /// What it watches for.
+    pub kind: CameraRuleKind,
+    /// How bad it is.
+    pub severity: Severity,
+    /// When the rule is awake.
+    pub schedule: Schedule,
+    /// How long nothing is told after the end of one.
+    pub cooldown: Duration,
+    /// Whether a picture is wanted.
+    pub evidence: bool,
+}
+
+/// What is wrong with a camera.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CameraRuleKind {
+    /// No pictures for so long.
+    Offline {
+        /// How long.
+        after: Duration,
+    },
+    /// Pictures that are not what they usually are.
+    Tampered(TamperOptions),
+}
 
 /// Zones and lines by name. One that is wrong is there as `None`, so that its rules are not blamed too.
 #[derive(Default)]

@@ -15,13 +15,14 @@ use sharp_eyes_protocol::report::{ModelStage, ModelUpdate};
 
 use super::ModelsOptions;
 use super::bundle::{self, BUNDLE_MAX_BYTES};
+use super::choice::{Choice, choose, withdrawn};
 use super::desk::Desk;
 use super::patch::{self, PATCHED_MAX_BYTES};
-use super::release::{Choice, Release, choose, withdrawn};
+use super::release::Release;
 use super::shadow::{Judgement, Shadow};
 use super::state::{Installed, State};
 use super::trial::{self, Failed, Passed, TrialOptions};
-use super::tuf::{Fetch, Repository, Trust, TufError, Web, hexadecimal};
+use super::tuf::{Fetch, Repository, Trust, TufError, Web};
 use crate::clock::Clock;
 use crate::durable::{Lock, sync};
 use crate::remote::Remote;
@@ -389,13 +390,13 @@ fn patch_bundle(old: &Path, from: &str, patch: &Path, signed: &Release, new: &Pa
     }
     let mut before = Vec::new();
     bundle::pack(old, &mut before).map_err(|error| error.to_string())?;
-    if hexadecimal(&Sha256::digest(&before)) != from {
+    if hex::encode(Sha256::digest(&before)) != from {
         return Err("the active model packs to another bundle than it came in".to_owned());
     }
     let mut after = Vec::new();
     let patch = io::BufReader::new(File::open(patch).map_err(text)?);
     patch::apply(&before, patch, signed.length, &mut after).map_err(text)?;
-    if hexadecimal(&Sha256::digest(&after)) != signed.sha256 {
+    if hex::encode(Sha256::digest(&after)) != signed.sha256 {
         return Err("it leads to another bundle than is signed".to_owned());
     }
     let mut file = File::create(new).map_err(text)?;

@@ -7,7 +7,7 @@
 //! - [`bundle`]: the one file that it travels in;
 //! - [`tuf`]: the repository that vouches for it, from both sides; the only folder that names the TUF client;
 //! - [`polling`]: when a box asks its repository; plain values;
-//! - [`release`]: what a repository offers, and which of it this box takes; plain values;
+//! - [`release`]: what a repository offers, and [`choice`] which of it this box takes; plain values;
 //! - [`patch`]: a bundle as what is new in it;
 //! - [`install`]: from a repository into a slot, with all checks in between;
 //! - [`trial`]: contract, golden pictures and budget, in a process of its own;
@@ -24,6 +24,7 @@
 //! - Whenever the power goes, the next start finds either the old or the new model.
 
 pub mod bundle;
+pub mod choice;
 pub mod compare;
 pub mod desk;
 pub mod install;
@@ -42,8 +43,7 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
-use crate::analysis::View;
-use crate::config::{Config, DetectorConfig, ModelsConfig};
+use crate::config::{Config, DetectorConfig, ModelsConfig, View};
 
 /// The share of the time between two frames that an inference may take, where the configuration says no more.
 const BUDGET_SHARE: f64 = 0.8;

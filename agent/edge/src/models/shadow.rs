@@ -19,8 +19,8 @@ use sharp_eyes_vision::{
 };
 
 use super::compare::{Comparison, Look};
-use crate::analysis::View;
 use crate::camera::Frame;
+use crate::config::View;
 
 /// Frames that are enough.
 const FRAMES: u64 = 200;

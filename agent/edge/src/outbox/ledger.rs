@@ -10,7 +10,9 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use super::store::MAX_BATCH;
+/// Alerts stored in one transaction at most: bounds what one commit holds in memory and how long it takes, and how far the
+/// database may be behind.
+pub(super) const MAX_BATCH: usize = 64;
 
 /// How far ahead the ceiling is set.
 pub(super) const BLOCK: u64 = 1024;

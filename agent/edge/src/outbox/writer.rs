@@ -13,8 +13,9 @@ use tokio::sync::{oneshot, watch};
 
 use super::folder::{self, OpenError};
 use super::inbox::{Command, Inbox, Lost, Takes};
+use super::ledger::MAX_BATCH;
 use super::pace::Pace;
-use super::store::{Batch, MAX_BATCH, Store, StoreError};
+use super::store::{Batch, Store, StoreError};
 use super::{
     AlertChange, Asked, NewAlert, NewEvidence, OutboxError, OutboxOptions, Row, Waiting, WallClock,
     no_storage,

@@ -5,7 +5,7 @@
 //!
 //! In the order in which a configuration passes:
 //!
-//! - [`offer`]: what a repository offers to which boxes, and which of it this box takes; plain values;
+//! - [`offer`]: what a repository offers to which boxes, and [`choice`] which of it this box takes; plain values;
 //! - [`judge`]: what it may change, and what becomes visible by it; plain values;
 //! - [`take`]: from the repository to the file that says what is in force;
 //! - [`state`]: that file, replaced in one step;
@@ -19,6 +19,7 @@
 //!   never written.
 //! - One that loses every broker is taken back by itself, also when the agent ends again and again meanwhile.
 
+pub mod choice;
 pub mod confirm;
 pub mod judge;
 pub mod keeper;
@@ -36,7 +37,6 @@ use sharp_eyes_protocol::report::{ActiveConfiguration, ConfigurationHealth};
 use tokio::sync::watch;
 
 use crate::config::Config;
-use crate::models::tuf::hexadecimal;
 use crate::uplink::UplinkStats;
 use state::{Accepted, State, text_file};
 
@@ -108,7 +108,7 @@ impl Remote {
 
     fn text(&self, active: &Accepted) -> io::Result<String> {
         let text = fs::read_to_string(text_file(&self.folder, &active.offer))?;
-        if hexadecimal(&Sha256::digest(&text)) != active.offer.sha256 {
+        if hex::encode(Sha256::digest(&text)) != active.offer.sha256 {
             return Err(io::Error::other("its SHA-256 is another one"));
         }
         Ok(text)

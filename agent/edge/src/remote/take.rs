@@ -5,8 +5,9 @@ use std::io;
 use std::path::PathBuf;
 
 use super::Remote;
+use super::choice::{Choice, choose};
 use super::judge::{judge, unmasked};
-use super::offer::{Choice, Offer, choose};
+use super::offer::Offer;
 use super::state::{Accepted, State, text_file};
 use crate::durable;
 use crate::models::tuf::{Fetch, Repository, TufError};

@@ -10,8 +10,9 @@ use sharp_eyes_vision::{Detection, FrameView, Incident, Moment, Redacted};
 
 use super::ReplayError;
 use super::picture::{Painter, Size};
-use crate::analysis::{Lookout, View};
+use crate::analysis::Lookout;
 use crate::camera::{Film, FilmError};
+use crate::config::View;
 
 /// Between two pictures of a camera that sleeps, so that a player can be wound to any second.
 const ASLEEP_EVERY: Duration = Duration::from_secs(1);

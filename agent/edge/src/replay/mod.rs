@@ -26,10 +26,10 @@ use jiff::Timestamp;
 use jiff::civil::DateTime;
 use sharp_eyes_vision::Schedule;
 
-use crate::analysis::{Lookout, View};
+use crate::analysis::Lookout;
 use crate::board::CameraCard;
 use crate::camera::{self, ClipError, FilmError, FrameSink, InitError};
-use crate::config::{CameraConfig, Config};
+use crate::config::{CameraConfig, Config, View};
 use crate::sessions::{LoadError, load};
 use film::Filming;
 pub use progress::Progress;

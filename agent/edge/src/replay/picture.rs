@@ -11,7 +11,7 @@ use sharp_eyes_vision::{Incident, Moment, Point, Polygon, Redacted, Rule, RuleKi
 
 use super::canvas::{At, Canvas, Ink, Letters};
 use super::report::clock;
-use crate::analysis::View;
+use crate::config::View;
 
 /// The long side of the frame in the film: letters are as readable on a small camera's as on a large one's.
 const LONG_SIDE: f32 = 1280.0;

@@ -436,7 +436,10 @@ fn explain(error: &ConnectionError, clock: &Clock) -> Failure {
         | ConnectionError::Tls(TlsError::Io(error))
         | ConnectionError::MqttState(
             StateError::Deserialization(mqttbytes::Error::Io(error)) | StateError::Io(error),
-        ) => tls::explain(error, || clock.describe()).unwrap_or_else(|| Failure::Lost(error.to_string())),
+        ) => {
+            let lost = || tls::explain(error, || clock.describe()).unwrap_or_else(|| error.to_string());
+            tls::refusal(error).map_or_else(|| Failure::Lost(lost()), Failure::Refused)
+        }
         ConnectionError::Timeout(_) => {
             Failure::Lost(format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()))
         }

@@ -3,7 +3,6 @@
 //! Certificates are judged by [`Clock::certificate_time`], so that a box whose clock is in 1970 reaches its broker before
 //! the time service has set it, and without one.
 
-use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,7 +15,6 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::time_provider::TimeProvider;
 use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore};
 
-use super::broker::Failure;
 use crate::clock::Clock;
 
 /// Files in PEM. They are read before each connection, so that a renewed certificate needs no restart.
@@ -99,11 +97,10 @@ fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     Ok(found)
 }
 
-/// What an operator can make of a connection that ended over certificates; `None` where it was something else. `clock`
+/// What an operator can make of a connection that this box ended over certificates; `None` where it was something else. `clock`
 /// says what the box's clock says.
-pub(super) fn explain(error: &io::Error, clock: impl FnOnce() -> String) -> Option<Failure> {
-    let source: &(dyn Error + 'static) = error.get_ref()?;
-    let text = match source.downcast_ref()? {
+pub(super) fn explain(error: &io::Error, clock: impl FnOnce() -> String) -> Option<String> {
+    Some(match of_tls(error)? {
         rustls::Error::InvalidCertificate(CertificateError::NotValidYetContext { not_before, .. }) => {
             format!("the broker's certificate is not valid before {}; {}", date(*not_before), clock())
         }
@@ -116,15 +113,15 @@ pub(super) fn explain(error: &io::Error, clock: impl FnOnce() -> String) -> Opti
         rustls::Error::InvalidCertificate(CertificateError::Expired) => {
             format!("the broker's certificate has expired; {}", clock())
         }
-        rustls::Error::AlertReceived(alert) => return refusal(*alert).map(Failure::Refused),
+        rustls::Error::AlertReceived(_) => return None,
         error => format!("TLS: {error}"),
-    };
-    Some(Failure::Lost(text))
+    })
 }
 
-/// What the broker has against this box's certificate.
-fn refusal(alert: AlertDescription) -> Option<String> {
+/// What the broker has against this box's certificate, where it ended a connection over it.
+pub(super) fn refusal(error: &io::Error) -> Option<String> {
     use AlertDescription as Alert;
+    let rustls::Error::AlertReceived(alert) = of_tls(error)? else { return None };
     let why = match alert {
         Alert::CertificateExpired => "it has expired, or one of both clocks is wrong",
         Alert::CertificateRevoked => "it is revoked",
@@ -139,6 +136,10 @@ fn refusal(alert: AlertDescription) -> Option<String> {
         _ => return None,
     };
     Some(format!("the broker refuses this box's certificate: {why}"))
+}
+
+fn of_tls(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref()
 }
 
 fn date(time: UnixTime) -> String {

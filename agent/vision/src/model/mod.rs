@@ -112,7 +112,7 @@ impl Model {
             None => None,
         };
         let bytes = read(&file)?;
-        let sha256 = hexadecimal(&Sha256::digest(&bytes));
+        let sha256 = hex::encode(Sha256::digest(&bytes));
         found.sha256.clone_from(&sha256);
         found.bytes = bytes.len();
         let mut manifest = written.unwrap_or_else(|| Manifest::of_bare_file(name_of(&file, &sha256)));
@@ -346,10 +346,6 @@ fn read(file: &Path) -> Result<Vec<u8>, ModelError> {
     std::fs::read(file).map_err(unreadable)
 }
 
-pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// This is no model that may run here.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)] // the messages say it
@@ -397,5 +393,5 @@ pub enum ModelError {
     #[error("model file {file:?} cannot be run on a picture of the size that it is given: {source}")]
     Trial { file: PathBuf, source: OnnxError },
     #[error("model file {file:?} failed its first run: {source}")]
-    FirstRun { file: PathBuf, source: Box<crate::detector::DetectError> },
+    FirstRun { file: PathBuf, source: Box<crate::detection::DetectError> },
 }

@@ -23,7 +23,7 @@ use tough::{ExpirationEnforcement, Limits, RepositoryLoader, TargetName};
 
 use super::super::release::{Patch, Release};
 use super::transport::Web;
-use super::{CONFIGURATION, PATCH, TufError, addresses, at, hexadecimal, offer, release};
+use super::{CONFIGURATION, PATCH, TufError, addresses, at, offer, release};
 use crate::budget::Budget;
 use crate::durable::replace;
 use crate::remote::offer::Offer;
@@ -85,7 +85,7 @@ impl Repository {
         let reading = |source| TufError::Root { file: trust.root.clone(), source };
         let shipped = fs::read(&trust.root).map_err(reading)?;
         // Another root of trust has no history yet.
-        let name = &hexadecimal(&Sha256::digest(&shipped))[..16];
+        let name = &hex::encode(Sha256::digest(&shipped))[..16];
         let kept = trust.folder.join(name);
         let newest = fs::read(kept.join(ROOT)).ok();
         // One that is damaged on the disk: what came with the box is as good, with all that the repository has since.
@@ -113,7 +113,7 @@ impl Repository {
                 Ok(release) => releases.push(release),
                 Err(why) => {
                     ignored.push(why);
-                    unreadable.push(hexadecimal(&target.hashes.sha256));
+                    unreadable.push(hex::encode(&target.hashes.sha256));
                 }
             }
         }

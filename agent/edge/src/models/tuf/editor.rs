@@ -203,7 +203,7 @@ impl Editor {
             .await
             .map_err(|error| TufError::Metadata(format!("{}: {error}", bundle.display())))?;
         release.length = target.length;
-        release.sha256 = super::hexadecimal(&target.hashes.sha256);
+        release.sha256 = hex::encode(&target.hashes.sha256);
         let place = self.place(&release.sha256, &release.target);
         let bytes = fs::read(bundle).map_err(at(bundle))?;
         replace(&place, &bytes).map_err(at(&place))?;
@@ -227,7 +227,7 @@ impl Editor {
         let Some(patch) = patch::make(&before, bytes).map_err(at(&file))? else { return Ok(None) };
         let [name, from] = [new, old].map(|release| release.target.trim_end_matches(".bundle"));
         let name = format!("{name}-from-{from}{PATCH}");
-        let file = self.place(&super::hexadecimal(&sha256(&patch)), &name);
+        let file = self.place(&hex::encode(sha256(&patch)), &name);
         replace(&file, &patch).map_err(at(&file))?;
         let target = Target::from_path(&file)
             .await

@@ -73,7 +73,7 @@ fn release(name: &str, target: &Target) -> Result<Release, String> {
     Ok(Release {
         target: name.to_owned(),
         length: target.length,
-        sha256: hexadecimal(&target.hashes.sha256),
+        sha256: hex::encode(&target.hashes.sha256),
         model: custom.model,
         number: custom.release,
         attempt: custom.attempt,
@@ -92,7 +92,7 @@ fn offer(name: &str, target: &Target) -> Result<Offer, String> {
         boxes,
         target: name.to_owned(),
         length: target.length,
-        sha256: hexadecimal(&target.hashes.sha256),
+        sha256: hex::encode(&target.hashes.sha256),
     })
 }
 
@@ -140,11 +140,6 @@ fn addresses(repository: &str) -> Result<(Url, Url), TufError> {
     }
     let below = |folder: &str| base.join(folder).map_err(|_| wrong());
     Ok((below("metadata/")?, below("targets/")?))
-}
-
-/// Bytes as they stand in metadata and names.
-pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Something with its whole chain of causes, in one line.

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use tough::schema::RoleType;
 
+use super::TufError;
 use super::editor::{Editor, Expiry, in_days, sign, write};
 use super::keys::{KeyFolders, KeyId, SigningKey, make_key};
-use super::{TufError, hexadecimal};
 use crate::secret::Secret;
 
 /// Whose key is replaced.
@@ -100,7 +100,7 @@ impl Editor {
                 write(&[snapshot, chain, timestamp])?;
             }
         }
-        Ok(Rotated { old: hexadecimal(&old), new: hexadecimal(&new), version: self.root.version.get() })
+        Ok(Rotated { old: hex::encode(old), new: hex::encode(&new), version: self.root.version.get() })
     }
 
     /// The key of a role that is meant.
@@ -119,7 +119,7 @@ impl Editor {
                 ids.iter().filter(|known| **known == id).collect()
             }
             Some(start) => {
-                ids.iter().filter(|id| !start.is_empty() && hexadecimal(id).starts_with(start)).collect()
+                ids.iter().filter(|id| !start.is_empty() && hex::encode(id).starts_with(start)).collect()
             }
         };
         if let [id] = found[..] {
@@ -129,7 +129,7 @@ impl Editor {
         for id in ids {
             let file = all.iter().find(|key| key.id == *id).map(|key| key.file.display().to_string());
             let file = file.unwrap_or_else(|| "not in the folders that were named".to_owned());
-            known.push(format!("{} ({file})", hexadecimal(id)));
+            known.push(format!("{} ({file})", hex::encode(id)));
         }
         let named = named.map_or("it has to be said which key goes".to_owned(), |named| {
             format!("{named:?} is none of its keys, or more than one")

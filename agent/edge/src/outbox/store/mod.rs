@@ -41,9 +41,6 @@ pub use command::{AuditEntry, AuditError};
 pub(super) use schema::SCHEMA;
 use work::Work;
 
-/// Alerts stored in one transaction at most: bounds what one commit holds in memory and how long it takes.
-pub(super) const MAX_BATCH: usize = 64;
-
 /// Size of the file that keeps space for a full disk: the log, and what deleting takes.
 const RESERVE: usize = 1 << 20;
 

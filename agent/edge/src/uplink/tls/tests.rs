@@ -63,10 +63,9 @@ fn a_certificate_is_judged_by_the_time_that_is_given_and_the_reason_names_it() {
         (now + DAY * 9_999, Some(format!("expired on {}", date(now + DAY * 2)))),
     ] {
         let reason = handshake(&certificates, time).err().map(|error| {
-            match explain(&io::Error::new(io::ErrorKind::InvalidData, error), clock) {
-                Some(Failure::Lost(reason)) => reason,
-                other => panic!("{other:?}"),
-            }
+            let error = io::Error::new(io::ErrorKind::InvalidData, error);
+            assert_eq!(refusal(&error), None);
+            explain(&error, clock).unwrap()
         });
         match (reason, says) {
             (None, None) => {}
@@ -105,11 +104,13 @@ fn what_the_broker_has_against_the_box_is_a_refusal() {
         (Alert::InternalError, None),
     ] {
         let error = io::Error::new(io::ErrorKind::InvalidData, rustls::Error::AlertReceived(alert));
-        match (explain(&error, String::new), says) {
-            (Some(Failure::Refused(reason)), Some(says)) => assert!(reason.contains(says), "{reason}"),
+        assert_eq!(explain(&error, String::new), None, "it is the broker that says so");
+        match (refusal(&error), says) {
+            (Some(reason), Some(says)) => assert!(reason.contains(says), "{reason}"),
             (None, None) => {}
             (other, _) => panic!("{alert:?}: {other:?}"),
         }
     }
-    assert_eq!(explain(&io::ErrorKind::ConnectionReset.into(), String::new), None);
+    let reset = io::ErrorKind::ConnectionReset.into();
+    assert_eq!((explain(&reset, String::new), refusal(&reset)), (None, None));
 }

@@ -18,13 +18,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
-use sharp_eyes_agent::analysis::Snapshots;
 use sharp_eyes_agent::board::Board;
 use sharp_eyes_agent::clock::Clock;
 use sharp_eyes_agent::commands::Commands;
 use sharp_eyes_agent::escalation::Escalation;
 use sharp_eyes_agent::health::Examiner;
 use sharp_eyes_agent::outbox::{NewAlert, Outbox, OutboxOptions, Receipt, WallClock};
+use sharp_eyes_agent::snapshots::Snapshots;
 use sharp_eyes_agent::uplink::{self, Delivery, Reports, UplinkOptions, UplinkStats};
 use sharp_eyes_protocol::alert::{AlertData, AlertKind, AlertState, ModelName, Subject, seconds};
 use sharp_eyes_protocol::class::ObjectClass;

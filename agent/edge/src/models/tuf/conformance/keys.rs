@@ -121,7 +121,7 @@ async fn a_root_counts_only_with_both_thresholds_and_as_the_next_version() {
         let mut ids = std::collections::HashMap::new();
         for key in story.keys.load().unwrap() {
             let name = key.file.file_stem().unwrap().to_string_lossy().into_owned();
-            ids.insert(name, hexadecimal(&key.id));
+            ids.insert(name, hex::encode(key.id));
         }
         story.rotate(Root, "root-3").await;
         damage(&story, &|names, root| {
@@ -221,7 +221,7 @@ async fn a_mirror_cannot_take_a_box_back_behind_a_rotation() {
 async fn a_rotation_that_cannot_be_signed_changes_nothing_and_says_why() {
     let mut story = Story::new().await;
     let keys = story.place.path().join("keys");
-    let id = hexadecimal(&story.keys.open(&keys.join("targets-2.key")).unwrap().id);
+    let id = hex::encode(story.keys.open(&keys.join("targets-2.key")).unwrap().id);
     let new = keys.join("new.key");
     let rotation = |role, old: Option<&str>, new: &Path| Rotation {
         role,

@@ -45,12 +45,12 @@ impl Snapshots {
     }
 
     /// Whether somebody waits for a picture of this camera.
-    pub(super) fn are_wanted(&self, index: usize) -> bool {
+    pub(crate) fn are_wanted(&self, index: usize) -> bool {
         self.wanted()[index].iter().any(|sender| !sender.is_closed())
     }
 
     /// Whoever waits for a picture of this camera and is to get the one that is made now.
-    pub(super) fn take_askers(&self, index: usize) -> Vec<oneshot::Sender<Snapshot>> {
+    pub(crate) fn take_askers(&self, index: usize) -> Vec<oneshot::Sender<Snapshot>> {
         let mut waiting = std::mem::take(&mut self.wanted()[index]);
         waiting.retain(|sender| !sender.is_closed());
         waiting
