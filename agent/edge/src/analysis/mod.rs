@@ -237,22 +237,20 @@ impl Analysis {
             class = %incident.class, confidence = incident.confidence, severity = %incident.severity, "incident"
         );
         let camera = card.name.clone();
-        let (id, zone, data) = match storm.take(incident.at.monotonic, id, &data) {
+        let (zone, data) = match storm.take(incident.at.monotonic, id, &data) {
             Fate::Alone => {
                 lasting.insert(incident.number, id);
-                (id, incident.zone.clone(), Some(data))
+                (incident.zone.clone(), data)
             }
-            Fate::Begins(data) => (id, None, Some(*data)),
-            Fate::Joins { id, worst: true } => (id, None, None),
-            Fate::Joins { worst: false, .. } => return None, // the digest counts it
+            Fate::Begins(data) => (None, *data),
+            Fate::Joins => return None,
         };
-        if let Some(data) = data {
-            card.alerts.increment();
-            let subject = Subject { camera, zone };
-            let alert = NewAlert { id, time: incident.at.wall, subject, data, arrived };
-            if let Err(error) = self.outbox.append(alert) {
-                tracing::error!(camera = %card.name, alert = %id, "alert lost: {error}");
-            }
+        card.alerts.increment();
+        let subject = Subject { camera, zone };
+        let alert = NewAlert { id, time: incident.at.wall, subject, data, arrived };
+        if let Err(error) = self.outbox.append(alert) {
+            tracing::error!(camera = %card.name, alert = %id, "alert lost: {error}");
+            storm.lost(id);
         }
         incident.evidence.then_some(id)
     }

@@ -14,8 +14,11 @@ use crate::outbox::{AlertChange, Change};
 /// The time in which alerts are counted, and after which a storm is over.
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// A digest is told anew no more often than this, unless something worse joins it.
+/// A digest is told anew no more often than this.
 const TOLD: Duration = Duration::from_secs(10);
+
+/// How long one digest lasts: somebody may have ended it long before its storm is over, and is to hear of the camera again.
+const LASTS: Duration = Duration::from_secs(3600);
 
 /// One camera's.
 #[derive(Clone, Debug)]
@@ -25,16 +28,19 @@ pub(super) struct Storm {
     /// When the last ones were raised: at most as many as are told one by one.
     recent: VecDeque<Duration>,
     digest: Option<Digest>,
+    /// What is still to be said of one that another has taken the place of.
+    left: Vec<AlertChange>,
 }
 
 #[derive(Clone, Debug)]
 struct Digest {
     id: Uuid,
-    /// Of the worst, and how many there are.
+    /// Of the first.
     data: AlertData,
+    begun: Duration,
     count: u32,
-    /// When it was told last, unless it is to be told at once, and how many there were then.
-    told: (Option<Duration>, u32),
+    /// When it was told last, and how many there were then.
+    told: (Duration, u32),
     last: Duration,
 }
 
@@ -45,57 +51,78 @@ pub(super) enum Fate {
     Alone,
     /// It is the first of a digest: an alert about the camera, with this to be said.
     Begins(Box<AlertData>),
-    /// It belongs to the alert with this id. It is the worst so far, or another of many.
-    Joins { id: Uuid, worst: bool },
+    /// The digest counts it.
+    Joins,
 }
 
 impl Storm {
     /// None yet. So many alerts within a minute are told one by one.
     pub(super) fn new(alone: usize) -> Self {
-        Self { alone, recent: VecDeque::new(), digest: None }
+        Self { alone, recent: VecDeque::new(), digest: None, left: Vec::new() }
     }
 
-    /// Takes an incident, and the id that its alert would have.
+    /// Takes an incident, and the id that its alert would have. One that is worse than the digest begins another: somebody may
+    /// have ended the milder one.
     pub(super) fn take(&mut self, now: Duration, id: Uuid, data: &AlertData) -> Fate {
-        if let Some(digest) = &mut self.digest {
-            digest.count += 1;
-            digest.last = now;
-            let worst = data.severity > digest.data.severity;
-            if worst {
-                digest.data = of_many(data);
-                digest.told.0 = None; // at once
+        let joins = |digest: &Digest| {
+            data.severity <= digest.data.severity && now.saturating_sub(digest.begun) < LASTS
+        };
+        match self.digest.take() {
+            Some(digest) if joins(&digest) => {
+                self.digest = Some(Digest { count: digest.count + 1, last: now, ..digest });
+                return Fate::Joins;
             }
-            return Fate::Joins { id: digest.id, worst };
-        }
-        while self.recent.front().is_some_and(|at| now.saturating_sub(*at) >= MINUTE) {
-            self.recent.pop_front();
-        }
-        if self.recent.len() < self.alone {
-            self.recent.push_back(now);
-            return Fate::Alone;
+            Some(digest) => self.left.extend(digest.last_words()),
+            None => {
+                while self.recent.front().is_some_and(|at| now.saturating_sub(*at) >= MINUTE) {
+                    self.recent.pop_front();
+                }
+                if self.recent.len() < self.alone {
+                    self.recent.push_back(now);
+                    return Fate::Alone;
+                }
+            }
         }
         let data = AlertData { count: Some(1), ..of_many(data) };
-        self.digest = Some(Digest { id, data: data.clone(), count: 1, told: (Some(now), 1), last: now });
+        self.digest =
+            Some(Digest { id, data: data.clone(), begun: now, count: 1, told: (now, 1), last: now });
         Fate::Begins(Box::new(data))
     }
 
-    /// What is to be said of the digest by now.
+    /// Nobody will hear of the digest: the next incident begins another.
+    pub(super) fn lost(&mut self, id: Uuid) {
+        self.digest.take_if(|digest| digest.id == id);
+    }
+
+    /// What is to be said by now.
     pub(super) fn tell(&mut self, now: Duration) -> Vec<AlertChange> {
-        let Some(digest) = &mut self.digest else { return Vec::new() };
-        let (id, over) = (digest.id, now.saturating_sub(digest.last) >= MINUTE);
-        let mut changes = Vec::new();
-        if digest.count > digest.told.1
-            && (over || digest.told.0.is_none_or(|told| now.saturating_sub(told) >= TOLD))
-        {
-            digest.told = (Some(now), digest.count);
-            let data = AlertData { count: Some(digest.count), ..digest.data.clone() };
-            changes.push(AlertChange { id, change: Change::Worse(Box::new(data)) });
+        let mut changes = std::mem::take(&mut self.left);
+        if let Some(digest) = self.digest.take_if(|digest| now.saturating_sub(digest.last) >= MINUTE) {
+            changes.extend(digest.last_words());
+            self.recent.clear();
         }
-        if over {
-            changes.push(AlertChange { id, change: Change::Over });
-            *self = Self::new(self.alone);
+        if let Some(digest) = &mut self.digest
+            && digest.count > digest.told.1
+            && now.saturating_sub(digest.told.0) >= TOLD
+        {
+            digest.told = (now, digest.count);
+            changes.push(digest.many());
         }
         changes
+    }
+}
+
+impl Digest {
+    /// How many there are by now.
+    fn many(&self) -> AlertChange {
+        let data = AlertData { count: Some(self.count), ..self.data.clone() };
+        AlertChange { id: self.id, change: Change::Worse(Box::new(data)) }
+    }
+
+    /// How many there were, and that it is over.
+    fn last_words(&self) -> impl Iterator<Item = AlertChange> + use<> {
+        let untold = (self.count > self.told.1).then(|| self.many());
+        untold.into_iter().chain([AlertChange { id: self.id, change: Change::Over }])
     }
 }
 
@@ -155,7 +182,7 @@ mod tests {
                         assert!(data.bounds.is_none() && data.count == Some(1));
                         said.push(format!("{second} digest"));
                     }
-                    Fate::Joins { .. } => {}
+                    Fate::Joins => {}
                 }
                 next = incidents.next();
             }
@@ -193,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn the_worst_is_kept_and_told_at_once() {
+    fn what_is_worse_than_all_before_is_told_as_another_alert() {
         check(
             &["1", "1", "1", "1", "1", "2", "3", "4!", "5", "6"],
             &[
@@ -203,11 +230,36 @@ mod tests {
                 "1 raise",
                 "1 raise",
                 "2 digest",
-                "4 3 critical",
-                "14 5 critical",
+                "4 digest",
+                "4 2 major",
+                "4 over",
+                "14 3 critical",
                 "66 over",
             ],
         );
+    }
+
+    #[test]
+    fn a_camera_whose_storm_does_not_end_is_told_of_again_every_hour() {
+        let mut storm = Storm::new(0);
+        let digests = (0..3 * 3600).step_by(30).filter(|second| {
+            let fate = storm.take(Duration::from_secs(*second), Uuid::nil(), &data(Severity::Major));
+            assert_ne!(fate, Fate::Alone);
+            fate != Fate::Joins
+        });
+        assert_eq!(digests.collect::<Vec<_>>(), [0, 3600, 7200]);
+    }
+
+    #[test]
+    fn a_digest_that_was_lost_is_begun_anew() {
+        let (mut storm, id, now) = (Storm::new(0), Uuid::from_u128, Duration::from_secs);
+        let begins = |fate| matches!(fate, Fate::Begins(_));
+        assert!(begins(storm.take(now(1), id(1), &data(Severity::Major))));
+        storm.lost(id(1));
+        assert!(begins(storm.take(now(2), id(2), &data(Severity::Major))));
+        storm.lost(id(1));
+        assert_eq!(storm.take(now(3), id(3), &data(Severity::Major)), Fate::Joins);
+        assert_eq!(storm.tell(now(300)).len(), 2);
     }
 
     #[test]
