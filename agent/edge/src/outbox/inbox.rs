@@ -45,6 +45,8 @@ struct State {
     /// consoles, which the uplinks take one at a time.
     commands: Vec<Command>,
     closing: Option<Closing>,
+    /// The writer is gone.
+    closed: bool,
 }
 
 #[derive(Debug)]
@@ -193,6 +195,9 @@ impl Inbox {
 
     pub(super) fn close(&self, grace: Duration, reply: Option<oneshot::Sender<usize>>) {
         let mut state = self.lock();
+        if state.closed {
+            return; // its asker reads an empty answer
+        }
         let deadline = Instant::now() + grace;
         let closing = state.closing.get_or_insert(Closing { deadline, replies: Vec::new() });
         closing.replies.extend(reply);
@@ -262,6 +267,7 @@ impl Inbox {
     pub(super) fn closed(&self) {
         let mut state = self.lock();
         let lost = state.alerts.len();
+        state.closed = true;
         let deadline = Instant::now();
         let closing = state.closing.get_or_insert(Closing { deadline, replies: Vec::new() });
         for reply in closing.replies.drain(..) {

@@ -10,9 +10,12 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-/// Alerts stored in one transaction at most: bounds what one commit holds in memory and how long it takes, and how far the
-/// database may be behind.
+/// Alerts stored in one transaction at most: bounds what one commit holds in memory and how long it takes.
 pub(super) const MAX_BATCH: usize = 64;
+
+/// Numbers that one transaction takes at most, with a good margin: of alerts and what a full register gives up for them, of
+/// changes, climbs and commands.
+const MAX_NUMBERS: u64 = 8 * MAX_BATCH as u64;
 
 /// How far ahead the ceiling is set.
 pub(super) const BLOCK: u64 = 1024;
@@ -45,26 +48,43 @@ impl Ledger {
     /// a little behind cannot be told from a good one.)
     pub(super) fn last(&self, last: Option<u64>) -> u64 {
         match last {
-            Some(last) if self.ceiling <= last.saturating_add(BLOCK + MAX_BATCH as u64) => last,
+            Some(last) if self.ceiling <= last.saturating_add(BLOCK + MAX_NUMBERS) => last,
             Some(last) => last.max(self.ceiling - 1),
             None => self.ceiling.saturating_sub(1),
         }
     }
 
-    /// Makes sure that the next numbers up to `last`, at most [`MAX_BATCH`], may be given: durable on return.
+    /// Makes sure that the next numbers up to `last`, at most [`MAX_NUMBERS`], may be given: durable on return.
     pub(super) fn cover(&mut self, last: u64) -> io::Result<()> {
         if last < self.ceiling {
             return Ok(());
         }
         let ceiling = last + BLOCK;
+        match self.replace(ceiling) {
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                self.overwrite(ceiling).map_err(|_| error)?;
+            }
+            done => done?,
+        }
+        self.ceiling = ceiling;
+        Ok(())
+    }
+
+    fn replace(&self, ceiling: u64) -> io::Result<()> {
         let fresh = self.folder.join("sequence.new");
         let mut file = File::create(&fresh)?;
         writeln!(file, "{ceiling}")?;
         file.sync_all()?;
         fs::rename(&fresh, self.folder.join("sequence"))?;
-        File::open(&self.folder)?.sync_all()?;
-        self.ceiling = ceiling;
-        Ok(())
+        File::open(&self.folder)?.sync_all()
+    }
+
+    /// A full disk has no room for another file, but these few bytes have theirs. They lie in one sector, which is written
+    /// whole or not at all.
+    fn overwrite(&self, ceiling: u64) -> io::Result<()> {
+        let mut file = File::options().write(true).open(self.folder.join("sequence"))?;
+        writeln!(file, "{ceiling}")?; // never shorter than what was there
+        file.sync_all()
     }
 }
 
@@ -85,7 +105,7 @@ mod tests {
                 highest = last;
                 let reopened = Ledger::open(folder.path()).unwrap();
                 assert!(reopened.ceiling > last && reopened.last(Some(last)) == last, "{reopened:?} {last}");
-                let behind = last.saturating_sub(MAX_BATCH as u64); // a crash between ledger and database
+                let behind = last.saturating_sub(MAX_NUMBERS); // a crash between ledger and database
                 assert_eq!(reopened.last(Some(behind)), behind);
                 if last > 10_000 {
                     assert!(reopened.last(Some(last - 10_000)) >= last, "an old copy");

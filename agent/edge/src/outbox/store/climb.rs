@@ -15,6 +15,9 @@ use crate::outbox::{Change, NewAlert};
 /// Alerts that climb in one transaction at most.
 pub(super) const MAX_CLIMBS: usize = 64;
 
+/// Alerts that are given up for their age in one transaction at most: one of each severity.
+pub(super) const MAX_EXPIRED: usize = 3;
+
 /// Alerts that are kept open at most, beside the limit on bytes: 6 MB. Beyond it the mildest and oldest is given up as
 /// unanswered, counted, and said so.
 const MAX_OPEN: u64 = 10_000;
@@ -265,12 +268,21 @@ impl Store {
         let rows = statement.query_map([], |row| row.get::<_, String>(0))?;
         let mut found = Vec::new();
         for json in rows {
-            let alert = parse(&json?)?;
+            let Ok(alert) = parse(&json?) else { continue }; // whoever writes next finds the damage
             if alert.data.kind == kind && !alert.data.over {
                 found.push(alert);
             }
         }
         Ok(found)
+    }
+
+    /// Whether an alert has been open for so long that it is given up.
+    pub(super) fn expires(&self, lived: u64) -> Result<bool, StoreError> {
+        let sql = "SELECT lived FROM open_alert WHERE ended = 0 ORDER BY number LIMIT 1";
+        let first: Option<i64> = self.db.prepare_cached(sql)?.query_row([], |row| row.get(0)).optional()?;
+        let age = u64::try_from(self.options.max_age.as_millis()).unwrap_or(u64::MAX);
+        let oldest = lived.checked_sub(age);
+        Ok(first.zip(oldest).is_some_and(|(first, oldest)| (first as u64) < oldest))
     }
 
     pub(super) fn read_next_climb(&self) -> Result<Option<u64>, StoreError> {

@@ -110,11 +110,18 @@ impl StoreError {
     /// The file is damaged: it can only be moved aside.
     pub(super) fn is_corrupt(&self) -> bool {
         matches!(self.code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
-            || matches!(self, Self::Sqlite(rusqlite::Error::QueryReturnedNoRows)) // `meta` lost its row
+            || matches!(
+                self,
+                Self::Sqlite(
+                    rusqlite::Error::QueryReturnedNoRows // `meta` lost its row
+                        | rusqlite::Error::FromSqlConversionFailure(..) // an open alert is none any more
+                )
+            )
     }
 
     pub(super) fn is_full(&self) -> bool {
         matches!(self.code(), Some(ErrorCode::DiskFull))
+            || matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::StorageFull)
     }
 
     /// What somebody at the box can do about it.
@@ -233,14 +240,17 @@ impl Store {
         let (placed, asleep) = self.asleep(batch);
         let lived = batch.lived + asleep;
         let climbs = self.next_climb.is_some_and(|at| at <= lived);
-        let grows =
-            !(batch.alerts.is_empty() && batch.changes.is_empty() && batch.evidence.is_empty()) || climbs;
+        let expires = self.expires(lived)?;
+        let grows = !(batch.alerts.is_empty() && batch.changes.is_empty() && batch.evidence.is_empty())
+            || climbs
+            || expires;
         let durable = grows || !batch.asked.is_empty() || !batch.parked.is_empty();
         // Each alert, change, climb and command may take a number; a full register closes one for each alert.
         let numbers = 2 * batch.alerts.len()
             + batch.changes.len()
             + batch.asked.len()
-            + if climbs { climb::MAX_CLIMBS } else { 0 };
+            + if climbs { climb::MAX_CLIMBS } else { 0 }
+            + if expires { climb::MAX_EXPIRED } else { 0 };
         if durable && numbers > 0 {
             self.ledger.cover(self.meta.sequence + numbers as u64)?;
         }
@@ -257,7 +267,7 @@ impl Store {
             // until the reserve can be made again. Where this fails, the next step tells.
             let _ = fs::remove_file(&self.reserve);
             self.reserve_due = lived + RESERVE_RETRY;
-            let _ = self.db.execute_batch("PRAGMA wal_checkpoint(RESTART)");
+            let _ = self.db.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
             let size = |evidence: &NewEvidence| evidence.picture.len() + evidence.thumbnail.len() + 4096;
             let pictures: usize = batch.evidence.iter().map(size).sum();
             let bytes = (pictures + 4096 * batch.alerts.len() + 65_536) as u64;

@@ -1,7 +1,8 @@
 //! What can be read of a damaged database is taken over: its messages that wait, and its open alerts.
 //!
 //! A damaged page hides the rows on it, and those that are found through it. So a table is read from its first row up
-//! to the damage, from its last row down to it, and in between number by number.
+//! to the damage, from its last row down to it, and in between number by number. Numbers that are out of order are damage:
+//! SQLite goes round in circles there.
 
 use std::path::Path;
 
@@ -32,6 +33,7 @@ struct Open {
     number: i64,
     rank: i64,
     top: bool,
+    climbs: bool,
     repeats: i64,
     json: String,
 }
@@ -55,15 +57,16 @@ impl Store {
             &old,
             "open_alert",
             "number",
-            "number, rank, top, repeats, json",
-            "ended = 0 AND due IS NOT NULL",
+            "number, rank, top, due IS NOT NULL, repeats, json",
+            "ended = 0",
             |row| {
                 Ok(Open {
                     number: row.get(0)?,
                     rank: row.get(1)?,
                     top: row.get(2)?,
-                    repeats: row.get(3)?,
-                    json: row.get(4)?,
+                    climbs: row.get(3)?,
+                    repeats: row.get(4)?,
+                    json: row.get(5)?,
                 })
             },
         );
@@ -113,7 +116,7 @@ impl Store {
                     alert.id.to_string(),
                     open.rank,
                     open.top,
-                    (meta.lived + u64::from(within) * 1000) as i64,
+                    open.climbs.then(|| (meta.lived + u64::from(within) * 1000) as i64),
                     open.repeats,
                     meta.lived as i64,
                     open.json
@@ -161,15 +164,15 @@ fn read_all<T>(
     let mut low = i64::MIN;
     loop {
         match step(&format!("> ? ORDER BY {key} LIMIT 1"), low, &mut found) {
-            Ok(Some(number)) => low = number,
+            Ok(Some(number)) if number > low => low = number,
             Ok(None) => return found, // all of it, without damage
-            Err(_) => break,
+            _ => break,
         }
     }
     let mut high = i64::MAX;
     loop {
         match step(&format!("< ? ORDER BY {key} DESC LIMIT 1"), high, &mut found) {
-            Ok(Some(number)) if number > low => high = number,
+            Ok(Some(number)) if number > low && number < high => high = number,
             _ => break,
         }
     }

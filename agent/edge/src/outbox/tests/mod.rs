@@ -1,6 +1,7 @@
-//! The outbox as its users see it, on real disks: full, read-only, damaged, taken.
+//! The outbox as its users see it, on real disks: full, read-only, taken, and damaged ones in [`damage`].
 
 mod climbing;
+mod damage;
 mod model;
 
 use std::fs;
@@ -248,69 +249,6 @@ async fn a_database_of_a_newer_agent_is_refused_and_left_alone() {
 }
 
 #[tokio::test]
-async fn of_a_damaged_database_everything_readable_is_sent_and_counting_goes_on_above() {
-    let folder = TempDir::new().unwrap();
-    let outbox = start(folder.path());
-    for _ in 0..200 {
-        raise(&outbox, Severity::Major, 2_000);
-    }
-    until(&outbox, "everything", |health| health.evidence == 400).await;
-    outbox.close(LONG).await;
-    let file = folder.path().join("outbox.db");
-    let size = fs::metadata(&file).unwrap().len() as usize;
-    let original = fs::read(&file).unwrap();
-    let pages = size / 4096;
-    // The header, whatever the last page holds, and a page in the middle; then half of everything.
-    for (damage, least) in [
-        (0..100, 0),
-        ((pages - 1) * 4096..size, 190),
-        (pages / 2 * 4096..(pages / 2 + 1) * 4096, 190),
-        (size / 2..size, 20),
-    ] {
-        let copy = TempDir::new().unwrap();
-        let mut bytes = original.clone();
-        bytes[damage.clone()].fill(0xa5);
-        fs::write(copy.path().join("outbox.db"), bytes).unwrap();
-        fs::copy(folder.path().join("sequence"), copy.path().join("sequence")).unwrap();
-        let outbox = start(copy.path());
-        let receipt = outbox.append(alert(Severity::Critical)).unwrap();
-        receipt.stored().await.unwrap();
-        let mut found = Vec::new();
-        // The damage may be met only while reading, and then everything begins anew.
-        while outbox.stats().alerts > 0 || outbox.stats().failure.is_some() || found.is_empty() {
-            found.extend(drain(&outbox).await);
-            until(&outbox, "recovery", |health| health.failure.is_none()).await;
-        }
-        let numbers: std::collections::BTreeSet<u64> = found
-            .iter()
-            .filter(|waiting| matches!(waiting.row, Row::Alert(_)))
-            .map(|waiting| parse(waiting).sequence)
-            .collect();
-        assert!(numbers.last().is_some_and(|last| *last > 200), "{damage:?}: {numbers:?}");
-        assert!(numbers.len() > least, "{damage:?}: {} of 200 are left", numbers.len() - 1);
-        outbox.close(LONG).await;
-    }
-}
-
-#[tokio::test]
-async fn a_row_that_the_disk_changed_is_given_up_and_counted() {
-    let folder = TempDir::new().unwrap();
-    let outbox = start(folder.path());
-    raise(&outbox, Severity::Major, 0);
-    raise(&outbox, Severity::Major, 0);
-    stored(&outbox, 2).await;
-    outbox.close(LONG).await;
-    let store = store::Store::open(&options(folder.path())).unwrap();
-    let flip = "UPDATE message SET json = replace(json, 'major', 'minor') WHERE sequence = 1";
-    store.connection().execute(flip, []).unwrap();
-    drop(store);
-    let outbox = start(folder.path());
-    let found = outbox.next(0, Vec::new(), 9, false).await;
-    assert_eq!(found.iter().map(|waiting| waiting.row).collect::<Vec<_>>(), [Row::Alert(2)]);
-    until(&outbox, "the loss", |health| health.evicted_alerts == 1 && health.alerts == 1).await;
-}
-
-#[tokio::test]
 async fn alerts_wait_in_memory_for_a_folder_that_cannot_be_written_the_worst_to_the_last() {
     let folder = TempDir::new().unwrap();
     let blocked = folder.path().join("blocked");
@@ -412,6 +350,18 @@ async fn a_full_disk_costs_pictures_and_no_alert() {
         outbox.next(0, Vec::new(), 1000, false).await.iter().map(|waiting| parse(waiting).sequence).collect();
     numbers.sort_unstable();
     assert_eq!(numbers, (1..=sent).collect::<Vec<_>>());
+}
+
+#[test]
+fn numbers_go_on_on_a_disk_without_room_for_a_file_more() {
+    let Some(disk) = SmallDisk::mount() else { return };
+    let mut ledger = ledger::Ledger::open(disk.0.path()).unwrap();
+    ledger.cover(1).unwrap();
+    let _ = fs::write(disk.0.path().join("hog"), vec![0; 5 << 20]);
+    assert!(fs::write(disk.0.path().join("more"), [0; 4096]).is_err(), "the disk is not full");
+    let last = 10 * ledger::BLOCK;
+    ledger.cover(last).unwrap();
+    assert!(ledger::Ledger::open(disk.0.path()).unwrap().last(None) >= last);
 }
 
 #[tokio::test]
