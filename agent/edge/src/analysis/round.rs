@@ -303,7 +303,7 @@ fn look(detector: &mut Detector, group: Vec<(&Due, &mut Lookout)>) -> Result<Vec
         && let Some(found) = with_glances(frames(), |glances| detector.detect_closely(glances))
         && let Some(found) = found?
     {
-        return Ok(found.into_iter().map(|detections| Look { detections, whole: false }).collect());
+        return Ok(found);
     }
     let alone = |(due, lookout): (&Due, &mut Lookout)| {
         lookout.look(detector, &due.picture.view(), due.wish.as_deref())

@@ -1,11 +1,10 @@
 //! The privacy boundary: the one way from a camera's pixels to a JPEG.
 
 use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
-use sharp_eyes_protocol::class::ObjectClass;
 
 use super::EvidenceError;
 use super::pixels::{BLACK, Pixels, Region};
-use crate::detection::Detection;
+use crate::detection::{Detection, has_head};
 use crate::frame::{FrameView, Plane};
 use crate::geometry::{Polygon, Rect};
 use crate::mask::{self, Span};
@@ -163,12 +162,6 @@ fn resized(source: &Pixels, width: u32, height: u32) -> Pixels {
     Resampler::default().resample(plane, whole, (width, height), [&mut red, &mut green, &mut blue]);
     let rgb = red.into_iter().zip(green).zip(blue).flat_map(|((red, green), blue)| [red, green, blue]);
     Pixels { width: width as usize, height: height as usize, rgb: rgb.collect() }
-}
-
-/// Boxes that show somebody's head: of people, and of two-wheelers, because the boxes of many data sets, and so of
-/// models trained on them, include the rider.
-fn has_head(class: ObjectClass) -> bool {
-    matches!(class, ObjectClass::Person | ObjectClass::Bicycle | ObjectClass::Motorcycle)
 }
 
 fn black_out(pixels: &mut Pixels, masks: &[Span]) {
