@@ -152,14 +152,18 @@ impl Lookout {
     }
 
     /// Everybody whose head a picture of this frame could show, the doubtful ones and the half hidden ones too: whoever is found
-    /// by a look at all of it or by a close one, and those who were there before and are overlooked now.
+    /// by a look at all of it or by a close one, and those who were there before and are overlooked now. `None` where the model
+    /// knows no people.
     pub(crate) fn everybody(
         &self,
         detector: &mut Detector,
         planes: &FrameView<'_>,
         now: Moment,
         seen: &Seen,
-    ) -> Result<Vec<Detection>, DetectError> {
+    ) -> Result<Option<Vec<Detection>>, DetectError> {
+        if !detector.model().knows_people() {
+            return Ok(None);
+        }
         let mut everybody = seen.look.everybody();
         if self.view.look_closer {
             let (masks, tracks) = (&self.view.masks, self.scene.tracks());
@@ -172,6 +176,6 @@ impl Lookout {
             score: track.score(),
             bounds: track.bounds(),
         }));
-        Ok(everybody)
+        Ok(Some(everybody))
     }
 }

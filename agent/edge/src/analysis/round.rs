@@ -274,7 +274,7 @@ impl Analysis {
                 lookout.card().gate().call(); // whoever asked for a picture gets one of a later frame
             })?;
         let bring = |incident: Option<&Incident>, label: &str, wanted: Wanted| {
-            let redacted = Redacted::of(planes, masks, &everybody, incident, label);
+            let redacted = Redacted::of(planes, masks, everybody.as_deref(), incident, label);
             self.darkroom.bring(Order { camera: camera.clone(), redacted, wanted });
         };
         for (alert, place) in alerts {

@@ -24,7 +24,7 @@ const BLOCKS: usize = 4;
 const BLOCK_MIN: usize = 6;
 
 /// A frame after its redaction: what masks cover is black, and the head of everybody who was detected, however
-/// faintly, is pixelated.
+/// faintly, is pixelated; all of it where nobody can be detected.
 ///
 /// [`Redacted::of`] is the only way to make one out of a frame, and nothing else can be encoded. It owns its pixels,
 /// so that they may be encoded later and on another thread.
@@ -38,31 +38,34 @@ pub struct Redacted {
 impl Redacted {
     /// Redacts a frame, of which at most 1280 pixels on the long side remain.
     ///
-    /// `detections` are all of the frame, faint ones too: the head region of every person among them is pixelated,
-    /// that of the incident also, and what `masks` cover is black. Without an incident it is a snapshot. The label
-    /// is drawn in ASCII; other characters become `?`; an empty one is not drawn.
+    /// `everybody` are all detections of the frame, faint ones too: the head region of every person among them is
+    /// pixelated, that of the incident also, and what `masks` cover is black. `None` where the model knows no people:
+    /// the whole picture becomes as coarse as a head. Without an incident it is a snapshot. The label is drawn in
+    /// ASCII; other characters become `?`; an empty one is not drawn.
     pub fn of(
         frame: &FrameView<'_>,
         masks: &[Polygon],
-        detections: &[Detection],
+        everybody: Option<&[Detection]>,
         incident: Option<&Incident>,
         label: &str,
     ) -> Self {
         let (width, height) = shrunk((frame.width(), frame.height()), LONG_SIDE);
         let mut pixels = converted(frame, width, height);
-        let seen = detections.iter().map(|detection| (detection.class, detection.bounds));
-        let heads: Vec<Rect> = seen
+        let seen = everybody.into_iter().flatten().map(|detection| (detection.class, detection.bounds));
+        let heads = seen
             .chain(incident.map(|incident| (incident.class, incident.bounds)))
-            .filter(|(class, _)| has_head(*class))
-            .map(|(_, bounds)| bounds)
-            .collect();
+            .filter(|(class, _)| has_head(*class));
         // Masks go on before the heads, so that no block takes its colour from below a mask, and again after them,
         // so that none spreads into one.
         let masks = mask::spans(masks, width, height);
         black_out(&mut pixels, &masks);
-        for &person in &heads {
+        for (_, person) in heads {
             let head = head_region(&pixels, person);
             pixelate(&mut pixels, head);
+        }
+        if everybody.is_none() {
+            let whole = pixels.whole();
+            pixelate(&mut pixels, whole);
         }
         black_out(&mut pixels, &masks);
         Self { pixels, bounds: incident.map(|incident| incident.bounds), label: label.to_owned() }
