@@ -486,6 +486,19 @@ mod tests {
     }
 
     #[test]
+    fn whoever_has_alarmed_and_is_found_again_does_not_alarm_anew_where_he_goes() {
+        let (stands, goes) = ("0-60 person .45,.5 .9", "90-93 person .45>.55,.5 .9");
+        let lost_twice = "93-130 person .55,.5 .9\n130-140\n140-170 person .55,.5 .9";
+        let lost_first = format!("{stands}\n60-70\n70-90 person .45,.5 .9\n{goes}\n{lost_twice}");
+        check("dwell=2", &lost_first, &["2 0#1 person"]);
+        check(
+            "dwell=2",
+            &format!("{stands}\n60-90 person .45,.5 .9\n{goes}\n{lost_twice}"),
+            &["2 0#1 person"],
+        );
+    }
+
+    #[test]
     fn a_camera_stays_awake_while_a_vehicle_is_waited_for_and_sleeps_when_it_has_alarmed() {
         let mut scene = Scene::new(SceneOptions {
             thresholds: Thresholds::default(),

@@ -87,8 +87,8 @@ impl Place {
         self.unseen <= GAP_MAX
     }
 
-    /// The incident that is over with it, where it has moved.
-    fn see(&mut self, track: &Track) -> Option<u64> {
+    /// The incident that is over with it, where it has moved and may alarm anew; else it takes its incident along.
+    fn see(&mut self, track: &Track, anew: bool) -> Option<u64> {
         let mut over = None;
         let (bounds, foot, now) = (self.bounds, track.bounds().foot(), track.seen());
         let (dx, dy) = (foot.x - bounds.foot().x, foot.y - bounds.foot().y);
@@ -97,8 +97,9 @@ impl Place {
         {
             let away = *self.away.get_or_insert(now);
             if now.saturating_sub(away) >= MOVED {
-                over = self.alarmed;
+                let alarmed = self.alarmed;
                 *self = Self::new(track);
+                *if anew { &mut over } else { &mut self.alarmed } = alarmed;
             }
         } else {
             let passed = now.saturating_sub(self.seen).as_secs_f32() / FOLLOWS.as_secs_f32();
@@ -123,6 +124,8 @@ impl Place {
 pub(super) struct Places {
     places: Vec<Place>,
     settles: Duration,
+    /// Whether what has moved may alarm anew.
+    anew: bool,
     observed: Option<Duration>,
     /// Incidents whose objects have moved, or were out of sight for long.
     over: Vec<u64>,
@@ -130,9 +133,9 @@ pub(super) struct Places {
 
 impl Places {
     /// None. An object has to have stood for `settles` before a new track at its place is taken for it: people come
-    /// out of one door, one after the other.
-    pub(super) fn new(settles: Duration) -> Self {
-        Self { places: Vec::new(), settles, observed: None, over: Vec::new() }
+    /// out of one door, one after the other. Where it has moved, it may alarm `anew` or not.
+    pub(super) fn new(settles: Duration, anew: bool) -> Self {
+        Self { places: Vec::new(), settles, anew, observed: None, over: Vec::new() }
     }
 
     /// Takes one frame: all live tracks, of which those with its time that the rule is about `count`.
@@ -145,7 +148,7 @@ impl Places {
         for track in tracks.iter().filter(|track| track.seen() == now && counts(track)) {
             let known = self.places.iter().position(|place| place.track == track.id());
             match known.or_else(|| self.left_behind(track, tracks)) {
-                Some(at) => self.over.extend(self.places[at].see(track)),
+                Some(at) => self.over.extend(self.places[at].see(track, self.anew)),
                 None => self.places.push(Place::new(track)),
             }
         }
@@ -168,6 +171,11 @@ impl Places {
     /// The place of a live track.
     pub(super) fn of(&mut self, track: u64) -> Option<&mut Place> {
         self.places.iter_mut().find(|place| place.track == track)
+    }
+
+    /// The tracks that were seen last where something has alarmed.
+    pub(super) fn alarmed(&self) -> impl Iterator<Item = u64> {
+        self.places.iter().filter(|place| place.alarmed.is_some()).map(|place| place.track)
     }
 
     /// Whether something that has alarmed stands here: a detector may give one vehicle two boxes.
