@@ -260,18 +260,20 @@ impl Watch {
         if !anew {
             self.alerted.extend(self.places.alarmed().filter(alive));
         }
+        // A rule that sleeps forgets at once: whoever crosses a line meanwhile does not alarm when it wakes.
+        let kept = |id: &u64| awake && alive(id);
         match &mut self.judge {
-            Judge::Intrusion(intrusion) => intrusion.retain(alive),
-            Judge::Crossing(crossing) => crossing.retain(alive),
+            Judge::Intrusion(intrusion) => intrusion.retain(kept),
+            Judge::Crossing(crossing) => crossing.retain(kept),
             Judge::Stopped(stopped) => stopped.rest(now.monotonic, awake),
-            Judge::Hazard(hazard) => hazard.begin(alive),
+            Judge::Hazard(hazard) => hazard.begin(kept),
         }
         // A track that this frame does not show may still be there: it is remembered, but it raises no alert.
         for track in tracks.iter().filter(|track| track.seen() == now.monotonic) {
             let counts = awake && is_about(track);
             let broken = match &mut self.judge {
                 Judge::Intrusion(intrusion) => intrusion.see(now.monotonic, track, counts),
-                Judge::Crossing(crossing) => crossing.see(track, counts),
+                Judge::Crossing(crossing) => crossing.see(now.monotonic, track, counts),
                 Judge::Stopped(stopped) => {
                     let place = self.places.of(track.id()).filter(|_| counts);
                     place.and_then(|place| stopped.see(now.monotonic, place))
@@ -343,6 +345,11 @@ impl Incidents<'_> {
         *self.last += 1;
         *self.last
     }
+}
+
+/// Whether what was seen outside or did not count since then has left: less is a flicker.
+fn has_left(outside: Option<Duration>, now: Duration) -> bool {
+    outside.is_some_and(|since| now.saturating_sub(since) >= FLICKER)
 }
 
 /// How much of the time is done that ends when something is due, 0 to 1.
