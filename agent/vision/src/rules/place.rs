@@ -127,7 +127,8 @@ pub(super) struct Places {
     /// Whether what has moved may alarm anew.
     anew: bool,
     observed: Option<Duration>,
-    /// Incidents whose objects have moved, or were out of sight for long.
+    /// Incidents whose objects have moved, or were out of sight for long. Those of objects that may not alarm anew end
+    /// otherwise, and are none.
     over: Vec<u64>,
 }
 
@@ -166,6 +167,9 @@ impl Places {
             let Some((at, _)) = oldest else { break };
             self.over.extend(self.places.swap_remove(at).alarmed);
         }
+        if !self.anew {
+            self.over.clear();
+        }
     }
 
     /// The place of a live track.
@@ -201,5 +205,32 @@ impl Places {
         let fits = |place: &Place| lost(place) && settled(place) && overlap(place) >= SAME;
         let fitting = self.places.iter().enumerate().filter(|(_, place)| fits(place));
         fitting.max_by(|(_, a), (_, b)| overlap(a).total_cmp(&overlap(b))).map(|(at, _)| at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sharp_eyes_protocol::class::ObjectClass;
+
+    use super::*;
+    use crate::detection::{Detection, Thresholds};
+    use crate::track::Tracker;
+
+    #[test]
+    fn what_is_forgotten_is_over_for_those_who_may_alarm_anew_only() {
+        for anew in [true, false] {
+            let (mut tracker, mut places) =
+                (Tracker::new(Thresholds::default()), Places::new(Duration::ZERO, anew));
+            let bounds = Rect { left: 0.5, top: 0.5, width: 0.1, height: 0.1 };
+            let car = [Detection { class: ObjectClass::Car, score: 0.9, bounds }];
+            for second in 0..=620 {
+                let now = Duration::from_secs(second);
+                tracker.observe(now, if second == 0 { &car } else { &[] });
+                places.observe(now, tracker.tracks(), |_| true);
+                places.places.iter_mut().for_each(|place| place.alarmed = Some(7));
+            }
+            assert!(places.places.is_empty());
+            assert_eq!(places.over, if anew { vec![7] } else { Vec::new() });
+        }
     }
 }
