@@ -344,6 +344,18 @@ fn finished() -> Vec<Export> {
         .and_input("x", &[1, 2], I64)
         .beside("labels.txt", "person\nkite"),
         Export::new(
+            "RT-DETR with whole numbers beside",
+            Layout::Detections,
+            vec![
+                TinyOutput::of(I64, "labels", &[1, 300], labels(300, 0.0, 1.0)),
+                out("boxes", &[1, 300, 4], boxes(300, CORNERS)),
+                out("scores", &[1, 300], scores(300)),
+                TinyOutput::of(I32, "queries", &[1, 300], vec![7.0; 300]),
+                TinyOutput::of(I64, "selected", &[2, 3], vec![0.0; 6]).declared(&[-1, 3]),
+            ],
+        )
+        .beside("labels.txt", "person\nkite"),
+        Export::new(
             "torchvision SSD",
             Layout::Detections,
             vec![
@@ -656,6 +668,18 @@ fn what_is_no_detector_or_open_is_refused_and_says_what_helps() {
         (bare(v8()).names(TWO).metadata("task", "pose"), &["the task \"pose\""]),
         (bare(with(v8(), zeros("reid", &[1, 512]))).names(TWO), &["\"reid\"", "never identities"]),
         (bare(with(v8(), zeros("x", &[1, 128]))).names(TWO), &["\"x\" [1, 128]", "could be an embedding"]),
+        (
+            bare(with(v8(), TinyOutput::of(U8, "x", &[1, 512], vec![7.0; 512]))).names(TWO),
+            &["\"x\" [1, 512]", "could be an embedding"],
+        ),
+        (
+            bare(with(
+                finished().remove(0).model.outputs,
+                TinyOutput::of(I64, "x", &[1, 512], vec![7.0; 512]),
+            ))
+            .names(TWO),
+            &["\"x\" [1, 512]", "could be an embedding"],
+        ),
         (
             bare(with(v8(), zeros("x", &[1, 64, 8, 16]))).names(TWO),
             &["\"x\" [1, 64, 8, 16]", "could be an embedding"],
