@@ -73,12 +73,12 @@ impl ObjectClass {
         }
     }
 
-    /// The class that a model's label means, if it means one of ours. `motorbike` and `flame` are accepted
-    /// because common data sets say so; everything else that is not a class's own name is `None`.
+    /// The class that a model's label means, if it means one of ours. A few other words are accepted because common
+    /// data sets say so; everything else that is not a class's own name is `None`, kinds of people among it.
     pub fn from_label(label: &str) -> Option<Self> {
         match label.trim().to_ascii_lowercase().as_str() {
             "motorbike" => Some(Self::Motorcycle),
-            "pedestrian" => Some(Self::Person),
+            "pedestrian" | "people" | "human" => Some(Self::Person),
             "flame" => Some(Self::Fire),
             other => Self::ALL.into_iter().find(|class| class.name() == other),
         }
@@ -116,6 +116,11 @@ mod tests {
             ("person", Some(ObjectClass::Person)),
             ("Motorbike", Some(ObjectClass::Motorcycle)),
             ("fire", Some(ObjectClass::Fire)),
+            ("People", Some(ObjectClass::Person)),
+            ("human", Some(ObjectClass::Person)),
+            ("worker", None),
+            ("rider", None),
+            ("human face", None),
             ("face", None),
             ("license plate", None),
             ("cell phone", None),

@@ -34,7 +34,7 @@ fn main() {
         let planes = [Plane { data: &luma, stride: width as usize }, half, half];
         let frame = FrameView::new(width, height, PixelFormat::I420, Colour::Bt709, false, &planes)
             .expect("planes of the sizes that the format asks for");
-        let redact = || Redacted::of(black_box(&frame), &[], &people, None, "gate");
+        let redact = || Redacted::of(black_box(&frame), &[], Some(&people), None, "gate");
         let redacted = redact();
         let made = |make: &dyn Fn() -> Vec<u8>| {
             let milliseconds = median(|| {

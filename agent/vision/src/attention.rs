@@ -10,21 +10,13 @@ use crate::detection::{DetectError, Detection, Thresholds};
 use crate::detector::{Detector, Glance};
 use crate::frame::FrameView;
 use crate::geometry::{Polygon, Rect};
+use crate::look::Look;
 use crate::motion::{Background, Miniature};
 use crate::packing::Object;
 use crate::track::Track;
 
 /// How long what moves takes to belong to the background once it stands still.
 const SETTLE: Duration = Duration::from_secs(1);
-
-/// What one look showed.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Look {
-    /// Best score first.
-    pub detections: Vec<Detection>,
-    /// Whether it was at the whole picture. Otherwise nothing is known of what lies outside of what moved or was known.
-    pub whole: bool,
-}
 
 /// What decides, for one camera.
 #[derive(Clone, Debug, Default)]
@@ -70,30 +62,27 @@ impl Attention {
         wish: Option<&[Object]>,
     ) -> Result<Look, DetectError> {
         if let Some(objects) = wish
-            && let Some(detections) = closely(detector, frame, masks, objects)?
+            && let Some(look) = closely(detector, frame, masks, objects)?
         {
-            return Ok(Look { detections, whole: false });
+            return Ok(look);
         }
-        let detections = detector.detect(frame, masks)?;
-        self.looked_at_all(&detections, &detector.model().thresholds);
-        Ok(Look { detections, whole: true })
+        let look = detector.look(frame, masks)?;
+        self.looked_at_all(&look.detections, &detector.model().thresholds);
+        Ok(look)
     }
 
-    /// What the other kind of look shows in the frame of the last one: all of the picture after a close look, what is worth a
-    /// close one after a look at all of it.
+    /// The other kind of look at the frame of the last one: at all of the picture after a close look, at what is worth a close
+    /// one after a look at all of it. `None` where a close one would not show more.
     pub fn look_again(
         &self,
         detector: &mut Detector,
         frame: &FrameView<'_>,
         masks: &[Polygon],
         tracks: &[Track],
-    ) -> Result<Vec<Detection>, DetectError> {
+    ) -> Result<Option<Look>, DetectError> {
         match &self.seen {
-            None => detector.detect(frame, masks),
-            Some(seen) => {
-                let objects = self.worth(seen.clone(), tracks);
-                Ok(closely(detector, frame, masks, &objects)?.unwrap_or_default())
-            }
+            None => detector.look(frame, masks).map(Some),
+            Some(seen) => closely(detector, frame, masks, &self.worth(seen.clone(), tracks)),
         }
     }
 
@@ -119,7 +108,7 @@ fn closely(
     frame: &FrameView<'_>,
     masks: &[Polygon],
     objects: &[Object],
-) -> Result<Option<Vec<Detection>>, DetectError> {
+) -> Result<Option<Look>, DetectError> {
     let found = detector.detect_closely(&[Glance { frame, masks, objects }])?;
     Ok(found.map(|mut of_each| of_each.swap_remove(0)))
 }

@@ -20,6 +20,12 @@ pub struct Detection {
     pub bounds: Rect,
 }
 
+/// Boxes that show somebody's head: of people, and of two-wheelers, because the boxes of many data sets, and so of
+/// models trained on them, include the rider.
+pub(crate) fn has_head(class: ObjectClass) -> bool {
+    matches!(class, ObjectClass::Person | ObjectClass::Bicycle | ObjectClass::Motorcycle)
+}
+
 /// The score, per class, from which on a detection may raise an alert.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Thresholds {

@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
-use crate::detection::{DetectError, Detection};
+use crate::detection::{DetectError, Detection, has_head};
 use crate::frame::{Colour, FrameView, PixelFormat, Plane};
 use crate::geometry::{Polygon, Rect};
 use crate::layout::Candidate;
 use crate::letterbox::{Canvas, Fit};
+use crate::look::Look;
 use crate::model::{Model, ModelError, ModelInfo};
 use crate::nms;
 use crate::onnx::{Interrupt, OnnxError, Runtime};
@@ -102,27 +103,29 @@ impl Detector {
         frame: &FrameView<'_>,
         masks: &[Polygon],
     ) -> Result<Vec<Detection>, DetectError> {
-        let letterbox = self.canvas.draw(frame, masks);
-        self.run()?;
-        Ok(self.placed(|bounds| Some(letterbox.to_picture(bounds))))
+        self.look(frame, masks).map(|look| look.detections)
     }
 
-    /// The same of the surroundings of some objects in one or several frames, larger than [`Detector::detect`] sees them and
+    /// The same, and who stands behind others: for whoever makes a picture of the frame.
+    pub fn look(&mut self, frame: &FrameView<'_>, masks: &[Polygon]) -> Result<Look, DetectError> {
+        let letterbox = self.canvas.draw(frame, masks);
+        self.run()?;
+        Ok(self.placed(true, |bounds| Some(letterbox.to_picture(bounds))))
+    }
+
+    /// The same of the surroundings of some objects in one or several frames, larger than [`Detector::look`] sees them and
     /// in one inference; nothing is known of the rest of the pictures then. `None` where whole pictures show as much or there
     /// is no room for all ([`packing::pack`]), or the model does not keep proportions.
-    pub fn detect_closely(
-        &mut self,
-        glances: &[Glance<'_>],
-    ) -> Result<Option<Vec<Vec<Detection>>>, DetectError> {
+    pub fn detect_closely(&mut self, glances: &[Glance<'_>]) -> Result<Option<Vec<Look>>, DetectError> {
         let Some(parts) = self.pack(glances) else { return Ok(None) };
         let frames = glances.iter().zip(&parts);
         self.canvas.draw_parts(frames.map(|(glance, parts)| (glance.frame, glance.masks, &parts[..])));
         self.run()?;
-        let detections = glances.iter().zip(&parts).map(|(glance, parts)| {
+        let looks = glances.iter().zip(&parts).map(|(glance, parts)| {
             let picture = glance.picture();
-            self.placed(|bounds| parts.iter().find_map(|part| part.to_picture(bounds, picture)))
+            self.placed(false, |bounds| parts.iter().find_map(|part| part.to_picture(bounds, picture)))
         });
-        Ok(Some(detections.collect()))
+        Ok(Some(looks.collect()))
     }
 
     /// Whether [`Detector::detect_closely`] would look at all of these at once.
@@ -156,13 +159,16 @@ impl Detector {
 
     /// What the last run found. `place` brings a box from the canvas to the picture; what has no place there, or no area, is
     /// nothing.
-    fn placed(&self, place: impl Fn(Rect) -> Option<Rect>) -> Vec<Detection> {
+    fn placed(&self, whole: bool, place: impl Fn(Rect) -> Option<Rect>) -> Look {
         let detection = |candidate: &Candidate| {
             let class = (*self.model.classes.get(candidate.label)?)?;
             let bounds = place(candidate.bounds)?.clamped();
             (bounds.area() > 0.0).then(|| Detection { class, score: candidate.score.min(1.0), bounds })
         };
-        nms::suppress(self.candidates.iter().filter_map(detection).collect(), nms::OVERLAP)
+        let all = self.candidates.iter().filter_map(detection).collect();
+        let (detections, mut hidden) = nms::split(all, nms::OVERLAP);
+        hidden.retain(|detection| has_head(detection.class));
+        Look { detections, hidden, whole }
     }
 }
 
@@ -262,6 +268,28 @@ mod tests {
     }
 
     #[test]
+    fn whoever_stands_behind_another_is_no_detection_and_not_forgotten() {
+        let Some(runtime) = runtime() else { return };
+        let model = ltrb(&[
+            (17, [1.0, 0.875, 1.0, 0.625], [0.9, 0.0]), // 4,13 to 20,25 of the tensor
+            (9, [1.0, 1.0, 1.0, 1.625], [0.3, 0.0]),    // 4,4 to 20,25: a head higher
+        ]);
+        let mut detector = load(&runtime, MANIFEST, &model.to_bytes()).unwrap();
+        let frame = TestFrame::new(128, 64, PixelFormat::I420, |_, _| [80, 128, 128]);
+        let scores = |found: &[Detection]| -> Vec<f32> { found.iter().map(|d| d.score).collect() };
+        let whole = detector.look(&frame.view(), &[]).unwrap();
+        let bounds = Rect { left: 0.5, top: 0.5, width: 8.0 / 640.0, height: 8.0 / 320.0 };
+        let large = TestFrame::new(640, 320, PixelFormat::I420, |_, _| [80, 128, 128]);
+        let (view, objects) = (large.view(), [Object { bounds, hazard: false }]);
+        let glance = Glance { frame: &view, masks: &[], objects: &objects };
+        let close = detector.detect_closely(&[glance]).unwrap().unwrap().remove(0);
+        for look in [whole, close] {
+            assert_eq!(scores(&look.detections), [0.9], "{look:?}");
+            assert_eq!(scores(&look.everybody()), [0.9, 0.3], "{look:?}");
+        }
+    }
+
+    #[test]
     fn a_close_look_finds_its_objects_where_they_are_in_the_picture() {
         let Some(runtime) = runtime() else { return };
         // Anchor 0 is the first of stride 8, at 4,4 of the tensor: a box of 8x8 there; and one that lies beyond all parts.
@@ -274,7 +302,7 @@ mod tests {
             let objects = &[Object { bounds, hazard: false }];
             detector.detect_closely(&[Glance { frame: &view, masks: &[], objects }]).unwrap()
         };
-        let found = closely(small).unwrap().remove(0);
+        let found = closely(small).unwrap().remove(0).detections;
         let [Detection { bounds, .. }] = found[..] else { panic!("expected one, found {found:?}") };
         // The part begins 16 pixels before the object.
         let (left, top) = (bounds.left * 640.0, bounds.top * 320.0);
@@ -311,7 +339,8 @@ mod tests {
             let Rect { left, top, width, height } = detection.bounds;
             [left * 1280.0, top * 640.0, width * 1280.0, height * 640.0].map(f32::round)
         };
-        let found: Vec<Vec<_>> = found.iter().map(|found| found.iter().map(pixels).collect()).collect();
+        let found: Vec<Vec<_>> =
+            found.iter().map(|look| look.detections.iter().map(pixels).collect()).collect();
         let (first, second) = ([304.0 + 2.0, 304.0 + 2.0, 8.0, 8.0], [944.0 + 12.0, 304.0 + 2.0, 4.0, 4.0]);
         assert_eq!(found, [vec![first], vec![second]]);
     }

@@ -17,6 +17,7 @@
 //! - [`layout`]: which layout that is, and output tensors to candidate boxes, one plain function per layout;
 //! - [`nms`]: many boxes of one object to one;
 //! - [`detection`]: what a frame's hops yield, and the scores that count;
+//! - [`look`]: what a look at a frame yields, with whoever else may be in it;
 //! - [`detector`]: the hops up to here, joined;
 //! - [`golden`]: what a model has to see in pictures that travel with it;
 //! - [`track`]: detections of one object over time, within one camera and one visit;
@@ -45,6 +46,7 @@ pub mod golden;
 mod graph_cache;
 pub mod layout;
 pub mod letterbox;
+pub mod look;
 mod mask;
 pub mod model;
 pub mod motion;
@@ -65,12 +67,13 @@ mod yuv;
 
 use std::time::Duration;
 
-pub use attention::{Attention, Look};
+pub use attention::Attention;
 pub use detection::{DetectError, Detection, Thresholds};
 pub use detector::{Detector, Glance};
 pub use evidence::{EVIDENCE_MAX_BYTES, EVIDENCE_MIN_BYTES, EvidenceError, Redacted, THUMBNAIL_MAX_BYTES};
 pub use frame::{Colour, FrameView, PixelFormat, Plane};
 pub use geometry::{Point, Polygon, Rect};
+pub use look::Look;
 pub use model::{Inspection, ModelError, ModelInfo};
 pub use motion::{Background, Change, Miniature};
 pub use onnx::{Interrupt, OnnxError, Runtime, TELEMETRY_OFF};

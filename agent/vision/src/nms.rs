@@ -12,19 +12,24 @@ pub const DETECTIONS_MAX: usize = 1000;
 
 /// Keeps, class by class, the best of all boxes that overlap each other more than `overlap`. The result is sorted,
 /// best first.
-pub fn suppress(mut detections: Vec<Detection>, overlap: f32) -> Vec<Detection> {
+pub fn suppress(detections: Vec<Detection>, overlap: f32) -> Vec<Detection> {
+    split(detections, overlap).0
+}
+
+/// The same, and the boxes that gave way to a better one.
+pub fn split(mut detections: Vec<Detection>, overlap: f32) -> (Vec<Detection>, Vec<Detection>) {
     detections.sort_by(|a, b| b.score.total_cmp(&a.score));
     detections.truncate(DETECTIONS_MAX);
     let mut kept: Vec<Detection> = Vec::with_capacity(detections.len().min(64));
+    let mut suppressed = Vec::new();
     for detection in detections {
-        let same = |better: &&Detection| {
+        let same = |better: &Detection| {
             better.class == detection.class && better.bounds.iou(&detection.bounds) > overlap
         };
-        if !kept.iter().any(|better| same(&better)) {
-            kept.push(detection);
-        }
+        let into = if kept.iter().any(same) { &mut suppressed } else { &mut kept };
+        into.push(detection);
     }
-    kept
+    (kept, suppressed)
 }
 
 #[cfg(test)]
@@ -51,7 +56,8 @@ mod tests {
     proptest! {
         #[test]
         fn suppression_is_idempotent_and_leaves_only_what_is_apart(all in detections()) {
-            let kept = suppress(all.clone(), OVERLAP);
+            let (kept, suppressed) = split(all.clone(), OVERLAP);
+            prop_assert_eq!(kept.len() + suppressed.len(), all.len());
             prop_assert_eq!(&suppress(kept.clone(), OVERLAP), &kept);
             prop_assert!(kept.is_sorted_by(|a, b| a.score >= b.score));
             let one_object = |a: &Detection, b: &Detection| a.class == b.class && a.bounds.iou(&b.bounds) > OVERLAP;
@@ -59,8 +65,9 @@ mod tests {
                 prop_assert!(all.contains(a));
                 prop_assert!(!kept[..index].iter().any(|b| one_object(a, b)));
             }
-            for lost in &all {
-                prop_assert!(kept.iter().any(|k| k == lost || (one_object(k, lost) && k.score >= lost.score)));
+            for lost in &suppressed {
+                prop_assert!(all.contains(lost));
+                prop_assert!(kept.iter().any(|k| one_object(k, lost) && k.score >= lost.score));
             }
         }
     }

@@ -154,10 +154,11 @@ mod tests {
     ///
     /// `rules` has a line per rule: `key=value` of dwell, cooldown (seconds), min, height, classes (`a+b`), schedule
     /// (`_` for space). All zones are the square 0.4 to 0.6 of the picture. With `line=X,Y>X,Y` it is a crossing,
-    /// whose `way` is left, right or both; with `time` one about stopped cars; with `fire=K/N` one about fire anywhere.
+    /// whose `way` is left, right or both; with `time` one about stopped cars; with `fire=K/N` one about fire anywhere,
+    /// and with the word `zoned` in the zone.
     ///
-    /// `frames` has lines of `FROM-TO class X,Y SCORE [| class X,Y SCORE]`: from one second up to another an object
-    /// with its foot there; `A>B` for X walks. A stretch without objects is just `FROM-TO`; one without frames is
+    /// `frames` has lines of `FROM-TO class X,Y SCORE [HEIGHT] [| class X,Y SCORE]`: from one second up to another an
+    /// object with its foot there; `A>B` for X walks. A stretch without objects is just `FROM-TO`; one without frames is
     /// left out. `expected` lists `second rule#track class`.
     fn check(rules: &str, frames: &str, expected: &[&str]) {
         let lines = |text: &str| -> Vec<String> {
@@ -209,11 +210,12 @@ mod tests {
         let (from, to) = range(x, '>');
         let (x, y) = ((from + (to - from) * done) as f32, y.parse::<f32>().unwrap());
         let score = words.next().unwrap().parse().unwrap();
+        let height = words.next().map_or(0.16, |height| height.parse().unwrap());
         let width = if class.is_hazard() { 0.08 } else { 0.06 }; // no small thing
         Some(Detection {
             class,
             score,
-            bounds: Rect { left: x - width / 2.0, top: y - 0.16, width, height: 0.16 },
+            bounds: Rect { left: x - width / 2.0, top: y - height, width, height },
         })
     }
 
@@ -251,7 +253,9 @@ mod tests {
                 ("fire", kind) => {
                     let (seen, frames) = value.split_once('/').unwrap();
                     let (seen, frames) = (seen.parse().unwrap(), frames.parse().unwrap());
-                    *kind = RuleKind::Hazard { polygon: None, seen, frames };
+                    let RuleKind::Intrusion { polygon, .. } = kind.clone() else { panic!("{text}") };
+                    let polygon = text.contains("zoned").then_some(polygon);
+                    *kind = RuleKind::Hazard { polygon, seen, frames };
                     rule.classes = vec![ObjectClass::Fire, ObjectClass::Smoke];
                 }
                 ("line", kind) => {
@@ -429,6 +433,24 @@ mod tests {
     }
 
     #[test]
+    fn who_does_not_count_for_a_moment_while_crossing_has_crossed() {
+        let line = "line=.5,.7>.5,.3 height=.15";
+        let low = |until: f32| {
+            let low = format!("5.2-{until} person .508>.516,.5 .9 .1");
+            format!("0-5.2 person .3>.508,.5 .9\n{low}\n{until}-10 person .516>.7,.5 .9")
+        };
+        check(line, &low(5.4), &["5.4 0#1 person"]);
+        check(line, &low(6.0), &["6 0#1 person"]);
+        check(line, &low(6.4), &[]);
+        // What most of its frames say it is may change back and forth, too.
+        check(
+            "line=.5,.7>.5,.3 classes=car",
+            "0-.4 car .48>.496,.5 .9\n.4-.8 truck .496>.512,.5 .9\n.8-5 car .512>.7,.5 .9",
+            &["0.8 0#1 car"],
+        );
+    }
+
+    #[test]
     fn a_vehicle_that_stands_for_the_time_alarms_once() {
         check("time=10", "0-90 car .5,.5 .9", &["10 0#1 car"]);
         check("time=10", "0-90 car .5,.7 .9", &[]);
@@ -486,6 +508,19 @@ mod tests {
     }
 
     #[test]
+    fn whoever_has_alarmed_and_is_found_again_does_not_alarm_anew_where_he_goes() {
+        let (stands, goes) = ("0-60 person .45,.5 .9", "90-93 person .45>.55,.5 .9");
+        let lost_twice = "93-130 person .55,.5 .9\n130-140\n140-170 person .55,.5 .9";
+        let lost_first = format!("{stands}\n60-70\n70-90 person .45,.5 .9\n{goes}\n{lost_twice}");
+        check("dwell=2", &lost_first, &["2 0#1 person"]);
+        check(
+            "dwell=2",
+            &format!("{stands}\n60-90 person .45,.5 .9\n{goes}\n{lost_twice}"),
+            &["2 0#1 person"],
+        );
+    }
+
+    #[test]
     fn a_camera_stays_awake_while_a_vehicle_is_waited_for_and_sleeps_when_it_has_alarmed() {
         let mut scene = Scene::new(SceneOptions {
             thresholds: Thresholds::default(),
@@ -517,6 +552,20 @@ mod tests {
         check("fire=5/10", "0-3 fire .1>.9,.5 .9", &[]);
         check("fire=5/10", "0-1 fire .5,.5 .9\n1-5 fire .5,.5 .3", &["0.8 0#1 fire"]);
         check("fire=5/10 min=.6", "0-5 fire .5,.5 .55", &[]);
+    }
+
+    #[test]
+    fn a_flame_that_flickers_over_the_edge_of_its_zone_burns_there() {
+        let flickers = |out: u32| {
+            let frame = |frame: u32| {
+                let y = if frame.is_multiple_of(out + 1) { ".59" } else { ".61" };
+                format!("{}-{} fire .5,{y} .9", f64::from(frame) / 5.0, f64::from(frame + 1) / 5.0)
+            };
+            (0..40).map(frame).collect::<Vec<_>>().join("\n")
+        };
+        check("zoned fire=5/10", &flickers(1), &["1.6 0#1 fire"]);
+        check("zoned fire=3/20", &flickers(4), &["2 0#1 fire"]);
+        check("zoned fire=3/20", &flickers(5), &[]);
     }
 
     /// Shows a small fire in 40 frames, whose box is so many parts of itself off at random.

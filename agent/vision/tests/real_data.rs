@@ -230,7 +230,8 @@ fn people_on_the_pavement(detector: &mut Detector) -> Option<usize> {
     let now = Moment { monotonic: std::time::Duration::ZERO, wall: jiff::Timestamp::UNIX_EPOCH };
     let incidents = Scene::new(options).observe(now, &detections);
     for incident in incidents.iter().take(1) {
-        let redacted = Redacted::of(&frame, &[], &detections, Some(incident), "intrusion street person");
+        let redacted =
+            Redacted::of(&frame, &[], Some(&detections), Some(incident), "intrusion street person");
         for (name, jpeg, limit) in [
             ("picture", redacted.picture(EVIDENCE_MAX_BYTES).unwrap(), EVIDENCE_MAX_BYTES),
             ("thumbnail", redacted.thumbnail().unwrap(), THUMBNAIL_MAX_BYTES),

@@ -119,7 +119,7 @@ mod tests {
         let (luma, chroma) = (vec![80; 320 * 240], vec![128; 320 * 120]);
         let planes = [Plane { data: &luma, stride: 320 }, Plane { data: &chroma, stride: 320 }];
         let frame = FrameView::new(320, 240, PixelFormat::Nv12, Colour::Bt601, false, &planes).unwrap();
-        Redacted::of(&frame, &[], &[], None, "gate")
+        Redacted::of(&frame, &[], Some(&[]), None, "gate")
     }
 
     #[test]

@@ -151,19 +151,24 @@ impl Lookout {
         Seen { look, incidents, undecided, woken }
     }
 
-    /// Everybody whose head a picture of this frame could show, the doubtful ones too: whoever is found by a look at all of it
-    /// or by a close one, and those who were there before and are overlooked now.
+    /// Everybody whose head a picture of this frame could show, the doubtful ones and the half hidden ones too: whoever is found
+    /// by a look at all of it or by a close one, and those who were there before and are overlooked now. `None` where the model
+    /// knows no people.
     pub(crate) fn everybody(
         &self,
         detector: &mut Detector,
         planes: &FrameView<'_>,
         now: Moment,
         seen: &Seen,
-    ) -> Result<Vec<Detection>, DetectError> {
-        let mut everybody = seen.look.detections.clone();
+    ) -> Result<Option<Vec<Detection>>, DetectError> {
+        if !detector.model().knows_people() {
+            return Ok(None);
+        }
+        let mut everybody = seen.look.everybody();
         if self.view.look_closer {
             let (masks, tracks) = (&self.view.masks, self.scene.tracks());
-            everybody.extend(self.attention.look_again(detector, planes, masks, tracks)?);
+            let again = self.attention.look_again(detector, planes, masks, tracks)?;
+            everybody.extend(again.iter().flat_map(Look::everybody));
         }
         let overlooked = self.scene.tracks().iter().filter(|track| track.seen() != now.monotonic);
         everybody.extend(overlooked.map(|track| Detection {
@@ -171,6 +176,6 @@ impl Lookout {
             score: track.score(),
             bounds: track.bounds(),
         }));
-        Ok(everybody)
+        Ok(Some(everybody))
     }
 }

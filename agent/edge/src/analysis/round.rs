@@ -274,7 +274,7 @@ impl Analysis {
                 lookout.card().gate().call(); // whoever asked for a picture gets one of a later frame
             })?;
         let bring = |incident: Option<&Incident>, label: &str, wanted: Wanted| {
-            let redacted = Redacted::of(planes, masks, &everybody, incident, label);
+            let redacted = Redacted::of(planes, masks, everybody.as_deref(), incident, label);
             self.darkroom.bring(Order { camera: camera.clone(), redacted, wanted });
         };
         for (alert, place) in alerts {
@@ -303,7 +303,7 @@ fn look(detector: &mut Detector, group: Vec<(&Due, &mut Lookout)>) -> Result<Vec
         && let Some(found) = with_glances(frames(), |glances| detector.detect_closely(glances))
         && let Some(found) = found?
     {
-        return Ok(found.into_iter().map(|detections| Look { detections, whole: false }).collect());
+        return Ok(found);
     }
     let alone = |(due, lookout): (&Due, &mut Lookout)| {
         lookout.look(detector, &due.picture.view(), due.wish.as_deref())

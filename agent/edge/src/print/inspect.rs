@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 use sharp_eyes_vision::layout::Remark;
+use sharp_eyes_vision::model::LabelsFound;
 use sharp_eyes_vision::{Inspection, ModelError, OnnxError, Provider, Runtime, settings};
 
 use crate::config::DEFAULT_RUNTIME;
@@ -34,6 +35,8 @@ pub struct InspectOptions {
 #[derive(Serialize)]
 struct Report<'a> {
     runs: bool,
+    /// Without, pictures are coarse as a whole.
+    knows_people: bool,
     #[serde(flatten)]
     inspection: &'a Inspection,
     onnx_runtime: &'a str,
@@ -49,8 +52,9 @@ pub fn inspect(options: &InspectOptions) -> Result<bool, InspectError> {
     let runs = inspection.refusal.is_none();
     let mut text = if options.json {
         let providers = runtime.providers();
-        let report =
-            Report { runs, inspection: &inspection, onnx_runtime: runtime.version(), providers, threads };
+        let knows_people = inspection.labels.as_ref().is_some_and(LabelsFound::knows_people);
+        let (inspection, onnx_runtime) = (&inspection, runtime.version());
+        let report = Report { runs, knows_people, inspection, onnx_runtime, providers, threads };
         serde_json::to_string_pretty(&report)?
     } else {
         table(&inspection, &runtime, threads)
@@ -133,13 +137,19 @@ fn table(inspection: &Inspection, runtime: &Runtime, threads: usize) -> String {
             "",
         );
     }
-    match &inspection.refusal {
-        None => text.push_str("\nthe agent can run it"),
-        Some(refusal) => {
-            let _ = write!(text, "\nthe agent does not run it: {refusal}");
-        }
+    text + &verdict(inspection)
+}
+
+/// Whether the agent can run it, and what that means for pictures.
+fn verdict(inspection: &Inspection) -> String {
+    match (&inspection.refusal, &inspection.labels) {
+        (Some(refusal), _) => format!("\nthe agent does not run it: {refusal}"),
+        (None, Some(labels)) if !labels.knows_people() => "\nthe agent can run it, but it knows no people, so that nobody's \
+            head can be found: its pictures are pixelated as a whole; take a model that knows them, or, where a label means \
+            people, map it to person in [class_map] of a manifest"
+            .to_owned(),
+        (None, _) => "\nthe agent can run it".to_owned(),
     }
-    text
 }
 
 /// The first of many.
@@ -162,4 +172,28 @@ pub enum InspectError {
     Print(#[from] std::io::Error),
     #[error("cannot print: {0}")]
     Json(#[from] serde_json::Error),
+}
+
+#[cfg(test)]
+mod tests {
+    use sharp_eyes_protocol::class::ObjectClass;
+    use sharp_eyes_vision::layout::Origin;
+    use sharp_eyes_vision::model::Mapped;
+
+    use super::*;
+
+    #[test]
+    fn a_model_that_knows_no_people_is_told_apart_with_the_way_out() {
+        let of = |label: &str, class| {
+            let mapped = vec![Mapped { index: 0, label: label.to_owned(), class }];
+            let (origin, place) = (Origin::Manifest, "labels".to_owned());
+            let labels = Some(LabelsFound { count: 1, origin, place, mapped, dropped: Vec::new() });
+            verdict(&Inspection { labels, ..Inspection::default() })
+        };
+        assert_eq!(of("person", ObjectClass::Person), "\nthe agent can run it");
+        let fire = of("fire", ObjectClass::Fire);
+        for part in ["can run it, but", "pixelated as a whole", "person in [class_map]"] {
+            assert!(fire.contains(part), "{fire}");
+        }
+    }
 }

@@ -26,8 +26,8 @@ pub(super) struct Sight<'a> {
     pub(super) lookout: &'a Lookout,
     /// When it was taken.
     pub(super) now: Moment,
-    /// Everybody whose head it could show.
-    pub(super) everybody: Vec<Detection>,
+    /// Everybody whose head it could show, where that can be known.
+    pub(super) everybody: Option<Vec<Detection>>,
     /// The rules that it broke.
     pub(super) broken: &'a [Incident],
 }
@@ -56,7 +56,7 @@ impl Filming {
     pub(super) fn frame(&mut self, planes: &FrameView<'_>, sight: &Sight<'_>) -> Result<(), ReplayError> {
         let Sight { lookout, now, everybody, broken } = sight;
         let scene = lookout.scene();
-        let redacted = Redacted::of(planes, &lookout.view().masks, everybody, None, "");
+        let redacted = Redacted::of(planes, &lookout.view().masks, everybody.as_deref(), None, "");
 
         self.painter.learn(*now, scene.tracks(), scene.rules(*now), broken);
         let size = self.begun.as_ref().map_or_else(|| self.painter.size(&redacted), |begun| begun.size);

@@ -1,11 +1,10 @@
 //! The privacy boundary: the one way from a camera's pixels to a JPEG.
 
 use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
-use sharp_eyes_protocol::class::ObjectClass;
 
 use super::EvidenceError;
 use super::pixels::{BLACK, Pixels, Region};
-use crate::detection::Detection;
+use crate::detection::{Detection, has_head};
 use crate::frame::{FrameView, Plane};
 use crate::geometry::{Polygon, Rect};
 use crate::mask::{self, Span};
@@ -25,7 +24,7 @@ const BLOCKS: usize = 4;
 const BLOCK_MIN: usize = 6;
 
 /// A frame after its redaction: what masks cover is black, and the head of everybody who was detected, however
-/// faintly, is pixelated.
+/// faintly, is pixelated; all of it where nobody can be detected.
 ///
 /// [`Redacted::of`] is the only way to make one out of a frame, and nothing else can be encoded. It owns its pixels,
 /// so that they may be encoded later and on another thread.
@@ -39,31 +38,34 @@ pub struct Redacted {
 impl Redacted {
     /// Redacts a frame, of which at most 1280 pixels on the long side remain.
     ///
-    /// `detections` are all of the frame, faint ones too: the head region of every person among them is pixelated,
-    /// that of the incident also, and what `masks` cover is black. Without an incident it is a snapshot. The label
-    /// is drawn in ASCII; other characters become `?`; an empty one is not drawn.
+    /// `everybody` are all detections of the frame, faint ones too: the head region of every person among them is
+    /// pixelated, that of the incident also, and what `masks` cover is black. `None` where the model knows no people:
+    /// the whole picture becomes as coarse as a head. Without an incident it is a snapshot. The label is drawn in
+    /// ASCII; other characters become `?`; an empty one is not drawn.
     pub fn of(
         frame: &FrameView<'_>,
         masks: &[Polygon],
-        detections: &[Detection],
+        everybody: Option<&[Detection]>,
         incident: Option<&Incident>,
         label: &str,
     ) -> Self {
         let (width, height) = shrunk((frame.width(), frame.height()), LONG_SIDE);
         let mut pixels = converted(frame, width, height);
-        let seen = detections.iter().map(|detection| (detection.class, detection.bounds));
-        let heads: Vec<Rect> = seen
+        let seen = everybody.into_iter().flatten().map(|detection| (detection.class, detection.bounds));
+        let heads = seen
             .chain(incident.map(|incident| (incident.class, incident.bounds)))
-            .filter(|(class, _)| has_head(*class))
-            .map(|(_, bounds)| bounds)
-            .collect();
+            .filter(|(class, _)| has_head(*class));
         // Masks go on before the heads, so that no block takes its colour from below a mask, and again after them,
         // so that none spreads into one.
         let masks = mask::spans(masks, width, height);
         black_out(&mut pixels, &masks);
-        for &person in &heads {
+        for (_, person) in heads {
             let head = head_region(&pixels, person);
             pixelate(&mut pixels, head);
+        }
+        if everybody.is_none() {
+            let whole = pixels.whole();
+            pixelate(&mut pixels, whole);
         }
         black_out(&mut pixels, &masks);
         Self { pixels, bounds: incident.map(|incident| incident.bounds), label: label.to_owned() }
@@ -163,12 +165,6 @@ fn resized(source: &Pixels, width: u32, height: u32) -> Pixels {
     Resampler::default().resample(plane, whole, (width, height), [&mut red, &mut green, &mut blue]);
     let rgb = red.into_iter().zip(green).zip(blue).flat_map(|((red, green), blue)| [red, green, blue]);
     Pixels { width: width as usize, height: height as usize, rgb: rgb.collect() }
-}
-
-/// Boxes that show somebody's head: of people, and of two-wheelers, because the boxes of many data sets, and so of
-/// models trained on them, include the rider.
-fn has_head(class: ObjectClass) -> bool {
-    matches!(class, ObjectClass::Person | ObjectClass::Bicycle | ObjectClass::Motorcycle)
 }
 
 fn black_out(pixels: &mut Pixels, masks: &[Span]) {

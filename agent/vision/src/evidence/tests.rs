@@ -126,7 +126,7 @@ fn no_head_keeps_its_detail_however_faint_the_person() {
         let fine = |x: usize, y: usize| [if noise(x / cell, y / cell) > 127 { 235 } else { 16 }, 128, 128];
         let frame = TestFrame::new(width, height, PixelFormat::Nv12, fine);
         for incident in [Some(far_away()), None] {
-            let redacted = Redacted::of(&frame.view(), &[], &detections, incident.as_ref(), "x");
+            let redacted = Redacted::of(&frame.view(), &[], Some(&detections), incident.as_ref(), "x");
             let shown = Shown::picture(&redacted, EVIDENCE_MAX_BYTES);
             let open = shown.detail([0.4, 0.7, 0.1, 0.2]);
             assert!(open > 5.0, "the frame has detail to lose: {open}");
@@ -158,7 +158,7 @@ fn no_head_is_finer_in_a_thumbnail() {
         let frame = TestFrame::new(width, height, PixelFormat::I420, rough);
         let second = seen(ObjectClass::Person, 0.04, people[1]);
         let first = incident(ObjectClass::Person, people[0]);
-        let redacted = Redacted::of(&frame.view(), &[], &[second], Some(&first), "x");
+        let redacted = Redacted::of(&frame.view(), &[], Some(&[second]), Some(&first), "x");
         let shown = Shown::thumbnail(&redacted);
         for [left, top, w, h] in people {
             // Clear of the box's own lines.
@@ -171,6 +171,28 @@ fn no_head_is_finer_in_a_thumbnail() {
 }
 
 #[test]
+fn nothing_keeps_its_detail_where_the_model_knows_no_people() {
+    for (width, height) in [(1600, 900), (480, 640)] {
+        let cell = width as usize / 80;
+        let rough = |x: usize, y: usize| [if noise(x / cell, y / cell) > 127 { 235 } else { 16 }, 128, 128];
+        let frame = TestFrame::new(width, height, PixelFormat::Nv12, rough);
+        let fire = incident(ObjectClass::Fire, [0.45, 0.45, 0.1, 0.1]);
+        for incident in [Some(&fire), None] {
+            let of = |everybody| Redacted::of(&frame.view(), &[], everybody, incident, "");
+            let (open, coarse) = (of(Some(&[])), of(None));
+            // Clear of the box's own lines.
+            for part in [[0.02, 0.02, 0.96, 0.4], [0.02, 0.58, 0.96, 0.4]] {
+                let detail = |redacted: &Redacted| Shown::picture(redacted, EVIDENCE_MAX_BYTES).detail(part);
+                let (before, after) = (detail(&open), detail(&coarse));
+                assert!(after < before / 8.0, "{width}x{height} {part:?}: {after} of {before}");
+            }
+            let (thumbnail, part) = (Shown::thumbnail(&coarse), [0.46, 0.46, 0.08, 0.08]);
+            assert!(thumbnail.detail(part) < 4.0, "{}", thumbnail.detail(part));
+        }
+    }
+}
+
+#[test]
 fn the_incident_itself_is_redacted_even_if_this_frame_does_not_show_it() {
     // Somebody rough before a wall: a picture all of noise is too much for a thumbnail, which shows little of it then.
     let frame = TestFrame::new(640, 480, PixelFormat::I420, |x, y| {
@@ -178,7 +200,7 @@ fn the_incident_itself_is_redacted_even_if_this_frame_does_not_show_it() {
         [if inside { noise(x / 8, y / 8) } else { 128 }, 128, 128]
     });
     let person = incident(ObjectClass::Person, [0.4, 0.3, 0.1, 0.5]);
-    let redacted = Redacted::of(&frame.view(), &[], &[], Some(&person), "x");
+    let redacted = Redacted::of(&frame.view(), &[], Some(&[]), Some(&person), "x");
     for shown in [Shown::picture(&redacted, EVIDENCE_MAX_BYTES), Shown::thumbnail(&redacted)] {
         let (head, body) = (shown.detail([0.42, 0.32, 0.06, 0.1]), shown.detail([0.42, 0.55, 0.06, 0.1]));
         assert!(head < body / 4.0, "{head} of {body}");
@@ -196,7 +218,8 @@ fn what_is_masked_is_black_in_every_picture() {
     // A head half under the mask must not bring anything out from below it.
     let person = seen(ObjectClass::Person, 0.9, [0.35, 0.3, 0.1, 0.4]);
     let frame = TestFrame::new(1000, 600, PixelFormat::I420, |_, _| [235, 128, 128]);
-    let of = |incident: Option<&Incident>| Redacted::of(&frame.view(), &masks, &[person], incident, "x");
+    let of =
+        |incident: Option<&Incident>| Redacted::of(&frame.view(), &masks, Some(&[person]), incident, "x");
     let (alert, snapshot) = (of(Some(&far_away())), of(None));
     for shown in [
         Shown::picture(&alert, EVIDENCE_MAX_BYTES),
@@ -246,7 +269,7 @@ fn every_frame_makes_pictures_within_the_limits() {
         let small = incident(ObjectClass::Car, [0.5, 0.5, 0.01, 0.01]);
         let outside = incident(ObjectClass::Person, [1.2, -0.5, 0.1, 0.2]);
         for incident in [Some(&far_away()), Some(&small), Some(&outside), None] {
-            let redacted = Redacted::of(&frame.view(), &[], &[person], incident, label);
+            let redacted = Redacted::of(&frame.view(), &[], Some(&[person]), incident, label);
             let sizes = |jpeg: &[u8]| image::load_from_memory(jpeg).unwrap().to_rgb8().dimensions();
             for (asked, limit) in [
                 (0, EVIDENCE_MIN_BYTES),
@@ -273,7 +296,7 @@ fn every_frame_makes_pictures_within_the_limits() {
 #[test]
 fn more_bytes_make_a_better_picture() {
     let frame = TestFrame::new(1280, 720, PixelFormat::I420, |x, y| [noise(x / 8, y / 8), 128, 128]);
-    let redacted = Redacted::of(&frame.view(), &[], &[], None, "");
+    let redacted = Redacted::of(&frame.view(), &[], Some(&[]), None, "");
     let sizes = [12_288, 20_000, 40_000, 65_536].map(|bytes| redacted.picture(bytes).unwrap().len());
     assert!(sizes.is_sorted_by(|a, b| a < b), "{sizes:?}");
 }
@@ -291,7 +314,7 @@ fn a_thumbnail_shows_the_incident_with_what_is_around_it() {
         ([-0.1, 0.8, 0.2, 0.4], 0.4),
     ] {
         let car = incident(ObjectClass::Car, [left, top, width, height]);
-        let redacted = Redacted::of(&frame.view(), &[], &[], Some(&car), "x");
+        let redacted = Redacted::of(&frame.view(), &[], Some(&[]), Some(&car), "x");
         let shown = Shown::thumbnail(&redacted);
         let bounds = car.bounds.clamped();
         assert!((shown.part.width - part).abs() < 0.01, "{bounds:?}: {:?}", shown.part);
@@ -315,7 +338,7 @@ fn a_thumbnail_shows_the_incident_with_what_is_around_it() {
 fn box_and_label_are_drawn() {
     let frame = TestFrame::new(640, 480, PixelFormat::I420, |_, _| [126, 128, 128]);
     let car = incident(ObjectClass::Car, [0.25, 0.25, 0.5, 0.5]);
-    let redacted = Redacted::of(&frame.view(), &[], &[], Some(&car), "HI");
+    let redacted = Redacted::of(&frame.view(), &[], Some(&[]), Some(&car), "HI");
     let shown = Shown::picture(&redacted, EVIDENCE_MAX_BYTES);
     let amber = |x: u32, y: u32| is_amber(shown.picture.get_pixel(x, y).0);
     for (x, y) in [(160, 240), (478, 240), (320, 121), (320, 358)] {
@@ -330,7 +353,7 @@ fn box_and_label_are_drawn() {
 fn a_snapshot_has_its_label_and_no_box() {
     let frame = TestFrame::new(640, 480, PixelFormat::I420, |_, _| [126, 128, 128]);
     let car = seen(ObjectClass::Car, 0.9, [0.25, 0.25, 0.5, 0.5]);
-    let snapshot = |label| Redacted::of(&frame.view(), &[], &[car], None, label);
+    let snapshot = |label| Redacted::of(&frame.view(), &[], Some(&[car]), None, label);
     let labelled = Shown::picture(&snapshot("HI"), EVIDENCE_MAX_BYTES);
     assert!((15..80).contains(&labelled.amber()), "{} pixels of \"HI\"", labelled.amber());
     assert_eq!(Shown::picture(&snapshot(""), EVIDENCE_MAX_BYTES).amber(), 0);

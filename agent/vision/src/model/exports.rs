@@ -344,6 +344,18 @@ fn finished() -> Vec<Export> {
         .and_input("x", &[1, 2], I64)
         .beside("labels.txt", "person\nkite"),
         Export::new(
+            "RT-DETR with whole numbers beside",
+            Layout::Detections,
+            vec![
+                TinyOutput::of(I64, "labels", &[1, 300], labels(300, 0.0, 1.0)),
+                out("boxes", &[1, 300, 4], boxes(300, CORNERS)),
+                out("scores", &[1, 300], scores(300)),
+                TinyOutput::of(I32, "queries", &[1, 300], vec![7.0; 300]),
+                TinyOutput::of(I64, "selected", &[2, 3], vec![0.0; 6]).declared(&[-1, 3]),
+            ],
+        )
+        .beside("labels.txt", "person\nkite"),
+        Export::new(
             "torchvision SSD",
             Layout::Detections,
             vec![
@@ -416,6 +428,12 @@ fn finished() -> Vec<Export> {
     ]
 }
 
+/// Rows of six as RT-DETR of ultralytics yields them for two labels; the second has the same score everywhere.
+fn two_scores(second: f32) -> Vec<f32> {
+    let [x, y, w, h] = CENTRE;
+    rows(300, 3, &[x, y, w, h, SCORE, second], &[0.5, 0.5, 0.1, 0.2, 0.01, second])
+}
+
 /// A box for each query or prior.
 fn queries() -> Vec<Export> {
     let detr = |count: i64, columns: usize, label: usize, nothing: bool| {
@@ -484,6 +502,12 @@ fn queries() -> Vec<Export> {
             )],
         )
         .beside("labels.txt", eighty),
+        Export::new(
+            "RT-DETR of ultralytics, two labels",
+            Layout::Yolov8,
+            vec![out("output0", &[1, 300, 6], two_scores(0.02))],
+        )
+        .names(TWO),
         Export::new("pytorch-ssd", Layout::Ssd, priors(3, 1, 1.0)).beside("labels.txt", "person\nkite"),
         Export::new("pytorch-ssd with BACKGROUND", Layout::Ssd, priors(3, 1, 1.0))
             .beside("labels.txt", "BACKGROUND\nperson\nkite"),
@@ -649,6 +673,14 @@ fn what_is_no_detector_or_open_is_refused_and_says_what_helps() {
     };
     for (export, parts) in [
         (bare(grid()).names(TWO), &["fit the layouts ltrb and ssd alike", "layout = \"ltrb\""][..]),
+        (
+            bare(vec![out("output0", &[1, 300, 6], two_scores(0.0))]).names(TWO),
+            &["fit the layouts end-to-end and yolov8 alike", "layout = \"end-to-end\""],
+        ),
+        (
+            bare(vec![out("output0", &[1, 300, 6], [0.1, 0.1, 0.5, 0.7, 0.01, 0.02].repeat(300))]).names(TWO),
+            &["fit the layouts end-to-end and yolov8 alike"],
+        ),
         (bare(v8()), &["does not name the 2 labels", "detector.labels", "one a line"]),
         (bare(v8()).names("{0: 'person'}"), &["scores 2 labels", "lists 1"]),
         (bare(v8()).names("{0: 'FACE_FEMALE', 1: 'person'}"), &["\"face\"", "never identities"]),
@@ -656,6 +688,18 @@ fn what_is_no_detector_or_open_is_refused_and_says_what_helps() {
         (bare(v8()).names(TWO).metadata("task", "pose"), &["the task \"pose\""]),
         (bare(with(v8(), zeros("reid", &[1, 512]))).names(TWO), &["\"reid\"", "never identities"]),
         (bare(with(v8(), zeros("x", &[1, 128]))).names(TWO), &["\"x\" [1, 128]", "could be an embedding"]),
+        (
+            bare(with(v8(), TinyOutput::of(U8, "x", &[1, 512], vec![7.0; 512]))).names(TWO),
+            &["\"x\" [1, 512]", "could be an embedding"],
+        ),
+        (
+            bare(with(
+                finished().remove(0).model.outputs,
+                TinyOutput::of(I64, "x", &[1, 512], vec![7.0; 512]),
+            ))
+            .names(TWO),
+            &["\"x\" [1, 512]", "could be an embedding"],
+        ),
         (
             bare(with(v8(), zeros("x", &[1, 64, 8, 16]))).names(TWO),
             &["\"x\" [1, 64, 8, 16]", "could be an embedding"],
@@ -691,6 +735,20 @@ fn a_manifest_beside_the_file_settles_what_is_open() {
     assert_eq!((detector.model().layout, detector.model().name.to_string()), (Layout::Ssd, "own@1".into()));
     let found = detector.detect(&frame.view(), &[]).unwrap();
     assert!((found[0].score - SCORE).abs() < 1e-3 && found[0].bounds.iou(&PLACE) > 0.99, "{found:?}");
+}
+
+#[test]
+fn the_manifest_settles_whether_six_columns_are_finished_or_scored() {
+    let Some(runtime) = runtime() else { return };
+    for layout in [Layout::EndToEnd, Layout::Yolov8] {
+        let manifest = format!(
+            "name = \"own\"\nversion = \"1\"\nlicence = \"MIT\"\ntraining_data = []\nlayout = \"{layout}\"\n\
+            labels = [\"person\", \"kite\"]"
+        );
+        let outputs = vec![out("output0", &[1, 300, 6], two_scores(0.0))];
+        let export = Export::new("own", layout, outputs).beside("detector.toml", manifest);
+        assert_eq!(export.load(&runtime).unwrap().model().layout, layout);
+    }
 }
 
 #[test]

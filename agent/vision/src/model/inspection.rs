@@ -106,6 +106,11 @@ impl LabelsFound {
         }
         Self { count: labels.len(), origin, place, mapped, dropped }
     }
+
+    /// Whether one of them is a person. Without, nobody's head can be found, and pictures are coarse as a whole.
+    pub fn knows_people(&self) -> bool {
+        self.mapped.iter().any(|mapped| mapped.class == ObjectClass::Person)
+    }
 }
 
 impl Inspection {

@@ -56,6 +56,13 @@ pub struct ModelInfo {
     pub licence: String,
 }
 
+impl ModelInfo {
+    /// Whether it sees people, so that their heads can be redacted.
+    pub fn knows_people(&self) -> bool {
+        self.classes.contains(&ObjectClass::Person)
+    }
+}
+
 /// A model that has kept its contract, ready to run.
 pub struct Model {
     pub(crate) info: ModelInfo,

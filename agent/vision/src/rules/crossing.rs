@@ -1,8 +1,9 @@
 //! Something crosses a line.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
-use super::Scores;
+use super::{Scores, has_left};
 use crate::geometry::Point;
 use crate::track::Track;
 
@@ -102,6 +103,8 @@ struct Path {
     /// Crossings to the right less those to the left since it came into sight: there and back is 0, and so is the way
     /// around an end.
     crossed: i32,
+    /// Since when it has not counted, if it did not when last seen.
+    outside: Option<Duration>,
     scores: Scores,
 }
 
@@ -115,15 +118,18 @@ impl Crossing {
     }
 
     /// The mean score of the object since it came into sight, where it has crossed the line and is clear of it.
-    pub(super) fn see(&mut self, track: &Track, counts: bool) -> Option<f32> {
+    pub(super) fn see(&mut self, now: Duration, track: &Track, counts: bool) -> Option<f32> {
+        let lasting = self.paths.remove(&track.id()).filter(|path| !has_left(path.outside, now));
+        let (bounds, foot) = (track.bounds(), track.bounds().foot());
         if !counts {
-            // Whoever crosses while the rule sleeps does not alarm when it wakes.
-            self.paths.remove(&track.id());
+            if let Some(path) = lasting {
+                self.paths.insert(track.id(), Path { outside: path.outside.or(Some(now)), ..path });
+            }
             return None;
         }
-        let (bounds, foot) = (track.bounds(), track.bounds().foot());
-        let start = Path { foot, crossed: 0, scores: Scores::default() };
-        let path = self.paths.entry(track.id()).or_insert(start);
+        let start = Path { foot, crossed: 0, outside: None, scores: Scores::default() };
+        let path = self.paths.entry(track.id()).or_insert(lasting.unwrap_or(start));
+        path.outside = None;
         path.crossed += self.line.crossed(path.foot, foot);
         path.foot = foot;
         path.scores.add(track.score());

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
+use super::has_left;
 use crate::geometry::{Polygon, Rect};
 use crate::track::Track;
 
@@ -36,6 +37,8 @@ pub(super) struct Hazard {
 #[derive(Clone, Debug)]
 struct Sights {
     since: Duration,
+    /// Since when it has been outside or has not counted, if so when last seen.
+    outside: Option<Duration>,
     recent: VecDeque<Sight>,
 }
 
@@ -60,24 +63,34 @@ impl Hazard {
     /// What has been seen for so short a time that it may yet turn out to be something.
     pub(super) fn pondered(&self, now: Duration) -> impl Iterator<Item = u64> {
         let young = move |sights: &Sights| now.saturating_sub(sights.since) < PONDERS;
-        self.sights.iter().filter(move |(_, sights)| young(sights)).map(|(id, _)| *id)
+        self.inside().filter(move |(_, sights)| young(sights)).map(|(id, _)| *id)
     }
 
     /// What is seen, and in how much of the frames that it takes, 0 to 1.
     pub(super) fn progress(&self) -> impl Iterator<Item = (u64, f32)> {
         let share = |sights: &Sights| (sights.recent.len() as f32 / self.seen as f32).min(1.0);
-        self.sights.iter().map(move |(id, sights)| (*id, share(sights)))
+        self.inside().map(move |(id, sights)| (*id, share(sights)))
+    }
+
+    fn inside(&self) -> impl Iterator<Item = (&u64, &Sights)> {
+        self.sights.iter().filter(|(_, sights)| sights.outside.is_none())
     }
 
     /// The mean of the best scores that make it a hazard, where there are enough.
     pub(super) fn see(&mut self, now: Duration, track: &Track, counts: bool) -> Option<f32> {
         let bounds = track.bounds();
-        if !counts || self.polygon.as_ref().is_some_and(|polygon| !polygon.contains(bounds.foot())) {
-            self.sights.remove(&track.id());
+        let inside = counts && self.polygon.as_ref().is_none_or(|polygon| polygon.contains(bounds.foot()));
+        let lasting = self.sights.remove(&track.id()).filter(|sights| !has_left(sights.outside, now));
+        if !inside {
+            if let Some(sights) = lasting {
+                self.sights.insert(track.id(), Sights { outside: sights.outside.or(Some(now)), ..sights });
+            }
             return None;
         }
-        let fresh = Sights { since: now, recent: VecDeque::new() };
-        let recent = &mut self.sights.entry(track.id()).or_insert(fresh).recent;
+        let fresh = Sights { since: now, outside: None, recent: VecDeque::new() };
+        let sights = self.sights.entry(track.id()).or_insert(lasting.unwrap_or(fresh));
+        sights.outside = None;
+        let recent = &mut sights.recent;
         recent.push_back(Sight { frame: self.frame, bounds, score: track.score() });
         while recent.front().is_some_and(|first| first.frame + u64::from(self.frames) <= self.frame) {
             recent.pop_front();

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::{Scores, share_done};
+use super::{Scores, has_left, share_done};
 use crate::geometry::Polygon;
 use crate::track::Track;
 
@@ -59,8 +59,7 @@ impl Intrusion {
 
 /// The stay after a frame in which the object was seen inside or outside.
 fn next_stay(stay: Option<Stay>, inside: bool, now: Duration, score: f32) -> Option<Stay> {
-    let left = |stay: &Stay| stay.outside.is_some_and(|since| now.saturating_sub(since) >= FLICKER);
-    let lasting = stay.filter(|stay| !left(stay));
+    let lasting = stay.filter(|stay| !has_left(stay.outside, now));
     if !inside {
         return lasting.map(|stay| Stay { outside: stay.outside.or(Some(now)), ..stay });
     }

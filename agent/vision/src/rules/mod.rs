@@ -168,6 +168,13 @@ enum Judge {
     Hazard(Hazard),
 }
 
+impl Judge {
+    /// A vehicle that has moved may alarm anew, where it stops again; everybody else alarms once, also if lost and found again.
+    fn alarms_anew(&self) -> bool {
+        matches!(self, Self::Stopped(_))
+    }
+}
+
 impl Watch {
     pub(crate) fn new(index: usize, rule: Rule) -> Self {
         let judge = match &rule.kind {
@@ -183,8 +190,8 @@ impl Watch {
             }
         };
         // Vehicles do not come out of doors: what is seen where one stopped, if only for a moment, is that one.
-        let settles = if matches!(judge, Judge::Stopped(_)) { Duration::ZERO } else { SETTLES };
-        let (alerted, places) = (HashSet::new(), Places::new(settles));
+        let settles = if judge.alarms_anew() { Duration::ZERO } else { SETTLES };
+        let (alerted, places) = (HashSet::new(), Places::new(settles, judge.alarms_anew()));
         let (quiet_until, lasting, clear) = (Duration::ZERO, Vec::new(), None);
         Self { index, rule, judge, alerted, places, quiet_until, lasting, clear }
     }
@@ -249,18 +256,24 @@ impl Watch {
         let is_about =
             |track: &Track| rule.classes.contains(&track.class()) && track.bounds().height >= rule.min_height;
         self.places.observe(now.monotonic, tracks, is_about);
+        let anew = self.judge.alarms_anew();
+        if !anew {
+            self.alerted.extend(self.places.alarmed().filter(alive));
+        }
+        // A rule that sleeps forgets at once: whoever crosses a line meanwhile does not alarm when it wakes.
+        let kept = |id: &u64| awake && alive(id);
         match &mut self.judge {
-            Judge::Intrusion(intrusion) => intrusion.retain(alive),
-            Judge::Crossing(crossing) => crossing.retain(alive),
+            Judge::Intrusion(intrusion) => intrusion.retain(kept),
+            Judge::Crossing(crossing) => crossing.retain(kept),
             Judge::Stopped(stopped) => stopped.rest(now.monotonic, awake),
-            Judge::Hazard(hazard) => hazard.begin(alive),
+            Judge::Hazard(hazard) => hazard.begin(kept),
         }
         // A track that this frame does not show may still be there: it is remembered, but it raises no alert.
         for track in tracks.iter().filter(|track| track.seen() == now.monotonic) {
             let counts = awake && is_about(track);
             let broken = match &mut self.judge {
                 Judge::Intrusion(intrusion) => intrusion.see(now.monotonic, track, counts),
-                Judge::Crossing(crossing) => crossing.see(track, counts),
+                Judge::Crossing(crossing) => crossing.see(now.monotonic, track, counts),
                 Judge::Stopped(stopped) => {
                     let place = self.places.of(track.id()).filter(|_| counts);
                     place.and_then(|place| stopped.see(now.monotonic, place))
@@ -269,11 +282,9 @@ impl Watch {
             };
             let least = self.rule.min_score.unwrap_or_else(|| scene.thresholds.of(track.class()));
             let Some(score) = broken.filter(|score| *score >= least) else { continue };
-            // A vehicle that has moved may alarm anew, where it stops again; everybody else alarms once.
-            let moves = matches!(self.judge, Judge::Stopped(_));
             let place_alarmed = self.places.of(track.id()).is_some_and(|place| place.alarmed.is_some());
             let alarmed = place_alarmed
-                || if moves {
+                || if anew {
                     self.places.have_alarmed_at(&track.bounds())
                 } else {
                     self.alerted.contains(&track.id())
@@ -284,7 +295,7 @@ impl Watch {
                 if let Some(place) = self.places.of(track.id()) {
                     place.alarmed = Some(number);
                 }
-                if !moves {
+                if !anew {
                     self.lasting.push(number);
                 }
                 self.quiet_until = now.monotonic + self.rule.cooldown;
@@ -334,6 +345,11 @@ impl Incidents<'_> {
         *self.last += 1;
         *self.last
     }
+}
+
+/// Whether what was seen outside or did not count since then has left: less is a flicker.
+fn has_left(outside: Option<Duration>, now: Duration) -> bool {
+    outside.is_some_and(|since| now.saturating_sub(since) >= FLICKER)
 }
 
 /// How much of the time is done that ends when something is due, 0 to 1.

@@ -87,8 +87,8 @@ impl Place {
         self.unseen <= GAP_MAX
     }
 
-    /// The incident that is over with it, where it has moved.
-    fn see(&mut self, track: &Track) -> Option<u64> {
+    /// The incident that is over with it, where it has moved and may alarm anew; else it takes its incident along.
+    fn see(&mut self, track: &Track, anew: bool) -> Option<u64> {
         let mut over = None;
         let (bounds, foot, now) = (self.bounds, track.bounds().foot(), track.seen());
         let (dx, dy) = (foot.x - bounds.foot().x, foot.y - bounds.foot().y);
@@ -97,8 +97,9 @@ impl Place {
         {
             let away = *self.away.get_or_insert(now);
             if now.saturating_sub(away) >= MOVED {
-                over = self.alarmed;
+                let alarmed = self.alarmed;
                 *self = Self::new(track);
+                *if anew { &mut over } else { &mut self.alarmed } = alarmed;
             }
         } else {
             let passed = now.saturating_sub(self.seen).as_secs_f32() / FOLLOWS.as_secs_f32();
@@ -123,16 +124,19 @@ impl Place {
 pub(super) struct Places {
     places: Vec<Place>,
     settles: Duration,
+    /// Whether what has moved may alarm anew.
+    anew: bool,
     observed: Option<Duration>,
-    /// Incidents whose objects have moved, or were out of sight for long.
+    /// Incidents whose objects have moved, or were out of sight for long. Those of objects that may not alarm anew end
+    /// otherwise, and are none.
     over: Vec<u64>,
 }
 
 impl Places {
     /// None. An object has to have stood for `settles` before a new track at its place is taken for it: people come
-    /// out of one door, one after the other.
-    pub(super) fn new(settles: Duration) -> Self {
-        Self { places: Vec::new(), settles, observed: None, over: Vec::new() }
+    /// out of one door, one after the other. Where it has moved, it may alarm `anew` or not.
+    pub(super) fn new(settles: Duration, anew: bool) -> Self {
+        Self { places: Vec::new(), settles, anew, observed: None, over: Vec::new() }
     }
 
     /// Takes one frame: all live tracks, of which those with its time that the rule is about `count`.
@@ -145,7 +149,7 @@ impl Places {
         for track in tracks.iter().filter(|track| track.seen() == now && counts(track)) {
             let known = self.places.iter().position(|place| place.track == track.id());
             match known.or_else(|| self.left_behind(track, tracks)) {
-                Some(at) => self.over.extend(self.places[at].see(track)),
+                Some(at) => self.over.extend(self.places[at].see(track, self.anew)),
                 None => self.places.push(Place::new(track)),
             }
         }
@@ -163,11 +167,19 @@ impl Places {
             let Some((at, _)) = oldest else { break };
             self.over.extend(self.places.swap_remove(at).alarmed);
         }
+        if !self.anew {
+            self.over.clear();
+        }
     }
 
     /// The place of a live track.
     pub(super) fn of(&mut self, track: u64) -> Option<&mut Place> {
         self.places.iter_mut().find(|place| place.track == track)
+    }
+
+    /// The tracks that were seen last where something has alarmed.
+    pub(super) fn alarmed(&self) -> impl Iterator<Item = u64> {
+        self.places.iter().filter(|place| place.alarmed.is_some()).map(|place| place.track)
     }
 
     /// Whether something that has alarmed stands here: a detector may give one vehicle two boxes.
@@ -193,5 +205,32 @@ impl Places {
         let fits = |place: &Place| lost(place) && settled(place) && overlap(place) >= SAME;
         let fitting = self.places.iter().enumerate().filter(|(_, place)| fits(place));
         fitting.max_by(|(_, a), (_, b)| overlap(a).total_cmp(&overlap(b))).map(|(at, _)| at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sharp_eyes_protocol::class::ObjectClass;
+
+    use super::*;
+    use crate::detection::{Detection, Thresholds};
+    use crate::track::Tracker;
+
+    #[test]
+    fn what_is_forgotten_is_over_for_those_who_may_alarm_anew_only() {
+        for anew in [true, false] {
+            let (mut tracker, mut places) =
+                (Tracker::new(Thresholds::default()), Places::new(Duration::ZERO, anew));
+            let bounds = Rect { left: 0.5, top: 0.5, width: 0.1, height: 0.1 };
+            let car = [Detection { class: ObjectClass::Car, score: 0.9, bounds }];
+            for second in 0..=620 {
+                let now = Duration::from_secs(second);
+                tracker.observe(now, if second == 0 { &car } else { &[] });
+                places.observe(now, tracker.tracks(), |_| true);
+                places.places.iter_mut().for_each(|place| place.alarmed = Some(7));
+            }
+            assert!(places.places.is_empty());
+            assert_eq!(places.over, if anew { vec![7] } else { Vec::new() });
+        }
     }
 }

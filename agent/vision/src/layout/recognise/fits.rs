@@ -313,15 +313,24 @@ pub(super) fn singles(evidence: &Evidence<'_>) -> Vec<Fit> {
                 && is_table(output, columns)
                 && (!dense(rows) || evidence.layout == Some(Layout::EndToEnd))
             {
-                let slot = output.slot(index, columns, false, true);
-                found.push(Fit {
-                    layout: Layout::EndToEnd,
-                    parts: Parts::Rows(slot),
-                    columns: Columns::Unknown,
-                    // Six columns could also be one label of YOLOv5; but so few rows are no grid.
-                    rank: if rows <= QUERIES_MAX { 3 } else { 1 },
-                    origin: Origin::Graph,
-                });
+                // Six columns could also be one label of YOLOv5; but so few rows are no grid.
+                let rank = if rows <= QUERIES_MAX { 3 } else { 1 };
+                let (finished, scored) = finished_or_scored(output, columns, evidence);
+                if finished {
+                    let (layout, parts) =
+                        (Layout::EndToEnd, Parts::Rows(output.slot(index, columns, false, true)));
+                    found.push(Fit { layout, parts, columns: Columns::Unknown, rank, origin: Origin::Graph });
+                }
+                if scored {
+                    let (layout, parts) = (Layout::Yolov8, Parts::Rows(slot()));
+                    found.push(Fit {
+                        layout,
+                        parts,
+                        columns: Columns::Labels(columns - 4),
+                        rank,
+                        origin: Origin::Trial,
+                    });
+                }
                 continue;
             }
             if !plausible || columns < 5 {
@@ -378,6 +387,28 @@ pub(super) fn singles(evidence: &Evidence<'_>) -> Vec<Fit> {
 /// Whether an output can be rows of finished detections: six numbers, or seven without a batch axis.
 fn is_table(output: &Output, columns: usize) -> bool {
     columns == 6 || (columns == 7 && output.shape.len() == 2)
+}
+
+/// Whether such rows can be finished detections, and whether they can be boxes with the scores of two labels, as RT-DETR of
+/// ultralytics has them: boxes by their middle, 0 to 1, and no column of whole numbers.
+fn finished_or_scored(output: &Output, columns: usize, evidence: &Evidence<'_>) -> (bool, bool) {
+    let rows = Rows::new(&output.numbers, columns, false);
+    let two = evidence.labels.is_none_or(|labels| labels.len() == 2);
+    match evidence.layout {
+        Some(Layout::Yolov8) => return (false, true),
+        // Scores of queries are never all 0.
+        None if columns == 6 && two && Range::of(rows.iter()).any => {}
+        _ => return (true, false),
+    }
+    let whole = |column: usize| rows.columns(column..column + 1).iter().all(|number| number.fract() == 0.0);
+    let (label_last, label_first) = (whole(5), whole(0));
+    let boxes = if label_first && !label_last { rows.columns(2..6) } else { rows.columns(0..4) };
+    let range = Range::of(boxes.iter());
+    match (label_last || label_first, Ordering::of_rows(boxes)) {
+        (true, Ordering::Unordered) => (true, range.largest.max(-range.least) <= 2.0),
+        (true, _) => (true, false),
+        (false, form) => (form == Ordering::Ordered, true),
+    }
 }
 
 /// Whether the boxes of a grid are pixels already. `None` where the numbers do not tell.

@@ -270,18 +270,17 @@ fn indexed<'a>(evidence: &Evidence<'a>) -> impl Iterator<Item = (usize, &'a Outp
 
 /// The first output that a fit leaves over and that is none of those known to be harmless.
 fn surplus(fit: &Fit, evidence: &Evidence<'_>) -> Option<String> {
-    let used: Vec<usize> = match &fit.parts {
-        Parts::Rows(rows) | Parts::Joined { rows, .. } => vec![rows.output],
-        Parts::Pair { boxes, scores } => vec![boxes.output, scores.output],
+    let used: Vec<&Slot> = match &fit.parts {
+        Parts::Rows(rows) | Parts::Joined { rows, .. } => vec![rows],
+        Parts::Pair { boxes, scores } => vec![boxes, scores],
         Parts::List { boxes, labels, scores, count } => {
-            let rest = scores.iter().chain(count).map(|slot| slot.output);
-            [boxes.output, labels.output].into_iter().chain(rest).collect()
+            [boxes, labels].into_iter().chain(scores).chain(count).collect()
         }
-        Parts::Levels(levels) => {
-            levels.iter().flat_map(|level| [level.scores.output, level.sides.output]).collect()
-        }
+        Parts::Levels(levels) => levels.iter().flat_map(|level| [&level.scores, &level.sides]).collect(),
     };
-    let left: Vec<_> = indexed(evidence).filter(|(index, _)| !used.contains(index)).collect();
+    let is_used = |index: usize| used.iter().any(|slot| slot.output == index);
+    let left: Vec<_> = indexed(evidence).filter(|(index, _)| !is_used(*index)).collect();
+    let boxes = used.first().map_or(0, |slot| evidence.outputs[slot.output].total() / slot.columns.max(1));
     // TensorFlow's raw boxes, and scores of as many rows.
     let raw = left.iter().find(|(_, output)| output.last() == 4).map(|(_, output)| output.total() / 4);
     let raw_columns = raw.and_then(|rows| {
@@ -295,12 +294,14 @@ fn surplus(fit: &Fit, evidence: &Evidence<'_>) -> Option<String> {
     left.into_iter()
         .find(|(_, output)| {
             let tensorflow = fit.layout == Layout::Tensorflow;
+            // TensorFlow writes whole numbers as f32.
+            let whole = || output.whole || (tensorflow && output.numbers.iter().all(|n| n.fract() == 0.0));
             let harmless = match output.body() {
-                _ if output.whole || output.total() <= 1 => true,
-                // TensorFlow's indices of anchors, whole numbers as f32.
-                _ if tensorflow && output.last() == output.total() => {
-                    output.numbers.iter().all(|number| number.fract() == 0.0)
-                }
+                _ if output.total() <= 1 => true,
+                // A whole number for each box, its index mostly.
+                _ if output.total() == boxes && whole() => true,
+                // What suppression in the graph has kept: picture, class and box.
+                [_, 3] if output.whole => true,
                 [_, last] if tensorflow => *last == 4 || Some(*last) == raw_columns,
                 // YOLO's feature maps, which older exports yield beside the decoded boxes.
                 [_, _, _, last] => fit.layout == Layout::Yolov5 && *last == 5 + columns,

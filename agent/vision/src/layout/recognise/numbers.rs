@@ -43,7 +43,10 @@ pub(super) enum Ordering {
 
 impl Ordering {
     pub(super) fn of(boxes: &Output, transposed: bool) -> Self {
-        let rows = Rows::new(&boxes.numbers, 4, transposed);
+        Self::of_rows(Rows::new(&boxes.numbers, 4, transposed))
+    }
+
+    pub(super) fn of_rows(rows: Rows<'_>) -> Self {
         let (mut seen, mut ordered) = (0, 0);
         for row in 0..rows.count {
             let [a, b, c, d] = rows.four(row, 0);
