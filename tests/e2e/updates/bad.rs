@@ -1,5 +1,6 @@
 //! Models that nobody should publish: refused, or rolled back, with the reason.
 
+use rustix::process::{Pid, Signal, kill_process_group};
 use sharp_eyes_tests::places;
 
 use super::*;
@@ -247,10 +248,12 @@ fn a_good_model_looks_beside_the_active_one_and_then_in_its_place() {
         stage(&console, "1.1.0", ModelStage::Kept)?;
         active(&console, "1.1.0")?;
 
-        // The agent ends without waiting for one that looks.
+        // The agent ends without waiting for one that looks. As systemd does it, each of its processes is told.
         maintainer.publish("1.2.0")?;
         stage(&console, "1.2.0", ModelStage::Shadow)?;
-        ensure!(agent.stop()? == 0, "it did not end as asked");
+        let group = i32::try_from(agent.process().pid()).ok().and_then(Pid::from_raw);
+        kill_process_group(group.context("no process")?, Signal::TERM)?;
+        ensure!(agent.process().wait(wait::PATIENCE)?.success(), "it did not end as asked");
         ensure!(
             maintainer::status(&village)?["refused"].as_array().is_some_and(Vec::is_empty),
             "nobody's fault"

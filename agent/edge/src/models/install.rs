@@ -21,7 +21,7 @@ use super::patch::{self, PATCHED_MAX_BYTES};
 use super::release::Release;
 use super::shadow::{Judgement, Shadow};
 use super::state::{Installed, State};
-use super::trial::{self, Failed, Passed, TrialOptions};
+use super::trial::{self, Failed, Passed, TrialError, TrialOptions};
 use super::tuf::{Fetch, Repository, Trust, TufError, Web};
 use crate::clock::Clock;
 use crate::durable::{Lock, sync};
@@ -71,6 +71,8 @@ pub enum InstallError {
     Space { folder: PathBuf, needed: u64, free: u64 },
     #[error("{0} has {1} bytes; {BUNDLE_MAX_BYTES} are the limit")]
     TooLarge(ModelName, u64),
+    #[error("{0} could not be tried to the end: {1}")]
+    Untried(ModelName, String),
     #[error("the installation failed: {0}")]
     Task(String),
 }
@@ -202,7 +204,10 @@ impl Check<'_> {
         }
         let passed = match work.await.map_err(|error| InstallError::Task(error.to_string()))? {
             Ok(passed) => passed,
-            Err(Failed { reason, .. }) => return self.refuse(state, lock, &release, reason, &bundle),
+            Err(TrialError::Failed(Failed { reason, .. })) => {
+                return self.refuse(state, lock, &release, reason, &bundle);
+            }
+            Err(TrialError::Untried(why)) => return Err(InstallError::Untried(release.model, why)),
         };
         let mut doubt = None;
         if let Some(desk) = self.window.filter(|_| !self.options.config.shadow.is_zero()) {
@@ -215,6 +220,7 @@ impl Check<'_> {
                 }
                 Judgement::Passed(comparison) => tracing::info!(model = %release.model, "{comparison}"),
                 Judgement::Refused(reason) => return self.refuse(state, lock, &release, reason, &bundle),
+                Judgement::Untried(why) => return Err(InstallError::Untried(release.model, why)),
                 Judgement::Stopped => return Ok(Outcome::Stopped),
             }
         }
@@ -366,8 +372,8 @@ fn try_bundle(
     release: &Release,
     options: &TrialOptions,
     reached: &mut dyn FnMut(ModelStage),
-) -> Result<Passed, Failed> {
-    let contract = |reason: String| Failed { stage: ModelStage::Contract, reason };
+) -> Result<Passed, TrialError> {
+    let contract = |reason: String| TrialError::Failed(Failed { stage: ModelStage::Contract, reason });
     reached(ModelStage::Contract);
     let file = File::open(bundle).map_err(|error| contract(error.to_string()))?;
     bundle::unpack(io::BufReader::new(file), candidate).map_err(|error| contract(error.to_string()))?;

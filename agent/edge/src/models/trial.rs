@@ -4,11 +4,13 @@
 //! child with it and nothing else, and the cameras are watched by the old model meanwhile.
 
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use sharp_eyes_protocol::alert::ModelName;
 use sharp_eyes_protocol::report::ModelStage;
@@ -78,6 +80,17 @@ pub struct Failed {
     pub stage: ModelStage,
     /// Why.
     pub reason: String,
+}
+
+/// Why a model has not passed.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[allow(missing_docs)] // the messages say it
+pub enum TrialError {
+    #[error(transparent)]
+    Failed(#[from] Failed),
+    /// Nothing can be said of the model.
+    #[error("it could not be tried to the end: {0}")]
+    Untried(String),
 }
 
 /// What a child says on its standard output, a line each.
@@ -214,7 +227,7 @@ pub fn in_child(
     folder: &Path,
     options: &TrialOptions,
     reached: &mut dyn FnMut(ModelStage),
-) -> Result<Passed, Failed> {
+) -> Result<Passed, TrialError> {
     let mut command = Command::new(agent);
     command.args(["model", "try"]).arg(folder).arg("--runtime").arg(&options.runtime);
     command
@@ -228,7 +241,7 @@ pub fn in_child(
     }
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     let mut stage = ModelStage::Contract;
-    let failed = |stage, reason: String| Failed { stage, reason };
+    let failed = |stage, reason: String| TrialError::Failed(Failed { stage, reason });
     let mut child = command
         .spawn()
         .map_err(|error| failed(stage, format!("cannot start {}: {error}", agent.display())))?;
@@ -258,22 +271,73 @@ pub fn in_child(
             }
             Ok(Line::Failed(why)) => {
                 end(&mut child);
-                return Err(why);
+                return Err(why.into());
             }
             Err(mpsc::RecvTimeoutError::Timeout) => {
                 end(&mut child);
                 return Err(failed(stage, format!("it hangs: nothing for {} s", patience.as_secs())));
             }
             Err(mpsc::RecvTimeoutError::Disconnected) => {
-                let how = child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
-                return Err(failed(stage, format!("it ends the process that tries it: {how}")));
+                return Err(match child.wait() {
+                    Ok(how) if is_interruption(how) => {
+                        TrialError::Untried(format!("the process that tries it was ended: {how}"))
+                    }
+                    Ok(how) => failed(stage, format!("it ends the process that tries it: {how}")),
+                    Err(error) => TrialError::Untried(error.to_string()),
+                });
             }
         }
     }
+}
+
+/// Whether somebody ended a process in which a model is looked at, as everybody does who stops the agent. SIGKILL comes of
+/// memory that runs out, too, and is the model's fault.
+pub(super) fn is_interruption(how: ExitStatus) -> bool {
+    [Signal::TERM, Signal::INT, Signal::HUP].iter().any(|signal| how.signal() == Some(signal.as_raw()))
 }
 
 /// It has said all that there is to say, or nothing for too long.
 fn end(child: &mut Child) {
     let _ = child.kill(); // it may have ended by itself
     let _ = child.wait();
+}
+
+#[cfg(test)]
+pub(super) mod testing {
+    use super::*;
+
+    /// An agent's binary that does this instead. A process of its own writes it: what this one has open for writing while
+    /// another test starts a process cannot be run.
+    pub(in super::super) fn agent(folder: &Path, does: &str) -> PathBuf {
+        let (agent, write) =
+            (folder.join("agent"), r#"printf '#!/bin/sh\n%s\n' "$1" >"$0" && chmod +x "$0""#);
+        assert!(Command::new("sh").args(["-c", write]).arg(&agent).arg(does).status().unwrap().success());
+        agent
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What comes of a trial in a process that does this.
+    fn tried(does: &str) -> TrialError {
+        let folder = tempfile::tempdir().unwrap();
+        let (runtime, options) = (PathBuf::from("/nowhere"), DetectorOptions::default());
+        let options = TrialOptions { runtime, options, budget: None, beside: None };
+        let agent = testing::agent(folder.path(), does);
+        in_child(&agent, folder.path(), &options, &mut |_| {}).unwrap_err()
+    }
+
+    #[test]
+    fn what_ends_the_process_speaks_against_the_model_unless_somebody_stops_the_agent() {
+        for signal in ["TERM", "INT", "HUP"] {
+            let error = tried(&format!("kill -{signal} $$"));
+            assert!(matches!(error, TrialError::Untried(_)), "{signal}: {error}");
+        }
+        for does in ["kill -KILL $$", "kill -SEGV $$", "kill -ABRT $$", "exit 1", "exit 0"] {
+            let error = tried(does);
+            assert!(error.to_string().starts_with("it ends the process that tries it"), "{does}: {error}");
+        }
+    }
 }
