@@ -13,15 +13,19 @@ use super::install::{Check, Outcome};
 use super::polling::Polling;
 use super::state::{Installed, State};
 use super::watch::{Reading, Verdict, Watch};
+use crate::backoff::Backoff;
 use crate::beat;
 use crate::board::Board;
 use crate::clock::Clock;
 use crate::remote::Remote;
 use crate::remote::take::Taken;
-use crate::sessions::Sessions;
+use crate::sessions::{LoadError, Sessions};
 
 /// How often it looks whether a command beside the agent changed something.
 const REST: Duration = Duration::from_secs(1);
+
+/// Waits before a model that this box could not load is tried again, while another one looks.
+const RELOAD: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
 
 /// How often it looks at what a model on trial does.
 const WATCHFUL_REST: Duration = Duration::from_millis(200);
@@ -71,6 +75,8 @@ impl Updater {
         let mut rest = REST;
         // What the models before did, so that the next one has something to be compared with.
         let mut before = Reading::default();
+        let mut backoff = Backoff::new(RELOAD.0, RELOAD.1, 0.0).expect("constant limits are in order");
+        let mut reload = Instant::now();
         loop {
             tokio::select! {
                 () = beat::rest(rest) => {}
@@ -95,10 +101,13 @@ impl Updater {
                     hung = None;
                 }
             }
-            if self.desk.is_outdated(&state) {
+            if self.desk.is_outdated(&state) && Instant::now() >= reload {
                 before = self.reading();
                 on_trial = None;
-                self.switch(state.active.clone()).await;
+                match self.switch(state.active.clone()).await {
+                    true => backoff.reset(),
+                    false => reload = Instant::now() + backoff.next(fastrand::f64()),
+                }
                 continue;
             }
             if let (Some(active), Some(_)) = (&state.active, &state.trial) {
@@ -152,10 +161,11 @@ impl Updater {
         }
     }
 
-    /// Loads the model that shall look, while the other one looks, and hands it over.
-    async fn switch(&self, active: Option<Installed>) {
+    /// Loads the model that shall look, while the other one looks, and hands it over. False where it is to be tried again.
+    async fn switch(&self, active: Option<Installed>) -> bool {
         if let Some(sessions) = self.desk.take_spare(active.as_ref()) {
-            return self.desk.offer(sessions, active);
+            self.desk.offer(sessions, active);
+            return true;
         }
         let chosen = match active {
             Some(installed) => {
@@ -164,14 +174,16 @@ impl Updater {
             None => Chosen { path: self.options.detector.model.clone(), installed: None },
         };
         let (detector, path) = (self.options.detector.clone(), chosen.path.clone());
-        let loaded = tokio::task::spawn_blocking(move || {
-            Sessions::load(&detector, &path).map_err(|error| error.to_string())
-        });
-        let loaded = loaded.await.unwrap_or_else(|error| Err(error.to_string()));
+        let loaded = tokio::task::spawn_blocking(move || Sessions::load(&detector, &path));
+        let loaded = loaded.await.unwrap_or_else(|error| Err(LoadError::Changed(error.to_string())));
         match loaded.and_then(|sessions| chosen.check(sessions.model()).map(|()| sessions)) {
-            Ok(sessions) => self.desk.offer(sessions, chosen.installed),
-            Err(reason) => {
-                self.desk.unusable(&chosen, &reason);
+            Ok(sessions) => {
+                self.desk.offer(sessions, chosen.installed);
+                true
+            }
+            Err(error) => {
+                self.desk.unusable(&chosen, &error);
+                false
             }
         }
     }
