@@ -84,6 +84,26 @@ fn a_model_that_is_too_slow_for_the_box_is_refused_there() {
     });
 }
 
+#[test]
+fn a_model_that_a_box_cannot_try_just_now_is_tried_again() {
+    play(|folder| {
+        let maintainer = Maintainer::new(folder)?;
+        maintainer.publish("1.1.0")?;
+        let mut village = quiet(&folder.join("box"), &maintainer)?;
+        let library = std::mem::replace(&mut village.runtime, folder.join("libonnxruntime.so"));
+        let (taken, said) = maintainer::import(&village, &maintainer.repository)?;
+        ensure!(!taken, "{said}");
+        says(&said, &["village-detector@1.1.0 could not be tried to the end", "libonnxruntime.so"])?;
+        let status = maintainer::status(&village)?;
+        ensure!(status["active"].is_null() && status["refused"] == serde_json::json!([]), "{status}");
+        ensure!(!village.state.join("models/candidate").exists(), "it takes room while it waits");
+        village.runtime = library;
+        let (taken, said) = maintainer::import(&village, &maintainer.repository)?;
+        ensure!(taken, "{said}");
+        Ok(())
+    });
+}
+
 /// The mean of the golden picture's pixels is 113; the pictures that a model is first run on have others.
 const AT_THE_PICTURE: (f32, f32) = (110.0, 116.0);
 

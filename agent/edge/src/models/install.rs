@@ -207,7 +207,7 @@ impl Check<'_> {
             Err(TrialError::Failed(Failed { reason, .. })) => {
                 return self.refuse(state, lock, &release, reason, &bundle);
             }
-            Err(TrialError::Untried(why)) => return Err(InstallError::Untried(release.model, why)),
+            Err(TrialError::Untried(why)) => return self.put_off(&release, why),
         };
         let mut doubt = None;
         if let Some(desk) = self.window.filter(|_| !self.options.config.shadow.is_zero()) {
@@ -220,7 +220,7 @@ impl Check<'_> {
                 }
                 Judgement::Passed(comparison) => tracing::info!(model = %release.model, "{comparison}"),
                 Judgement::Refused(reason) => return self.refuse(state, lock, &release, reason, &bundle),
-                Judgement::Untried(why) => return Err(InstallError::Untried(release.model, why)),
+                Judgement::Untried(why) => return self.put_off(&release, why),
                 Judgement::Stopped => return Ok(Outcome::Stopped),
             }
         }
@@ -306,6 +306,12 @@ impl Check<'_> {
         Ok(Outcome::Refused(release.model.clone(), reason))
     }
 
+    /// Leaves a release to the next check, which needs the bundle alone.
+    fn put_off(&self, release: &Release, why: String) -> Result<Outcome, InstallError> {
+        clear(&self.options.folder.join("candidate")).map_err(self.at())?;
+        Err(InstallError::Untried(release.model.clone(), why))
+    }
+
     /// Moves what has passed into the free slot, and points to it. Whenever the power goes, the state points to a slot
     /// that is whole.
     fn activate(
@@ -375,8 +381,9 @@ fn try_bundle(
 ) -> Result<Passed, TrialError> {
     let contract = |reason: String| TrialError::Failed(Failed { stage: ModelStage::Contract, reason });
     reached(ModelStage::Contract);
-    let file = File::open(bundle).map_err(|error| contract(error.to_string()))?;
-    bundle::unpack(io::BufReader::new(file), candidate).map_err(|error| contract(error.to_string()))?;
+    let file = File::open(bundle).map_err(|error| TrialError::Untried(error.to_string()))?;
+    bundle::unpack(io::BufReader::new(file), candidate)
+        .map_err(|error| trial::of_bundle(ModelStage::Contract, &error))?;
     let passed = trial::in_child(agent, candidate, options, reached)?;
     if passed.model != release.model {
         return Err(contract(format!(

@@ -22,6 +22,7 @@ use super::compare::{Comparison, Look};
 use super::trial::is_interruption;
 use crate::camera::Frame;
 use crate::config::View;
+use crate::sessions::is_of_the_model;
 
 /// Frames that are enough.
 const FRAMES: u64 = 200;
@@ -144,7 +145,7 @@ impl Shadow<'_> {
         let mut child = match Looker::start(self) {
             Ok(child) => child,
             Err(error) => {
-                return Judgement::Refused(format!("cannot start {}: {error}", self.agent.display()));
+                return Judgement::Untried(format!("cannot start {}: {error}", self.agent.display()));
             }
         };
         let judged = self.watch(window, &mut child);
@@ -158,6 +159,7 @@ impl Shadow<'_> {
         let (loads, patience) = self.patience;
         let thresholds = match child.answer(loads, window)? {
             Answer::Ready { default, classes } => Thresholds { default, classes },
+            Answer::Untried(why) => return Err(Judgement::Untried(why)),
             other => return Err(refused(format!("expected to hear that it is ready, heard {other:?}"))),
         };
         let mut pairs: Vec<Option<[Scene; 2]>> = self.views.iter().map(|_| None).collect();
@@ -310,6 +312,7 @@ enum Answer {
     Ready { default: f32, classes: BTreeMap<ObjectClass, f32> },
     Seen { objects: Vec<Object>, took_us: u64 },
     Failed(String),
+    Untried(String),
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -334,12 +337,19 @@ impl Object {
 /// The other end of [`Shadow`]: looks at the frames that come on standard input, until there are no more.
 pub fn for_parent(folder: &Path, runtime: &Path, options: &DetectorOptions) -> Result<(), String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
-    let runtime = Runtime::load(runtime).map_err(|error| text(&error))?;
-    let mut detector = Detector::load(&runtime, folder, options).map_err(|error| text(&error))?;
     let say = |answer: &Answer| -> Result<(), String> {
         let mut out = io::stdout().lock();
         let line = serde_json::to_string(answer).map_err(|error| text(&error))?;
         writeln!(out, "{line}").and_then(|()| out.flush()).map_err(|error| text(&error))
+    };
+    let runtime = match Runtime::load(runtime) {
+        Ok(runtime) => runtime,
+        Err(error) => return say(&Answer::Untried(text(&error))),
+    };
+    let mut detector = match Detector::load(&runtime, folder, options) {
+        Ok(detector) => detector,
+        Err(error) if !is_of_the_model(&error) => return say(&Answer::Untried(text(&error))),
+        Err(error) => return Err(text(&error)),
     };
     let Thresholds { default, classes } = detector.model().thresholds.clone();
     say(&Answer::Ready { default, classes })?;
@@ -414,6 +424,8 @@ mod tests {
             let judged = looked(&format!("kill -{signal} $$"), false);
             assert!(matches!(judged, Judgement::Untried(_)), "{signal}: {judged:?}");
         }
+        let judged = looked(r#"echo '{"untried":"no memory"}'"#, false);
+        assert_eq!(judged, Judgement::Untried("no memory".into()));
         for does in ["kill -KILL $$", "kill -SEGV $$", "kill -ABRT $$", "exit 1"] {
             let judged = looked(does, false);
             assert!(matches!(judged, Judgement::Refused(_)), "{does}: {judged:?}");
