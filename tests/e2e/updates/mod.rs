@@ -219,6 +219,35 @@ fn a_model_that_cannot_be_loaded_for_a_while_looks_again_when_it_can() {
 }
 
 #[test]
+fn a_disk_that_cannot_be_written_keeps_no_box_with_a_model_on_trial_from_looking() {
+    play(|folder| {
+        let maintainer = Maintainer::new(folder)?;
+        maintainer.publish("1.1.0")?;
+        let (broker, console) = township(folder, &BrokerOptions::default())?;
+        let gate = street(folder, "gate", &[])?;
+        let lines = "watch = \"1h\"\nbudget = \"10s\"";
+        let village = watched(folder, &broker, &gate.url("gate"), &maintainer, lines)?;
+        let (taken, said) = maintainer::import(&village, &maintainer.repository)?;
+        ensure!(taken, "{said}");
+        let way = village.state.join("models/state.new"); // a folder in the way stops root, too
+        fs::create_dir(&way)?;
+        let mut agent = Agent::start(&village)?;
+        await_analysis(&mut agent, "gate")?;
+        active(&console, "1.0.0")?;
+        let why = told(&console, "why it does not look", |models| models.last_refusal.clone())?;
+        says(&why, &["village-detector@1.1.0: its trial cannot be written down"])?;
+        goes_on(&mut agent, "gate", 20)?;
+        active(&console, "1.0.0")?;
+        fs::remove_dir(&way)?;
+        active(&console, "1.1.0")?;
+        goes_on(&mut agent, "gate", 5)?;
+        let status = maintainer::status(&village)?;
+        ensure!(status["trial"]["starts"] == 1, "{status}");
+        Ok(())
+    });
+}
+
+#[test]
 fn a_console_hastens_the_next_check() {
     play(|folder| {
         let maintainer = Maintainer::new(folder)?;

@@ -37,6 +37,8 @@ struct Inner {
     /// Which installed models this box could not load just now, through no fault of theirs, and why: others look meanwhile.
     /// As many as there are slots.
     put_off: Vec<(Installed, String)>,
+    /// Why the start of the agent could not be counted, where it could not.
+    uncounted: Option<String>,
 }
 
 struct Looking {
@@ -75,9 +77,21 @@ impl Desk {
         Self { models, configured, said, window: Window::default(), inner: Mutex::default() }
     }
 
-    /// The agent starts, which counts while a model is on trial.
-    pub fn start(&self) -> io::Result<()> {
-        self.change(State::start).map(drop)
+    /// The agent starts, which counts while a model is on trial. False where that cannot be written down: the model before
+    /// looks until it can, because a trial that nobody counts would never end.
+    pub fn start(&self) -> bool {
+        let error = self.change(State::start).err().map(|error| error.to_string());
+        if let Some(error) = &error {
+            tracing::error!("cannot count that the agent starts, so no model on trial looks: {error}");
+        }
+        let mut inner = self.inner();
+        inner.uncounted = error;
+        inner.uncounted.is_none()
+    }
+
+    /// Whether [`Desk::start`] could be written down.
+    pub fn is_counted(&self) -> bool {
+        self.inner().uncounted.is_none()
     }
 
     /// The agent ends as asked.
@@ -97,11 +111,12 @@ impl Desk {
         self.choose(state.unwrap_or_default())
     }
 
-    /// The active one; the one before where that one is put off.
+    /// The active one; the one before where that one is put off, or its trial cannot be counted.
     fn choose(&self, state: State) -> Chosen {
         let inner = self.inner();
         let is_ready = |installed: &Installed| inner.put_off.iter().all(|(put_off, _)| put_off != installed);
-        match (&self.models, state.active.into_iter().chain(state.previous).find(is_ready)) {
+        let active = state.active.filter(|_| state.trial.is_none() || inner.uncounted.is_none());
+        match (&self.models, active.into_iter().chain(state.previous).find(is_ready)) {
             (Some(models), Some(installed)) => {
                 Chosen { path: installed.slot.folder(models), installed: Some(installed) }
             }
@@ -221,7 +236,10 @@ impl Desk {
     pub fn tell_state(&self, state: &State) {
         let inner = self.inner();
         let put_off = inner.put_off.iter().find(|(put_off, _)| state.active.as_ref() == Some(put_off));
-        let put_off = put_off.map(|(put_off, reason)| format!("{}: {reason}", put_off.release.model));
+        let uncounted = inner.uncounted.as_ref().filter(|_| state.trial.is_some());
+        let uncounted = uncounted.map(|error| format!("its trial cannot be written down: {error}"));
+        let put_off = uncounted.or_else(|| put_off.map(|(_, reason)| reason.clone()));
+        let put_off = state.active_model().zip(put_off).map(|(model, reason)| format!("{model}: {reason}"));
         drop(inner);
         self.said.send_if_modified(|models| {
             let before = models.clone();
@@ -350,5 +368,24 @@ mod tests {
         std::fs::create_dir(folder.path().join("state.new")).unwrap();
         assert!(unwritten.unusable(&unwritten.chosen(), &bad));
         assert_eq!(number(&unwritten), 1);
+    }
+
+    #[test]
+    fn a_model_whose_trial_cannot_be_counted_looks_when_it_can() {
+        let folder = tempfile::tempdir().unwrap();
+        let (desk, heard) = desk(folder.path());
+        let way = folder.path().join("state.new"); // a folder in the way stops root, too
+        std::fs::create_dir(&way).unwrap();
+        assert!(!desk.start() && !desk.is_counted());
+        assert_eq!(number(&desk), 1);
+        desk.tell_state(&State::read(folder.path()).unwrap());
+        let said = heard.borrow().last_refusal.clone().unwrap_or_default();
+        assert!(said.starts_with("detector@2: its trial cannot be written down"), "{said}");
+        std::fs::remove_dir(&way).unwrap();
+        assert!(desk.start() && desk.is_counted());
+        let state = State::read(folder.path()).unwrap();
+        assert_eq!((number(&desk), state.trial.map(|trial| trial.starts)), (2, Some(1)));
+        desk.tell_state(&state);
+        assert_eq!(heard.borrow().last_refusal, None);
     }
 }

@@ -104,7 +104,11 @@ impl Updater {
             if self.desk.is_outdated(&state) && Instant::now() >= reload {
                 before = self.reading();
                 on_trial = None;
-                match self.switch(state.active.clone()).await {
+                let is_done = match self.desk.is_counted() {
+                    true => self.switch(state.active.clone()).await,
+                    false => self.desk.start(),
+                };
+                match is_done {
                     true => backoff.reset(),
                     false => reload = Instant::now() + backoff.next(fastrand::f64()),
                 }
