@@ -1,10 +1,16 @@
 //! Models that nobody should publish: refused, or rolled back, with the reason.
 
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
 use rustix::process::{Pid, Signal, kill_process_group};
 use sharp_eyes_tests::places;
 
 use super::*;
 use crate::stage::{IN_THE_LIGHT, read, spoil, wall, without_hash};
+
+/// A repository that says nothing is given up later than this.
+const SILENCE_MAX: Duration = Duration::from_secs(20);
 
 /// Publishes a model that is good but for this.
 fn publish_bad(maintainer: &Maintainer, version: &str, mood: Mood, when: (f32, f32)) -> Result<()> {
@@ -188,6 +194,31 @@ fn turns_bad(detector_lines: &str) {
             goes_on(&mut agent, "yard", 5)?;
         }
         Ok(())
+    });
+}
+
+#[test]
+fn a_model_that_turns_bad_while_the_repository_is_silent_is_rolled_back_at_once() {
+    play(|folder| {
+        let maintainer = Maintainer::new(folder)?;
+        let (broker, console) = township(folder, &BrokerOptions::default())?;
+        let mut wall = wall(folder)?;
+        let mut village = watched(folder, &broker, &wall.url("wall"), &maintainer, "budget = \"400ms\"")?;
+        publish_bad(&maintainer, "2.0.1", Mood::NotNumbers, IN_THE_LIGHT)?;
+        let (taken, said) = maintainer::import(&village, &maintainer.repository)?;
+        ensure!(taken, "{said}");
+        let silent = TcpListener::bind(("127.0.0.1", 0))?;
+        let lines = "interval = \"1s\"\nwatch = \"1h\"\nbudget = \"400ms\"";
+        let url = format!("http://{}", silent.local_addr()?);
+        village.tables = maintainer.section(&format!("repository = {url:?}\n{lines}"));
+        let _agent = Agent::start(&village)?;
+        active(&console, "2.0.1")?;
+        let _asks = silent.accept()?;
+        wall.restart()?;
+        let started = Instant::now();
+        says(&stage(&console, "2.0.1", ModelStage::RolledBack)?, &["frames could not be analysed"])?;
+        ensure!(started.elapsed() < SILENCE_MAX, "the repository was waited for");
+        active(&console, "1.0.0")
     });
 }
 

@@ -129,10 +129,14 @@ impl Updater {
                 && polling.is_due(Instant::now())
                 && hung.is_none()
             {
-                let on_trial = state.active.as_ref().filter(|_| state.trial.is_some());
+                let active = state.active.as_ref().filter(|_| state.trial.is_some());
                 tokio::select! {
                     () = self.check(repository) => {}
-                    () = self.hanging(on_trial) => continue, // the repository waits
+                    // The repository waits, and with it nobody holds the lock of what is to be decided.
+                    (active, verdict) = self.turns(active, on_trial.as_ref()) => {
+                        self.conclude(active, verdict);
+                        continue;
+                    }
                 }
                 polling.checked(Instant::now(), fastrand::f64());
             }
@@ -202,12 +206,22 @@ impl Updater {
         self.desk.is_looking(active) && self.board.detector.looking_for() > self.limit()
     }
 
-    /// Waits until the model on trial hangs; for ever where none is.
-    async fn hanging(&self, on_trial: Option<&Installed>) {
+    /// Waits until something is to be done about the model on trial; for ever where none is. What hangs, and what nobody
+    /// watches yet, has no verdict.
+    async fn turns<'a>(
+        &self,
+        active: Option<&'a Installed>,
+        on_trial: Option<&OnTrial>,
+    ) -> (&'a Installed, Verdict) {
         loop {
             tokio::time::sleep(WATCHFUL_REST).await;
-            if on_trial.is_some_and(|active| self.is_hanging(active)) {
-                return;
+            let Some(active) = active.filter(|active| self.desk.is_looking(active)) else { continue };
+            let Some(on_trial) = on_trial.filter(|on_trial| on_trial.installed == *active) else {
+                return (active, Verdict::Watched);
+            };
+            let verdict = on_trial.watch.look(&self.reading());
+            if verdict != Verdict::Watched || self.is_hanging(active) {
+                return (active, verdict);
             }
         }
     }
@@ -238,7 +252,12 @@ impl Updater {
                 on_trial.insert(OnTrial { installed: active.clone(), watch })
             }
         };
-        match watch.look(&now) {
+        let verdict = watch.look(&now);
+        self.conclude(active, verdict);
+    }
+
+    fn conclude(&self, active: &Installed, verdict: Verdict) {
+        match verdict {
             Verdict::Watched => {}
             Verdict::Kept => {
                 tracing::info!(model = %active.release.model, "the model is kept");
