@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use sharp_eyes_agent::models::tuf::{Editor, Expiry, KeyFolders};
+use sharp_eyes_agent::remote::state::State;
 use sharp_eyes_protocol::report::{ConfigurationHealth, Health};
 use sharp_eyes_tests::agent::Agent;
 use sharp_eyes_tests::broker::BrokerOptions;
@@ -74,7 +75,7 @@ fn cameras(health: &Health) -> Vec<String> {
 fn a_configuration_is_taken_over_and_kept_taken_back_or_refused_by_itself() {
     play(|folder| {
         let maintainer = Maintainer::new(folder)?;
-        let (broker, console) = township(folder, &BrokerOptions::default())?;
+        let (mut broker, console) = township(folder, &BrokerOptions::default())?;
         let masked = VillageCamera::new("gate", "rtsp://127.0.0.1:1/gate")
             .line("masks = [[[0.8, 0.0], [1.0, 0.0], [1.0, 0.2]]]");
         let mut village = village(folder, &broker)?.with(masked);
@@ -138,15 +139,38 @@ fn a_configuration_is_taken_over_and_kept_taken_back_or_refused_by_itself() {
             ensure!(refused.active.as_ref() == Some(&good) && !refused.on_trial, "{refused:?}");
         }
 
-        // Without any, the box's own file.
+        // Without any, the box's own file; not while there is no broker that it could prove itself with.
+        broker.kill()?;
+        agent.health_when("no broker", |health| (!health.uplinks[0].connected).then_some(()))?;
         let file = file(&maintainer);
         maintainer.repo("configure", &[file.as_ref(), OsStr::new("--remove")])?;
+        wait::until("it to wait", wait::PATIENCE, || {
+            let log = read(&Agent::log_file(folder)).unwrap_or_default();
+            log.contains("a new configuration waits: there is no broker now").then_some(())
+        })?;
+        ensure!(
+            agent.health()?.configuration.is_some_and(|told| told.active.as_ref() == Some(&good)),
+            "it went"
+        );
+        // Nor does it wait for ever where it was tried in vain before.
+        agent.stop()?;
+        refuse_own_file(&village.state)?;
+        agent = Agent::start(&village)?;
+        broker.restart()?;
         told(&console, "the box's own file to be kept again", |told, cameras| {
             told.active.is_none() && !told.on_trial && cameras == ["gate"]
         })?;
         ensure!(agent.stop()? == 0, "it did not end as asked");
         listed(&maintainer, &village.folder)
     });
+}
+
+/// As if the box's own file had been on trial when the broker went.
+fn refuse_own_file(state: &Path) -> Result<()> {
+    let file = state.join("configuration/state.json");
+    let mut state: State = serde_json::from_slice(&fs::read(&file)?)?;
+    state.refuse(None, "no broker for 20 s");
+    Ok(fs::write(file, serde_json::to_vec(&state)?)?)
 }
 
 /// `repo verify` names what boxes are told, `model import` takes it from a stick.

@@ -37,8 +37,6 @@ pub enum RunError {
     Dispatch(#[from] DispatchError),
     #[error("cannot start a thread of the analysis: {0}")]
     Thread(std::io::Error),
-    #[error("which model was installed: {0}")]
-    Models(std::io::Error),
     #[error(transparent)]
     Hangs(#[from] Hangs),
 }
@@ -69,7 +67,7 @@ pub async fn run(own: Config, shutdown: CancellationToken) -> Result<Ended, RunE
     let models = ModelsOptions::new(&config);
     let folder = models.as_ref().map(|models| models.folder.clone());
     let desk = Arc::new(Desk::new(config.detector.model.clone(), folder, dispatch.models.clone()));
-    desk.start().map_err(RunError::Models)?;
+    desk.start();
     if let Some(remote) = &mut remote {
         remote.uplinks.clone_from(&dispatch.examiner.uplinks);
     }

@@ -1,6 +1,7 @@
 //! The model in as many sessions of ONNX Runtime as frames are looked at at the same time.
 
 use std::any::Any;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::thread;
@@ -114,6 +115,30 @@ pub enum LoadError {
     Model(#[from] ModelError),
     #[error("{0}")]
     Changed(String),
+}
+
+impl LoadError {
+    /// Whether the model is at fault, and will be the next time. Else it is this box at this moment: its runtime is missing
+    /// or being replaced, or a file cannot be read.
+    pub fn is_of_the_model(&self) -> bool {
+        match self {
+            Self::Runtime(_) => false,
+            Self::Model(error) => is_of_the_model(error),
+            Self::Changed(_) => true,
+        }
+    }
+}
+
+/// The same where the runtime is there.
+pub(crate) fn is_of_the_model(error: &ModelError) -> bool {
+    match error {
+        // Gone for good, unlike what cannot be read.
+        ModelError::Read { source, .. } => {
+            matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+        }
+        ModelError::Onnx { source: OnnxError::NoProvider { .. }, .. } => false,
+        _ => true,
+    }
 }
 
 #[cfg(test)]

@@ -1,9 +1,16 @@
 //! Models that nobody should publish: refused, or rolled back, with the reason.
 
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process_group};
 use sharp_eyes_tests::places;
 
 use super::*;
 use crate::stage::{IN_THE_LIGHT, read, spoil, wall, without_hash};
+
+/// A repository that says nothing is given up later than this.
+const SILENCE_MAX: Duration = Duration::from_secs(20);
 
 /// Publishes a model that is good but for this.
 fn publish_bad(maintainer: &Maintainer, version: &str, mood: Mood, when: (f32, f32)) -> Result<()> {
@@ -77,6 +84,26 @@ fn a_model_that_is_too_slow_for_the_box_is_refused_there() {
         village.cameras = (0..32)
             .map(|n| VillageCamera::new(&format!("c{n}"), "rtsp://127.0.0.1:1/c").line("analysed_fps = 30"))
             .collect();
+        let (taken, said) = maintainer::import(&village, &maintainer.repository)?;
+        ensure!(taken, "{said}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_model_that_a_box_cannot_try_just_now_is_tried_again() {
+    play(|folder| {
+        let maintainer = Maintainer::new(folder)?;
+        maintainer.publish("1.1.0")?;
+        let mut village = quiet(&folder.join("box"), &maintainer)?;
+        let library = std::mem::replace(&mut village.runtime, folder.join("libonnxruntime.so"));
+        let (taken, said) = maintainer::import(&village, &maintainer.repository)?;
+        ensure!(!taken, "{said}");
+        says(&said, &["village-detector@1.1.0 could not be tried to the end", "libonnxruntime.so"])?;
+        let status = maintainer::status(&village)?;
+        ensure!(status["active"].is_null() && status["refused"] == serde_json::json!([]), "{status}");
+        ensure!(!village.state.join("models/candidate").exists(), "it takes room while it waits");
+        village.runtime = library;
         let (taken, said) = maintainer::import(&village, &maintainer.repository)?;
         ensure!(taken, "{said}");
         Ok(())
@@ -170,6 +197,31 @@ fn turns_bad(detector_lines: &str) {
     });
 }
 
+#[test]
+fn a_model_that_turns_bad_while_the_repository_is_silent_is_rolled_back_at_once() {
+    play(|folder| {
+        let maintainer = Maintainer::new(folder)?;
+        let (broker, console) = township(folder, &BrokerOptions::default())?;
+        let mut wall = wall(folder)?;
+        let mut village = watched(folder, &broker, &wall.url("wall"), &maintainer, "budget = \"400ms\"")?;
+        publish_bad(&maintainer, "2.0.1", Mood::NotNumbers, IN_THE_LIGHT)?;
+        let (taken, said) = maintainer::import(&village, &maintainer.repository)?;
+        ensure!(taken, "{said}");
+        let silent = TcpListener::bind(("127.0.0.1", 0))?;
+        let lines = "interval = \"1s\"\nwatch = \"1h\"\nbudget = \"400ms\"";
+        let url = format!("http://{}", silent.local_addr()?);
+        village.tables = maintainer.section(&format!("repository = {url:?}\n{lines}"));
+        let _agent = Agent::start(&village)?;
+        active(&console, "2.0.1")?;
+        let _asks = silent.accept()?;
+        wall.restart()?;
+        let started = Instant::now();
+        says(&stage(&console, "2.0.1", ModelStage::RolledBack)?, &["frames could not be analysed"])?;
+        ensure!(started.elapsed() < SILENCE_MAX, "the repository was waited for");
+        active(&console, "1.0.0")
+    });
+}
+
 /// What the camera shows: brighter than a golden picture that was darkened, and darker than what a model is first run on.
 const BY_DAY: (f32, f32) = (100.0, 119.0);
 
@@ -247,10 +299,12 @@ fn a_good_model_looks_beside_the_active_one_and_then_in_its_place() {
         stage(&console, "1.1.0", ModelStage::Kept)?;
         active(&console, "1.1.0")?;
 
-        // The agent ends without waiting for one that looks.
+        // The agent ends without waiting for one that looks. As systemd does it, each of its processes is told.
         maintainer.publish("1.2.0")?;
         stage(&console, "1.2.0", ModelStage::Shadow)?;
-        ensure!(agent.stop()? == 0, "it did not end as asked");
+        let group = i32::try_from(agent.process().pid()).ok().and_then(Pid::from_raw);
+        kill_process_group(group.context("no process")?, Signal::TERM)?;
+        ensure!(agent.process().wait(wait::PATIENCE)?.success(), "it did not end as asked");
         ensure!(
             maintainer::status(&village)?["refused"].as_array().is_some_and(Vec::is_empty),
             "nobody's fault"

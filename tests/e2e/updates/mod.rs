@@ -6,6 +6,7 @@ mod hostile;
 
 use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -14,7 +15,7 @@ use sharp_eyes_agent::models::release::{Release, Rollout};
 use sharp_eyes_agent::models::tuf::{Editor, Expiry, KeyFolders};
 use sharp_eyes_protocol::alert::ModelName;
 use sharp_eyes_protocol::command::{Answer, Done, Refusal, Request};
-use sharp_eyes_protocol::report::{ModelStage, Models};
+use sharp_eyes_protocol::report::{Health, ModelStage, Models};
 use sharp_eyes_tests::agent::Agent;
 use sharp_eyes_tests::bad_model::Mood;
 use sharp_eyes_tests::broker::{Broker, BrokerOptions};
@@ -166,6 +167,83 @@ fn an_agent_that_ends_twice_with_a_model_on_trial_starts_with_the_one_before() {
         active(&console, "1.0.0")?;
         maintainer.rollout("1.1.0", &["--again"])?;
         active(&console, "1.1.0")
+    });
+}
+
+#[test]
+fn a_model_that_cannot_be_loaded_for_a_while_looks_again_when_it_can() {
+    play(|folder| {
+        let maintainer = Maintainer::new(folder)?;
+        maintainer.publish("1.1.0")?;
+        let (broker, console) = township(folder, &BrokerOptions::default())?;
+        let gate = street(folder, "gate", &[])?;
+        let mut village =
+            watched(folder, &broker, &gate.url("gate"), &maintainer, "watch = \"1h\"\nbudget = \"10s\"")?;
+        let (taken, said) = maintainer::import(&village, &maintainer.repository)?;
+        ensure!(taken, "{said}");
+        let unharmed = |village: &Village| {
+            let status = maintainer::status(village)?;
+            let active = &status["active"]["release"]["model"];
+            ensure!(
+                active == "village-detector@1.1.0" && status["refused"] == serde_json::json!([]),
+                "{status}"
+            );
+            Ok::<_, anyhow::Error>(())
+        };
+        // Its library is being replaced while the agent starts.
+        let library = std::mem::replace(&mut village.runtime, folder.join("libonnxruntime.so"));
+        let mut agent = Agent::start(&village)?;
+        let failed = |health: &Health| health.detector.reason.clone();
+        says(&agent.health_when("the detector to fail", failed)?, &["libonnxruntime.so"])?;
+        unharmed(&village)?;
+        symlink(&library, &village.runtime)?;
+        active(&console, "1.1.0")?;
+        goes_on(&mut agent, "gate", 5)?;
+        agent.stop()?;
+
+        // It cannot be read: the model before looks meanwhile.
+        let graph = village.state.join("models/slot-a/model.onnx");
+        fs::rename(&graph, graph.with_extension("aside"))?;
+        symlink(&graph, &graph)?;
+        let mut agent = Agent::start(&village)?;
+        await_analysis(&mut agent, "gate")?;
+        active(&console, "1.0.0")?;
+        let why = told(&console, "why it does not look", |models| models.last_refusal.clone())?;
+        says(&why, &["village-detector@1.1.0", "slot-a/model.onnx"])?;
+        unharmed(&village)?;
+        fs::rename(graph.with_extension("aside"), &graph)?;
+        active(&console, "1.1.0")?;
+        told(&console, "nothing to complain of", |models| models.last_refusal.is_none().then_some(()))?;
+        goes_on(&mut agent, "gate", 5)
+    });
+}
+
+#[test]
+fn a_disk_that_cannot_be_written_keeps_no_box_with_a_model_on_trial_from_looking() {
+    play(|folder| {
+        let maintainer = Maintainer::new(folder)?;
+        maintainer.publish("1.1.0")?;
+        let (broker, console) = township(folder, &BrokerOptions::default())?;
+        let gate = street(folder, "gate", &[])?;
+        let lines = "watch = \"1h\"\nbudget = \"10s\"";
+        let village = watched(folder, &broker, &gate.url("gate"), &maintainer, lines)?;
+        let (taken, said) = maintainer::import(&village, &maintainer.repository)?;
+        ensure!(taken, "{said}");
+        let way = village.state.join("models/state.new"); // a folder in the way stops root, too
+        fs::create_dir(&way)?;
+        let mut agent = Agent::start(&village)?;
+        await_analysis(&mut agent, "gate")?;
+        active(&console, "1.0.0")?;
+        let why = told(&console, "why it does not look", |models| models.last_refusal.clone())?;
+        says(&why, &["village-detector@1.1.0: its trial cannot be written down"])?;
+        goes_on(&mut agent, "gate", 20)?;
+        active(&console, "1.0.0")?;
+        fs::remove_dir(&way)?;
+        active(&console, "1.1.0")?;
+        goes_on(&mut agent, "gate", 5)?;
+        let status = maintainer::status(&village)?;
+        ensure!(status["trial"]["starts"] == 1, "{status}");
+        Ok(())
     });
 }
 

@@ -96,7 +96,7 @@ impl Analysis {
                 Err(error) => {
                     tracing::error!("cannot use the model {}: {error}", chosen.path.display());
                     self.board.detector.failed(&error.to_string());
-                    if self.desk.unusable(&chosen, &error.to_string()) {
+                    if self.desk.unusable(&chosen, &error) {
                         continue; // with the one before
                     }
                 }
@@ -125,7 +125,7 @@ impl Analysis {
 
     fn load(&self, chosen: &Chosen) -> Result<Sessions, LoadError> {
         let sessions = Sessions::load(&self.detector, &chosen.path)?;
-        chosen.check(sessions.model()).map_err(LoadError::Changed)?;
+        chosen.check(sessions.model())?;
         self.desk.looks(&sessions, chosen.installed.clone());
         self.board.detector.running();
         Ok(sessions)

@@ -11,7 +11,7 @@ use std::path::Path;
 
 use crate::models::bundle::BundleError;
 use crate::models::install::InstallError;
-use crate::models::trial::Failed;
+use crate::models::trial::{Failed, TrialError};
 use crate::models::tuf::TufError;
 
 /// A command could not do what it was asked.
@@ -21,7 +21,7 @@ pub enum MaintenanceError {
     #[error(transparent)]
     Bundle(#[from] BundleError),
     #[error("the model fails at the stage {:?}: {}", .0.stage, .0.reason)]
-    Trial(#[from] Failed),
+    Trial(Failed),
     #[error(transparent)]
     Repository(#[from] TufError),
     #[error(transparent)]
@@ -30,6 +30,15 @@ pub enum MaintenanceError {
     File { file: String, source: std::io::Error },
     #[error("{0}")]
     Other(String),
+}
+
+impl From<TrialError> for MaintenanceError {
+    fn from(error: TrialError) -> Self {
+        match error {
+            TrialError::Failed(failed) => Self::Trial(failed),
+            untried => Self::Other(format!("the model: {untried}")),
+        }
+    }
 }
 
 fn at(file: &Path) -> impl Fn(std::io::Error) -> MaintenanceError + use<> {

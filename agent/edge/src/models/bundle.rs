@@ -197,6 +197,18 @@ pub enum BundleError {
     ManyPictures(usize),
 }
 
+impl BundleError {
+    /// Whether the bundle is at fault, and will be the next time. Else this box could not read or write just now.
+    pub fn is_of_the_bundle(&self) -> bool {
+        match self {
+            Self::Read { source, .. } => source.kind() == io::ErrorKind::NotFound,
+            Self::Damaged(error) => error.raw_os_error().is_none(),
+            Self::Write(_) | Self::Unpack { .. } => false,
+            _ => true,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -293,12 +305,38 @@ mod tests {
             let place = tempfile::tempdir().unwrap();
             let slot = place.path().join("above/slot");
             fs::create_dir(place.path().join("above")).unwrap();
-            let error =
-                unpack(bundle.as_slice(), &slot).err().map(|error| error.to_string()).unwrap_or_default();
+            let error = unpack(bundle.as_slice(), &slot).err();
+            assert!(error.as_ref().is_none_or(BundleError::is_of_the_bundle), "{error:?}");
+            let error = error.map(|error| error.to_string()).unwrap_or_default();
             assert!(error.contains(said) && error.is_empty() == said.is_empty(), "{error:?} is not {said:?}");
             for outside in [place.path().join("evil"), place.path().join("above/evil"), "/tmp/evil".into()] {
                 assert!(!outside.exists(), "{}", outside.display());
             }
+        }
+    }
+
+    /// A medium that fails after some bytes, as EIO does.
+    struct Failing<'a>(&'a [u8]);
+
+    impl Read for Failing<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            if self.0.is_empty() { Err(io::Error::from_raw_os_error(5)) } else { self.0.read(buffer) }
+        }
+    }
+
+    #[test]
+    fn what_the_disk_does_is_not_the_bundles_fault() {
+        let (from, place) = (folder(), tempfile::tempdir().unwrap());
+        let mut bundle = Vec::new();
+        pack(from.path(), &mut bundle).unwrap();
+        let nowhere = place.path().join("above/slot");
+        let mut errors = vec![unpack(bundle.as_slice(), &nowhere).unwrap_err()];
+        for bytes in [100, 700] {
+            let slot = place.path().join(bytes.to_string());
+            errors.push(unpack(Failing(&bundle[..bytes]), &slot).unwrap_err());
+        }
+        for error in errors {
+            assert!(!error.is_of_the_bundle(), "{error}");
         }
     }
 }

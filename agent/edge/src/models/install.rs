@@ -21,7 +21,7 @@ use super::patch::{self, PATCHED_MAX_BYTES};
 use super::release::Release;
 use super::shadow::{Judgement, Shadow};
 use super::state::{Installed, State};
-use super::trial::{self, Failed, Passed, TrialOptions};
+use super::trial::{self, Failed, Passed, TrialError, TrialOptions};
 use super::tuf::{Fetch, Repository, Trust, TufError, Web};
 use crate::clock::Clock;
 use crate::durable::{Lock, sync};
@@ -71,6 +71,8 @@ pub enum InstallError {
     Space { folder: PathBuf, needed: u64, free: u64 },
     #[error("{0} has {1} bytes; {BUNDLE_MAX_BYTES} are the limit")]
     TooLarge(ModelName, u64),
+    #[error("{0} could not be tried to the end: {1}")]
+    Untried(ModelName, String),
     #[error("the installation failed: {0}")]
     Task(String),
 }
@@ -202,7 +204,10 @@ impl Check<'_> {
         }
         let passed = match work.await.map_err(|error| InstallError::Task(error.to_string()))? {
             Ok(passed) => passed,
-            Err(Failed { reason, .. }) => return self.refuse(state, lock, &release, reason, &bundle),
+            Err(TrialError::Failed(Failed { reason, .. })) => {
+                return self.refuse(state, lock, &release, reason, &bundle);
+            }
+            Err(TrialError::Untried(why)) => return self.put_off(&release, why),
         };
         let mut doubt = None;
         if let Some(desk) = self.window.filter(|_| !self.options.config.shadow.is_zero()) {
@@ -215,6 +220,7 @@ impl Check<'_> {
                 }
                 Judgement::Passed(comparison) => tracing::info!(model = %release.model, "{comparison}"),
                 Judgement::Refused(reason) => return self.refuse(state, lock, &release, reason, &bundle),
+                Judgement::Untried(why) => return self.put_off(&release, why),
                 Judgement::Stopped => return Ok(Outcome::Stopped),
             }
         }
@@ -300,6 +306,12 @@ impl Check<'_> {
         Ok(Outcome::Refused(release.model.clone(), reason))
     }
 
+    /// Leaves a release to the next check, which needs the bundle alone.
+    fn put_off(&self, release: &Release, why: String) -> Result<Outcome, InstallError> {
+        clear(&self.options.folder.join("candidate")).map_err(self.at())?;
+        Err(InstallError::Untried(release.model.clone(), why))
+    }
+
     /// Moves what has passed into the free slot, and points to it. Whenever the power goes, the state points to a slot
     /// that is whole.
     fn activate(
@@ -366,11 +378,12 @@ fn try_bundle(
     release: &Release,
     options: &TrialOptions,
     reached: &mut dyn FnMut(ModelStage),
-) -> Result<Passed, Failed> {
-    let contract = |reason: String| Failed { stage: ModelStage::Contract, reason };
+) -> Result<Passed, TrialError> {
+    let contract = |reason: String| TrialError::Failed(Failed { stage: ModelStage::Contract, reason });
     reached(ModelStage::Contract);
-    let file = File::open(bundle).map_err(|error| contract(error.to_string()))?;
-    bundle::unpack(io::BufReader::new(file), candidate).map_err(|error| contract(error.to_string()))?;
+    let file = File::open(bundle).map_err(|error| TrialError::Untried(error.to_string()))?;
+    bundle::unpack(io::BufReader::new(file), candidate)
+        .map_err(|error| trial::of_bundle(ModelStage::Contract, &error))?;
     let passed = trial::in_child(agent, candidate, options, reached)?;
     if passed.model != release.model {
         return Err(contract(format!(

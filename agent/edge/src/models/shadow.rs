@@ -19,8 +19,10 @@ use sharp_eyes_vision::{
 };
 
 use super::compare::{Comparison, Look};
+use super::trial::is_interruption;
 use crate::camera::Frame;
 use crate::config::View;
+use crate::sessions::is_of_the_model;
 
 /// Frames that are enough.
 const FRAMES: u64 = 200;
@@ -131,6 +133,8 @@ pub enum Judgement {
     Passed(Comparison),
     /// It may not, and why.
     Refused(String),
+    /// Nothing can be said of it, and why.
+    Untried(String),
     /// The agent ends before anything can be said.
     Stopped,
 }
@@ -141,24 +145,22 @@ impl Shadow<'_> {
         let mut child = match Looker::start(self) {
             Ok(child) => child,
             Err(error) => {
-                return Judgement::Refused(format!("cannot start {}: {error}", self.agent.display()));
+                return Judgement::Untried(format!("cannot start {}: {error}", self.agent.display()));
             }
         };
         let judged = self.watch(window, &mut child);
         child.end();
-        match judged {
-            Ok(comparison) => Judgement::Passed(comparison),
-            Err(Some(reason)) => Judgement::Refused(reason),
-            Err(None) => Judgement::Stopped,
-        }
+        judged.map_or_else(|why| why, Judgement::Passed)
     }
 
-    /// The error is why it is refused, if it is that.
-    fn watch(&self, window: &Window, child: &mut Looker) -> Result<Comparison, Option<String>> {
+    /// The error is why it does not pass.
+    fn watch(&self, window: &Window, child: &mut Looker) -> Result<Comparison, Judgement> {
+        let refused = Judgement::Refused;
         let (loads, patience) = self.patience;
         let thresholds = match child.answer(loads, window)? {
             Answer::Ready { default, classes } => Thresholds { default, classes },
-            other => return Err(Some(format!("expected to hear that it is ready, heard {other:?}"))),
+            Answer::Untried(why) => return Err(Judgement::Untried(why)),
+            other => return Err(refused(format!("expected to hear that it is ready, heard {other:?}"))),
         };
         let mut pairs: Vec<Option<[Scene; 2]>> = self.views.iter().map(|_| None).collect();
         let rest =
@@ -166,7 +168,7 @@ impl Shadow<'_> {
         let (mut comparison, started) = (Comparison::default(), Instant::now());
         while comparison.frames < FRAMES && started.elapsed() < self.time {
             if window.is_closed() {
-                return Err(None);
+                return Err(Judgement::Stopped);
             }
             let Some(glimpse) = window.take(REST) else { continue };
             let (Some(view), Some(pair)) = (self.views.get(glimpse.camera), pairs.get_mut(glimpse.camera))
@@ -175,16 +177,16 @@ impl Shadow<'_> {
             };
             let looked = Instant::now();
             let told = glimpse.frame.view(|planes| child.show(planes, &view.masks));
-            told.map_err(|error| Some(error.to_string()))?.map_err(|_| child.how_it_ended())?;
+            told.map_err(|error| refused(error.to_string()))?.map_err(|_| child.how_it_ended(window))?;
             let (objects, took) = match child.answer(patience, window)? {
                 Answer::Seen { objects, took_us } => (objects, Duration::from_micros(took_us)),
                 Answer::Failed(why) => {
-                    comparison.fail(&why).map_err(Some)?;
+                    comparison.fail(&why).map_err(refused)?;
                     drop(glimpse);
                     window.rest(rest(looked));
                     continue;
                 }
-                ready => return Err(Some(format!("expected to hear what it sees, heard {ready:?}"))),
+                ready => return Err(refused(format!("expected to hear what it sees, heard {ready:?}"))),
             };
             let detections: Vec<Detection> = objects.into_iter().map(Object::detection).collect();
             let scene = |thresholds: &Thresholds| {
@@ -209,7 +211,7 @@ impl Shadow<'_> {
                     Look { detections: &detections, thresholds: &thresholds, alerts: new, took },
                     self.budget,
                 )
-                .map_err(Some)?;
+                .map_err(refused)?;
             drop(glimpse); // its place in the decoder's pool
             window.rest(rest(looked));
         }
@@ -259,23 +261,29 @@ impl Looker {
         input.flush()
     }
 
-    /// The error is why the model is refused, or nothing where the agent ends.
-    fn answer(&mut self, patience: Duration, window: &Window) -> Result<Answer, Option<String>> {
+    /// The error is why the model does not pass.
+    fn answer(&mut self, patience: Duration, window: &Window) -> Result<Answer, Judgement> {
         let started = Instant::now();
         while started.elapsed() < patience {
             match self.answers.recv_timeout(REST) {
                 Ok(answer) => return Ok(answer),
-                Err(mpsc::RecvTimeoutError::Disconnected) => return Err(self.how_it_ended()),
-                Err(mpsc::RecvTimeoutError::Timeout) if window.is_closed() => return Err(None),
+                Err(mpsc::RecvTimeoutError::Disconnected) => return Err(self.how_it_ended(window)),
+                Err(mpsc::RecvTimeoutError::Timeout) if window.is_closed() => return Err(Judgement::Stopped),
                 Err(mpsc::RecvTimeoutError::Timeout) => {}
             }
         }
-        Err(Some(format!("it hangs: nothing for {} s", patience.as_secs())))
+        Err(Judgement::Refused(format!("it hangs: nothing for {} s", patience.as_secs())))
     }
 
-    fn how_it_ended(&mut self) -> Option<String> {
-        let how = self.child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
-        Some(format!("it ends the process that it looks in: {how}"))
+    fn how_it_ended(&mut self, window: &Window) -> Judgement {
+        match self.child.wait() {
+            _ if window.is_closed() => Judgement::Stopped,
+            Ok(how) if is_interruption(how) => {
+                Judgement::Untried(format!("the process that it looks in was ended: {how}"))
+            }
+            Ok(how) => Judgement::Refused(format!("it ends the process that it looks in: {how}")),
+            Err(error) => Judgement::Untried(error.to_string()),
+        }
     }
 
     fn end(&mut self) {
@@ -304,6 +312,7 @@ enum Answer {
     Ready { default: f32, classes: BTreeMap<ObjectClass, f32> },
     Seen { objects: Vec<Object>, took_us: u64 },
     Failed(String),
+    Untried(String),
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -328,12 +337,19 @@ impl Object {
 /// The other end of [`Shadow`]: looks at the frames that come on standard input, until there are no more.
 pub fn for_parent(folder: &Path, runtime: &Path, options: &DetectorOptions) -> Result<(), String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
-    let runtime = Runtime::load(runtime).map_err(|error| text(&error))?;
-    let mut detector = Detector::load(&runtime, folder, options).map_err(|error| text(&error))?;
     let say = |answer: &Answer| -> Result<(), String> {
         let mut out = io::stdout().lock();
         let line = serde_json::to_string(answer).map_err(|error| text(&error))?;
         writeln!(out, "{line}").and_then(|()| out.flush()).map_err(|error| text(&error))
+    };
+    let runtime = match Runtime::load(runtime) {
+        Ok(runtime) => runtime,
+        Err(error) => return say(&Answer::Untried(text(&error))),
+    };
+    let mut detector = match Detector::load(&runtime, folder, options) {
+        Ok(detector) => detector,
+        Err(error) if !is_of_the_model(&error) => return say(&Answer::Untried(text(&error))),
+        Err(error) => return Err(text(&error)),
     };
     let Thresholds { default, classes } = detector.model().thresholds.clone();
     say(&Answer::Ready { default, classes })?;
@@ -374,4 +390,46 @@ fn look(detector: &mut Detector, header: &Header, planes: &[Vec<u8>]) -> Result<
         .map_err(|error| error.to_string())?;
     let seen = detector.detect(&frame, &masks).map_err(|error| error.to_string())?;
     Ok(seen.iter().map(Object::of).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::trial::testing;
+    use super::*;
+
+    /// What comes of a look in a process that does this.
+    fn looked(does: &str, closed: bool) -> Judgement {
+        let folder = tempfile::tempdir().unwrap();
+        let (window, second) = (Window::default(), Duration::from_secs(1));
+        if closed {
+            window.close();
+        }
+        let shadow = Shadow {
+            agent: &testing::agent(folder.path(), does),
+            folder: folder.path(),
+            runtime: Path::new("/nowhere"),
+            options: &DetectorOptions::default(),
+            views: &[],
+            time_zone: &TimeZone::UTC,
+            budget: second,
+            time: second,
+            patience: (60 * second, 60 * second),
+        };
+        shadow.run(&window)
+    }
+
+    #[test]
+    fn what_ends_the_process_speaks_against_the_model_unless_somebody_stops_the_agent() {
+        for signal in ["TERM", "INT", "HUP"] {
+            let judged = looked(&format!("kill -{signal} $$"), false);
+            assert!(matches!(judged, Judgement::Untried(_)), "{signal}: {judged:?}");
+        }
+        let judged = looked(r#"echo '{"untried":"no memory"}'"#, false);
+        assert_eq!(judged, Judgement::Untried("no memory".into()));
+        for does in ["kill -KILL $$", "kill -SEGV $$", "kill -ABRT $$", "exit 1"] {
+            let judged = looked(does, false);
+            assert!(matches!(judged, Judgement::Refused(_)), "{does}: {judged:?}");
+            assert_eq!(looked(does, true), Judgement::Stopped, "{does}");
+        }
+    }
 }

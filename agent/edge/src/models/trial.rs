@@ -4,18 +4,21 @@
 //! child with it and nothing else, and the cameras are watched by the old model meanwhile.
 
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use sharp_eyes_protocol::alert::ModelName;
 use sharp_eyes_protocol::report::ModelStage;
 use sharp_eyes_vision::golden::{Expected, Picture};
 use sharp_eyes_vision::{Detector, DetectorOptions, Runtime};
 
-use super::bundle::{self, GoldenFiles};
+use super::bundle::{self, BundleError, GoldenFiles};
+use crate::sessions::is_of_the_model;
 
 /// A child that says nothing for this long hangs. The slowest board takes a tenth of it to load the largest model.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -80,6 +83,17 @@ pub struct Failed {
     pub reason: String,
 }
 
+/// Why a model has not passed.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[allow(missing_docs)] // the messages say it
+pub enum TrialError {
+    #[error(transparent)]
+    Failed(#[from] Failed),
+    /// Nothing can be said of the model: it is this box that could not, just now.
+    #[error("it could not be tried to the end: {0}")]
+    Untried(String),
+}
+
 /// What a child says on its standard output, a line each.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -87,6 +101,7 @@ enum Line {
     Stage(ModelStage),
     Passed(Passed),
     Failed(Failed),
+    Untried(String),
 }
 
 /// Tries the model of a folder. `reached` hears of each stage when it begins, and again after each picture.
@@ -94,20 +109,25 @@ pub fn run(
     folder: &Path,
     options: &TrialOptions,
     reached: &mut dyn FnMut(ModelStage),
-) -> Result<Passed, Failed> {
-    let at = |stage: ModelStage| move |reason: String| Failed { stage, reason };
+) -> Result<Passed, TrialError> {
+    let at = |stage: ModelStage| move |reason: String| TrialError::Failed(Failed { stage, reason });
     reached(ModelStage::Contract);
-    let contract = at(ModelStage::Contract);
-    let runtime = Runtime::load(&options.runtime).map_err(|error| contract(error.to_string()))?;
-    let load =
-        |path: &Path| Detector::load(&runtime, path, &options.options).map_err(|error| error.to_string());
-    let mut detector = load(folder).map_err(contract)?;
+    let runtime = Runtime::load(&options.runtime).map_err(|error| TrialError::Untried(error.to_string()))?;
+    let load = |path: &Path| Detector::load(&runtime, path, &options.options);
+    let mut detector = load(folder).map_err(|error| match is_of_the_model(&error) {
+        true => at(ModelStage::Contract)(error.to_string()),
+        false => TrialError::Untried(error.to_string()),
+    })?;
     reached(ModelStage::Golden);
     let golden = at(ModelStage::Golden);
-    let files = bundle::golden_files(folder).map_err(|error| golden(error.to_string()))?;
+    let files = bundle::golden_files(folder).map_err(|error| of_bundle(ModelStage::Golden, &error))?;
     let mut expected = 0;
     for files in &files {
-        expected += compare(&mut detector, files)
+        let bytes = |file| bundle::read(file, u64::MAX - 1);
+        let (expectation, picture) = bytes(&files.expected)
+            .and_then(|json| Ok((json, bytes(&files.picture)?)))
+            .map_err(|error| of_bundle(ModelStage::Golden, &error))?;
+        expected += compare(&mut detector, &expectation, &picture)
             .map_err(|reason| golden(format!("golden picture {}: {reason}", files.name())))?;
         reached(ModelStage::Golden);
     }
@@ -128,7 +148,8 @@ pub fn run(
             && let Some(path) = &options.beside
         {
             // A model that cannot be measured sets no limit.
-            let now = load(path).and_then(|mut detector| latency(&mut detector, files, &mut alive));
+            let now = load(path).map_err(|error| error.to_string());
+            let now = now.and_then(|mut detector| latency(&mut detector, files, &mut alive));
             limit = now.map_or(limit, |now| limit.max(now * SLACK));
         }
         if took > limit {
@@ -165,11 +186,18 @@ pub fn write_expected(folder: &Path, options: &TrialOptions) -> Result<Vec<PathB
     Ok(written)
 }
 
+/// What went wrong with a bundle's files, at this stage.
+pub(super) fn of_bundle(stage: ModelStage, error: &BundleError) -> TrialError {
+    match error.is_of_the_bundle() {
+        true => TrialError::Failed(Failed { stage, reason: error.to_string() }),
+        false => TrialError::Untried(error.to_string()),
+    }
+}
+
 /// How many detections were expected, all of which were found; or what differs.
-fn compare(detector: &mut Detector, files: &GoldenFiles) -> Result<usize, String> {
-    let json = bundle::read(&files.expected, u64::MAX - 1).map_err(|error| error.to_string())?;
-    let expected = Expected::parse(&json).map_err(|error| error.to_string())?;
-    let picture = picture(files)?;
+fn compare(detector: &mut Detector, expected: &[u8], jpeg: &[u8]) -> Result<usize, String> {
+    let expected = Expected::parse(expected).map_err(|error| error.to_string())?;
+    let picture = Picture::decode(jpeg).map_err(|error| error.to_string())?;
     let view = picture.view().map_err(|error| error.to_string())?;
     let found = detector.detect(&view, &[]).map_err(|error| error.to_string())?;
     expected.compare(&found, &detector.model().thresholds)?;
@@ -205,7 +233,11 @@ pub fn for_parent(folder: &Path, options: &TrialOptions) {
         let _ = writeln!(out, "{text}").and_then(|()| out.flush()); // nobody listens any more: fine
     };
     let result = run(folder, options, &mut |stage| say(&Line::Stage(stage)));
-    say(&result.map_or_else(Line::Failed, Line::Passed));
+    say(&match result {
+        Ok(passed) => Line::Passed(passed),
+        Err(TrialError::Failed(why)) => Line::Failed(why),
+        Err(TrialError::Untried(why)) => Line::Untried(why),
+    });
 }
 
 /// The same as [`run`], in a process of its own: `agent` is the agent's binary.
@@ -214,7 +246,7 @@ pub fn in_child(
     folder: &Path,
     options: &TrialOptions,
     reached: &mut dyn FnMut(ModelStage),
-) -> Result<Passed, Failed> {
+) -> Result<Passed, TrialError> {
     let mut command = Command::new(agent);
     command.args(["model", "try"]).arg(folder).arg("--runtime").arg(&options.runtime);
     command
@@ -228,10 +260,10 @@ pub fn in_child(
     }
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     let mut stage = ModelStage::Contract;
-    let failed = |stage, reason: String| Failed { stage, reason };
+    let failed = |stage, reason: String| TrialError::Failed(Failed { stage, reason });
     let mut child = command
         .spawn()
-        .map_err(|error| failed(stage, format!("cannot start {}: {error}", agent.display())))?;
+        .map_err(|error| TrialError::Untried(format!("cannot start {}: {error}", agent.display())))?;
     // Bounded by the child, which says a line for each picture.
     let (lines, heard) = mpsc::channel();
     if let Some(output) = child.stdout.take() {
@@ -258,22 +290,96 @@ pub fn in_child(
             }
             Ok(Line::Failed(why)) => {
                 end(&mut child);
-                return Err(why);
+                return Err(why.into());
+            }
+            Ok(Line::Untried(why)) => {
+                end(&mut child);
+                return Err(TrialError::Untried(why));
             }
             Err(mpsc::RecvTimeoutError::Timeout) => {
                 end(&mut child);
                 return Err(failed(stage, format!("it hangs: nothing for {} s", patience.as_secs())));
             }
             Err(mpsc::RecvTimeoutError::Disconnected) => {
-                let how = child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
-                return Err(failed(stage, format!("it ends the process that tries it: {how}")));
+                return Err(match child.wait() {
+                    Ok(how) if is_interruption(how) => {
+                        TrialError::Untried(format!("the process that tries it was ended: {how}"))
+                    }
+                    Ok(how) => failed(stage, format!("it ends the process that tries it: {how}")),
+                    Err(error) => TrialError::Untried(error.to_string()),
+                });
             }
         }
     }
+}
+
+/// Whether somebody ended a process in which a model is looked at, as everybody does who stops the agent. SIGKILL comes of
+/// memory that runs out, too, and is the model's fault.
+pub(super) fn is_interruption(how: ExitStatus) -> bool {
+    [Signal::TERM, Signal::INT, Signal::HUP].iter().any(|signal| how.signal() == Some(signal.as_raw()))
 }
 
 /// It has said all that there is to say, or nothing for too long.
 fn end(child: &mut Child) {
     let _ = child.kill(); // it may have ended by itself
     let _ = child.wait();
+}
+
+#[cfg(test)]
+pub(super) mod testing {
+    use super::*;
+
+    /// An agent's binary that does this instead. A process of its own writes it: what this one has open for writing while
+    /// another test starts a process cannot be run.
+    pub(in super::super) fn agent(folder: &Path, does: &str) -> PathBuf {
+        let (agent, write) =
+            (folder.join("agent"), r#"printf '#!/bin/sh\n%s\n' "$1" >"$0" && chmod +x "$0""#);
+        assert!(Command::new("sh").args(["-c", write]).arg(&agent).arg(does).status().unwrap().success());
+        agent
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options() -> TrialOptions {
+        let (runtime, options) = (PathBuf::from("/nowhere"), DetectorOptions::default());
+        TrialOptions { runtime, options, budget: None, beside: None }
+    }
+
+    /// What comes of a trial in a process that does this.
+    fn tried(does: &str) -> TrialError {
+        let (folder, options) = (tempfile::tempdir().unwrap(), options());
+        let agent = testing::agent(folder.path(), does);
+        in_child(&agent, folder.path(), &options, &mut |_| {}).unwrap_err()
+    }
+
+    #[test]
+    fn what_ends_the_process_speaks_against_the_model_unless_somebody_stops_the_agent() {
+        for signal in ["TERM", "INT", "HUP"] {
+            let error = tried(&format!("kill -{signal} $$"));
+            assert!(matches!(error, TrialError::Untried(_)), "{signal}: {error}");
+        }
+        for does in ["kill -KILL $$", "kill -SEGV $$", "kill -ABRT $$", "exit 1", "exit 0"] {
+            let error = tried(does);
+            assert!(error.to_string().starts_with("it ends the process that tries it"), "{does}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_this_box_cannot_do_just_now_does_not_speak_against_the_model() {
+        let nowhere = Path::new("/nowhere");
+        for error in [
+            tried(r#"echo '{"untried":"no memory"}'"#),
+            run(nowhere, &options(), &mut |_| {}).unwrap_err(), // without a runtime
+            in_child(nowhere, nowhere, &options(), &mut |_| {}).unwrap_err(),
+        ] {
+            assert!(matches!(error, TrialError::Untried(_)), "{error}");
+        }
+        assert!(matches!(
+            tried(r#"echo '{"failed":{"stage":"golden","reason":"blind"}}'"#),
+            TrialError::Failed(_)
+        ));
+    }
 }

@@ -13,15 +13,19 @@ use super::install::{Check, Outcome};
 use super::polling::Polling;
 use super::state::{Installed, State};
 use super::watch::{Reading, Verdict, Watch};
+use crate::backoff::Backoff;
 use crate::beat;
 use crate::board::Board;
 use crate::clock::Clock;
 use crate::remote::Remote;
 use crate::remote::take::Taken;
-use crate::sessions::Sessions;
+use crate::sessions::{LoadError, Sessions};
 
 /// How often it looks whether a command beside the agent changed something.
 const REST: Duration = Duration::from_secs(1);
+
+/// Waits before a model that this box could not load is tried again, while another one looks.
+const RELOAD: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
 
 /// How often it looks at what a model on trial does.
 const WATCHFUL_REST: Duration = Duration::from_millis(200);
@@ -71,6 +75,8 @@ impl Updater {
         let mut rest = REST;
         // What the models before did, so that the next one has something to be compared with.
         let mut before = Reading::default();
+        let mut backoff = Backoff::new(RELOAD.0, RELOAD.1, 0.0).expect("constant limits are in order");
+        let mut reload = Instant::now();
         loop {
             tokio::select! {
                 () = beat::rest(rest) => {}
@@ -95,10 +101,17 @@ impl Updater {
                     hung = None;
                 }
             }
-            if self.desk.is_outdated(&state) {
+            if self.desk.is_outdated(&state) && Instant::now() >= reload {
                 before = self.reading();
                 on_trial = None;
-                self.switch(state.active.clone()).await;
+                let is_done = match self.desk.is_counted() {
+                    true => self.switch(state.active.clone()).await,
+                    false => self.desk.start(),
+                };
+                match is_done {
+                    true => backoff.reset(),
+                    false => reload = Instant::now() + backoff.next(fastrand::f64()),
+                }
                 continue;
             }
             if let (Some(active), Some(_)) = (&state.active, &state.trial) {
@@ -116,10 +129,14 @@ impl Updater {
                 && polling.is_due(Instant::now())
                 && hung.is_none()
             {
-                let on_trial = state.active.as_ref().filter(|_| state.trial.is_some());
+                let active = state.active.as_ref().filter(|_| state.trial.is_some());
                 tokio::select! {
                     () = self.check(repository) => {}
-                    () = self.hanging(on_trial) => continue, // the repository waits
+                    // The repository waits, and with it nobody holds the lock of what is to be decided.
+                    (active, verdict) = self.turns(active, on_trial.as_ref()) => {
+                        self.conclude(active, verdict);
+                        continue;
+                    }
                 }
                 polling.checked(Instant::now(), fastrand::f64());
             }
@@ -152,10 +169,11 @@ impl Updater {
         }
     }
 
-    /// Loads the model that shall look, while the other one looks, and hands it over.
-    async fn switch(&self, active: Option<Installed>) {
+    /// Loads the model that shall look, while the other one looks, and hands it over. False where it is to be tried again.
+    async fn switch(&self, active: Option<Installed>) -> bool {
         if let Some(sessions) = self.desk.take_spare(active.as_ref()) {
-            return self.desk.offer(sessions, active);
+            self.desk.offer(sessions, active);
+            return true;
         }
         let chosen = match active {
             Some(installed) => {
@@ -164,14 +182,16 @@ impl Updater {
             None => Chosen { path: self.options.detector.model.clone(), installed: None },
         };
         let (detector, path) = (self.options.detector.clone(), chosen.path.clone());
-        let loaded = tokio::task::spawn_blocking(move || {
-            Sessions::load(&detector, &path).map_err(|error| error.to_string())
-        });
-        let loaded = loaded.await.unwrap_or_else(|error| Err(error.to_string()));
+        let loaded = tokio::task::spawn_blocking(move || Sessions::load(&detector, &path));
+        let loaded = loaded.await.unwrap_or_else(|error| Err(LoadError::Changed(error.to_string())));
         match loaded.and_then(|sessions| chosen.check(sessions.model()).map(|()| sessions)) {
-            Ok(sessions) => self.desk.offer(sessions, chosen.installed),
-            Err(reason) => {
-                self.desk.unusable(&chosen, &reason);
+            Ok(sessions) => {
+                self.desk.offer(sessions, chosen.installed);
+                true
+            }
+            Err(error) => {
+                self.desk.unusable(&chosen, &error);
+                false
             }
         }
     }
@@ -186,12 +206,22 @@ impl Updater {
         self.desk.is_looking(active) && self.board.detector.looking_for() > self.limit()
     }
 
-    /// Waits until the model on trial hangs; for ever where none is.
-    async fn hanging(&self, on_trial: Option<&Installed>) {
+    /// Waits until something is to be done about the model on trial; for ever where none is. What hangs, and what nobody
+    /// watches yet, has no verdict.
+    async fn turns<'a>(
+        &self,
+        active: Option<&'a Installed>,
+        on_trial: Option<&OnTrial>,
+    ) -> (&'a Installed, Verdict) {
         loop {
             tokio::time::sleep(WATCHFUL_REST).await;
-            if on_trial.is_some_and(|active| self.is_hanging(active)) {
-                return;
+            let Some(active) = active.filter(|active| self.desk.is_looking(active)) else { continue };
+            let Some(on_trial) = on_trial.filter(|on_trial| on_trial.installed == *active) else {
+                return (active, Verdict::Watched);
+            };
+            let verdict = on_trial.watch.look(&self.reading());
+            if verdict != Verdict::Watched || self.is_hanging(active) {
+                return (active, verdict);
             }
         }
     }
@@ -222,7 +252,12 @@ impl Updater {
                 on_trial.insert(OnTrial { installed: active.clone(), watch })
             }
         };
-        match watch.look(&now) {
+        let verdict = watch.look(&now);
+        self.conclude(active, verdict);
+    }
+
+    fn conclude(&self, active: &Installed, verdict: Verdict) {
+        match verdict {
             Verdict::Watched => {}
             Verdict::Kept => {
                 tracing::info!(model = %active.release.model, "the model is kept");

@@ -96,9 +96,13 @@ impl State {
     /// It has proved itself.
     pub fn keep(&mut self) {
         if self.trial.take().is_some() {
-            // What spoke against the box's own file may have gone meanwhile.
-            self.refused.retain(|refused| refused.offer.is_some());
+            self.forgive_own(); // what spoke against it may have gone meanwhile
         }
+    }
+
+    /// The box's own file may be tried again.
+    pub fn forgive_own(&mut self) {
+        self.refused.retain(|refused| refused.offer.is_some());
     }
 
     /// It failed on trial: the one before is in force again, and this one is not tried again.

@@ -9,11 +9,15 @@ use super::choice::{Choice, choose};
 use super::judge::{judge, unmasked};
 use super::offer::Offer;
 use super::state::{Accepted, State, text_file};
+use crate::config::Config;
 use crate::durable;
 use crate::models::tuf::{Fetch, Repository, TufError};
 
 /// Largest configuration: 64 cameras with all that can be said of them take a third of it.
 pub const CONFIGURATION_MAX_BYTES: u64 = 256 << 10;
+
+/// Why what would be tried waits.
+const NO_BROKER: &str = "there is no broker now, so that it could not prove itself";
 
 /// What came of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +46,11 @@ impl Remote {
     /// Takes what a repository has for this box.
     pub async fn consider(&self, repository: &Repository) -> Result<Taken, TakeError> {
         let at = |source| TakeError::Folder { folder: self.folder.clone(), source };
-        let state = State::read(&self.folder).map_err(at)?;
+        let mut state = State::read(&self.folder).map_err(at)?;
+        // There is a broker, and the box's own file leads to the same: that it had none before says nothing any more.
+        if self.is_connected() && self.leads_nowhere_else(&self.own) {
+            state.forgive_own();
+        }
         let choice = choose(&repository.configurations, &self.own.site, &state);
         if choice != Choice::Stay && state.trial.is_some() {
             return Ok(Taken::Waiting("the configuration before is still on trial"));
@@ -50,6 +58,7 @@ impl Remote {
         let offer = match choice {
             Choice::Stay => return Ok(Taken::Nothing),
             Choice::Take(offer) => offer,
+            Choice::Own if !self.could_prove_itself(&self.own) => return Ok(Taken::Waiting(NO_BROKER)),
             Choice::Own => {
                 tracing::info!("no configuration of the repository is for this box any more");
                 State::change(&self.folder, |state| state.take(None)).map_err(at)?;
@@ -71,9 +80,8 @@ impl Remote {
                 return Ok(Taken::Refused(offer, reason));
             }
         };
-        // Without a broker it would be taken back whatever it says, unless it is what leads to one.
-        if !self.is_connected() && config.brokers == self.in_force.brokers {
-            return Ok(Taken::Waiting("there is no broker now, so that it could not prove itself"));
+        if !self.could_prove_itself(&config) {
+            return Ok(Taken::Waiting(NO_BROKER));
         }
         let unmasked = unmasked(&[&self.own, &self.in_force], &config);
         if !unmasked.is_empty() {
@@ -86,6 +94,16 @@ impl Remote {
         let state = State::change(&self.folder, |state| state.take(Some(accepted.clone()))).map_err(at)?;
         self.tidy(&state).map_err(at)?;
         Ok(Taken::Taken(Some(offer)))
+    }
+
+    /// Without a broker it would be taken back whatever it says, unless it is what leads to one.
+    fn could_prove_itself(&self, config: &Config) -> bool {
+        self.is_connected() || !self.leads_nowhere_else(config)
+    }
+
+    /// Whether it leads to the same brokers as what is in force.
+    fn leads_nowhere_else(&self, config: &Config) -> bool {
+        config.brokers == self.in_force.brokers
     }
 
     /// The text of a configuration, or why it has none.

@@ -60,7 +60,7 @@ impl VillageBox {
         options.agent.clone_from(&self.agent);
         let model = config.detector.model.clone();
         let desk = Arc::new(Desk::new(model, Some(options.folder.clone()), dispatch.models.clone()));
-        desk.start()?;
+        desk.start();
         let hasten = dispatch.updates.clone().context("nobody to hasten")?;
         Ok((dispatch, Updater { options, desk, board, clock, hasten, remote: None }))
     }
