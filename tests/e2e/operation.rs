@@ -115,6 +115,11 @@ fn prometheus_reads_what_health_says() {
             .find_map(|line| line.strip_prefix("sharp_eyes_camera_decoded_total{camera=\"gate\"} "));
         ensure!(decoded.context("no decoded frames in the metrics")?.parse::<u64>()? > 0);
         ensure!(metrics.ends_with("# EOF\n"), "OpenMetrics ends with # EOF");
+        let mut names: Vec<_> = metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        ensure!(names.len() == count, "a metric is there twice: {metrics}");
         Ok(())
     });
 }

@@ -24,6 +24,9 @@ pub enum News {
     Over,
 }
 
+/// How long it takes until what could not be told is tried again.
+const UNTOLD: Duration = Duration::from_secs(60);
+
 /// One condition of one camera.
 #[derive(Clone, Copy, Debug)]
 pub struct Condition {
@@ -48,6 +51,12 @@ impl Condition {
     /// Told already, by an agent that ran here before.
     pub fn told(patience: Patience) -> Self {
         Self { state: State::Told { good: None }, ..Self::new(patience) }
+    }
+
+    /// What was to be told could not be: it is again after a while, if it lasts.
+    pub fn untold(&mut self, now: Duration) {
+        self.state = State::Bad { since: now.saturating_sub(self.patience.after) };
+        self.quiet_until = now + UNTOLD;
     }
 
     /// Takes how it is now. While nobody wants to hear of it (`wanted`), it is not raised.
@@ -106,6 +115,21 @@ mod tests {
             told.extend(news.map(|news| (second, news)));
         }
         assert_eq!(told, expected, "{bad:?}");
+    }
+
+    #[test]
+    fn what_could_not_be_told_is_tried_again() {
+        let (mut condition, seconds) = (Condition::new(PATIENCE), Duration::from_secs);
+        let mut tried = Vec::new();
+        for second in 0..300 {
+            if condition.look(seconds(second), true, true) == Some(News::Raised) {
+                tried.push(second);
+                if tried.len() < 3 {
+                    condition.untold(seconds(second));
+                }
+            }
+        }
+        assert_eq!(tried, [60, 120, 180]);
     }
 
     #[test]

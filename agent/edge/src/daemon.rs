@@ -103,7 +103,11 @@ pub async fn run(own: Config, shutdown: CancellationToken) -> Result<Ended, RunE
     let ended = tokio::select! {
         () = shutdown.cancelled() => Ended::AsAsked,
         Reconfigured = reconfigured => Ended::Reconfigured,
-        hangs = hangs => return Err(hangs.into()),
+        hangs = hangs => {
+            // The analysis hangs, and nothing else: what waits in memory gets to the disk.
+            dispatch.outbox.close(GRACE).await;
+            return Err(hangs.into());
+        }
     };
     match ended {
         Ended::AsAsked => systemd::stopping(),

@@ -89,7 +89,6 @@ fn registry(examiner: &Examiner) -> Registry {
     gauge(&mut registry, "outbox_alerts", "Alerts that wait for the broker", outbox.alerts as f64);
     gauge(&mut registry, "outbox_evidence", "Pictures that wait for the broker", outbox.evidence as f64);
     gauge(&mut registry, "outbox_bytes", "Bytes of alerts and pictures that wait", outbox.bytes as f64);
-    gauge(&mut registry, "outbox_parked", "Alerts refused by the broker and kept", outbox.parked as f64);
     gauge(
         &mut registry,
         "outbox_failing",

@@ -105,7 +105,12 @@ impl Watch {
         let now = self.clock.at(arrived);
         let wanted = one.rule.schedule.contains(now.wall, &self.time_zone);
         match one.condition.look(now.monotonic, bad, wanted) {
-            Some(News::Raised) => one.alert = self.raise(one.camera, &one.rule, tampering, arrived),
+            Some(News::Raised) => {
+                one.alert = self.raise(one.camera, &one.rule, tampering, arrived);
+                if one.alert.is_none() {
+                    one.condition.untold(now.monotonic);
+                }
+            }
             Some(News::Over) => {
                 if let Some(id) = one.alert.take() {
                     tracing::info!(camera = %card.name, alert = %id, rule = %one.rule.name, "over");

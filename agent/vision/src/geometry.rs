@@ -89,6 +89,9 @@ impl Rect {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Polygon(Vec<Point>);
 
+/// Twice the least area of a [`Polygon`], in the picture's: less is a line, by mistake or by rounding.
+const FLAT: f32 = 1e-4;
+
 /// Fewest and most points of a [`Polygon`].
 pub const POLYGON_POINTS: std::ops::RangeInclusive<usize> = 3..=32;
 
@@ -106,10 +109,26 @@ impl Polygon {
             return Err(PolygonError::Outside { number: index + 1, x: point.x, y: point.y });
         }
         let polygon = Self(points);
-        if polygon.extent().area() <= 0.0 {
+        if let Some((first, second)) = polygon.crossing() {
+            return Err(PolygonError::Crosses { first, second });
+        }
+        let twice_the_area: f32 = polygon.edges().map(|(a, b)| a.x * b.y - b.x * a.y).sum();
+        if twice_the_area.abs() < FLAT {
             return Err(PolygonError::Flat);
         }
         Ok(polygon)
+    }
+
+    /// The numbers of two sides that cross each other.
+    fn crossing(&self) -> Option<(usize, usize)> {
+        let turn = |a: Point, b: Point, c: Point| (b.x - a.x) * (c.y - a.y) - (c.x - a.x) * (b.y - a.y);
+        let parts = |(a, b): (Point, Point), c, d| turn(a, b, c) * turn(a, b, d) < 0.0;
+        let crosses = |one: (Point, Point), other: (Point, Point)| {
+            parts(one, other.0, other.1) && parts(other, one.0, one.1)
+        };
+        let sides: Vec<_> = self.edges().collect();
+        let mut pairs = (0..sides.len()).flat_map(|first| (0..first).map(move |second| (second, first)));
+        pairs.find(|&(first, second)| crosses(sides[first], sides[second])).map(|(a, b)| (a + 1, b + 1))
     }
 
     /// The points.
@@ -159,8 +178,12 @@ pub enum PolygonError {
     Count(usize),
     #[error("point {number} of the polygon is {x}, {y}: both must be 0 to 1, as fractions of the picture")]
     Outside { number: usize, x: f32, y: f32 },
-    #[error("the polygon has no area: all its points lie on one line along a side of the picture")]
+    #[error("the polygon has no area: all its points lie on one line")]
     Flat,
+    #[error(
+        "the side of the polygon that begins at point {first} crosses the one that begins at point {second}: give its points in order along its border"
+    )]
+    Crosses { first: usize, second: usize },
 }
 
 #[cfg(test)]
@@ -278,6 +301,12 @@ mod tests {
             (&[(0.5, 0.5); 33], PolygonError::Count(33)),
             (&[(0.0, 0.0), (1.0, 0.0), (1.0, 1.1)], PolygonError::Outside { number: 3, x: 1.0, y: 1.1 }),
             (&[(0.0, 0.5), (0.5, 0.5), (1.0, 0.5)], PolygonError::Flat),
+            (&[(0.1, 0.1), (0.5, 0.5), (0.9, 0.9)], PolygonError::Flat),
+            (&[(0.2, 0.2), (0.2, 0.2), (0.8, 0.8)], PolygonError::Flat),
+            (
+                &[(0.0, 0.0), (1.0, 1.0), (1.0, 0.0), (0.0, 1.0)],
+                PolygonError::Crosses { first: 1, second: 3 },
+            ),
         ] {
             assert_eq!(polygon(points), Err(error));
         }

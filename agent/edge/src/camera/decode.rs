@@ -351,15 +351,23 @@ struct Sampler {
     interval: u64,
     /// Numbers of the intervals that had theirs: the newest, as many as reordering may reach back.
     taken: VecDeque<u64>,
+    newest: u64,
 }
+
+/// How far reordering may reach back in time, in nanoseconds. What lies farther back is of a clock that was set anew.
+const REORDERED: u64 = 3_000_000_000;
 
 impl Sampler {
     fn new(fps: f32) -> Self {
-        Self { interval: (1e9 / f64::from(fps)) as u64, taken: VecDeque::new() }
+        Self { interval: (1e9 / f64::from(fps)) as u64, taken: VecDeque::new(), newest: 0 }
     }
 
     fn takes(&mut self, pts: Option<gst::ClockTime>) -> bool {
         let Some(pts) = pts.map(gst::ClockTime::nseconds) else { return true };
+        if pts + REORDERED < self.newest {
+            (self.taken, self.newest) = (VecDeque::new(), pts);
+        }
+        self.newest = self.newest.max(pts);
         // A camera's time stamps waver a little.
         let number = (pts + self.interval / 10) / self.interval;
         if self.taken.contains(&number) {
@@ -432,5 +440,8 @@ mod tests {
         assert!(sampler.takes(Some(seconds(1))));
         assert!(!sampler.takes(Some(seconds(1) + gst::ClockTime::from_mseconds(40))));
         assert!(sampler.takes(None));
+        let mut slow = Sampler::new(1.0);
+        let taken = (1000..1020).chain(1010..1030).filter(|at| slow.takes(Some(seconds(*at))));
+        assert_eq!(taken.count(), 40, "a jump of ten seconds");
     }
 }

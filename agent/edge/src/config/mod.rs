@@ -341,7 +341,7 @@ fn broker(section: Section<'_>, several: bool, names: &mut BTreeSet<String>) -> 
     if host.as_ref().is_some_and(|host| host.contains(['/', '@', ' '])) {
         section.problem(
             "host",
-            "expected a host name or address alone; user and password have keys of their own",
+            "expected a host name or address alone, such as \"mqtt.example.org\"; port, user and password have keys of their own",
         );
     }
     let user = section.optional::<String>("user");
@@ -358,6 +358,9 @@ fn broker(section: Section<'_>, several: bool, names: &mut BTreeSet<String>) -> 
         None => Some(None),
     };
     let port = section.or("port", if section.has("tls") { 8883 } else { 1883 });
+    if port == 0 {
+        section.problem("port", "expected 1 to 65535");
+    }
     let plain = !section.has("tls");
     if plain && user.is_some() && host.as_deref().is_some_and(|host| !is_loopback(host)) {
         section.problem("user", "a password would cross the network in the clear; add [broker.tls]");

@@ -164,8 +164,11 @@ pub fn import(config: &Config, options: &ImportOptions) -> Result<bool, Maintena
 
 /// Prints which model is the active one, and what became of the last update.
 pub fn status(config: &Config, json: bool) -> Result<bool, MaintenanceError> {
-    let models = models(config)?;
-    let state = State::read(&models.folder).map_err(at(&models.folder))?;
+    // A box without updates runs the configured model.
+    let state = match ModelsOptions::new(config) {
+        Some(models) => State::read(&models.folder).map_err(at(&models.folder))?,
+        None => State::default(),
+    };
     if json {
         let text = serde_json::to_string_pretty(&state)
             .map_err(|error| MaintenanceError::Other(error.to_string()))?;

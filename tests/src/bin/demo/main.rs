@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::options::Options;
@@ -36,6 +36,10 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<()> {
+    ensure!(
+        std::env::args().len() == 1,
+        "it takes no arguments: `make help` says what the environment may hold"
+    );
     let options = Options::from_environment()?;
     let interrupted = interrupted()?;
     let mut view = View::new();

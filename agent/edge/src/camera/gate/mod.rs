@@ -318,8 +318,9 @@ impl Gate {
                 self.state = State::Awake(Awake::new(now));
                 true
             }
-            (State::Checking { calm_frames, .. }, Look::Live) => {
-                *calm_frames += 1;
+            (State::Checking { since, calm_frames }, Look::Live) => {
+                // What arrived before says nothing about what woke the camera.
+                *calm_frames += u32::from(now >= *since);
                 false
             }
             (State::Asleep(asleep), Look::Glance { audit }) => {
