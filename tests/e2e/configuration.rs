@@ -1,6 +1,8 @@
 //! Configurations that cannot be used: every mistake is told at once, with its place.
 
-use anyhow::{Result, ensure};
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
 use sharp_eyes_tests::agent::Agent;
 use sharp_eyes_tests::process::Process;
 use sharp_eyes_tests::village::{Village, VillageCamera};
@@ -62,9 +64,22 @@ fn five_mistakes_are_told_at_once_with_their_lines() {
 #[test]
 fn a_configuration_without_mistakes_passes() {
     play(|folder| {
-        let checked = Agent::check(&village(folder)?.write()?)?;
+        let file = village(folder)?.write()?;
+        let checked = Agent::check(&file)?;
         ensure!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
-        Ok(())
+        // What else it needs is said, and no problem where it is checked.
+        let text = fs::read_to_string(&file)?;
+        let model = text.lines().find(|line| line.starts_with("model = ")).context("no model")?;
+        fs::write(&file, text.replace(model, "model = \"no-such-model\""))?;
+        let checked = Agent::check(&file)?;
+        ensure!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+        says(
+            &String::from_utf8_lossy(&checked.stdout),
+            &[
+                "the model no-such-model is looked for from where the agent is started",
+                "the model no-such-model is not on this machine",
+            ],
+        )
     });
 }
 

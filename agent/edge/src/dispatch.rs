@@ -2,9 +2,11 @@
 //!
 //! Apart from [`crate::daemon`], so that the tests of faults run all of it without cameras.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use sharp_eyes_protocol::report::Models;
 use sharp_eyes_protocol::topic::Site;
 use tokio::sync::{Notify, watch};
@@ -110,17 +112,21 @@ impl Dispatch {
                 evidence_expiry: config.delivery.evidence_expiry,
             };
             let reports = Reports { health: health_seen.clone(), models: models_seen.clone() };
-            uplinks.spawn(uplink::run(
-                brokers,
-                delivery,
-                commands.clone(),
-                clock.clone(),
-                config.site.clone(),
-                outbox.clone(),
-                reports,
-                stats,
-                stop.clone(),
-            ));
+            let (commands, clock, site) = (commands.clone(), clock.clone(), config.site.clone());
+            let (outbox, stop) = (outbox.clone(), stop.clone());
+            uplinks.spawn(again(move || {
+                uplink::run(
+                    brokers.clone(),
+                    delivery.clone(),
+                    commands.clone(),
+                    clock.clone(),
+                    site.clone(),
+                    outbox.clone(),
+                    reports.clone(),
+                    stats.clone(),
+                    stop.clone(),
+                )
+            }));
         }
         let reporter = {
             let examiner = examiner.clone();
@@ -170,6 +176,14 @@ fn uplink_options(site: &Site, broker: &BrokerConfig) -> Result<UplinkOptions, S
         keep_alive,
         window: WINDOW,
     })
+}
+
+/// Starts a part anew where it panics: without its uplink a box says nothing any more.
+async fn again<F: Future<Output = ()>>(part: impl Fn() -> F) {
+    while AssertUnwindSafe(part()).catch_unwind().await.is_err() {
+        tracing::error!("an uplink failed: it is started anew");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
 }
 
 /// Waits for a part, but not for ever.

@@ -16,7 +16,7 @@ use sharp_eyes_agent::maintenance::{
     ImportOptions, LookOptions, PackOptions, RepoCommand, TryOptions, import, look, pack, status, try_model,
 };
 use sharp_eyes_agent::print::{
-    InspectOptions, WayOptions, audit, bench_box, bench_model, bench_way, inspect,
+    InspectOptions, WayOptions, audit, bench_box, bench_model, bench_way, check, inspect,
 };
 use sharp_eyes_agent::replay::{ReplayOptions, replay};
 use tokio::signal::unix::{SignalKind, signal};
@@ -152,8 +152,7 @@ fn main() -> ExitCode {
         }),
         Command::Audit { config } => with_config(&config, |config| exit(audit(&config.state.folder))),
         Command::Check { file } => with_config(&file, |config| {
-            let cameras = config.cameras.len();
-            println!("{}: no problems; {} for {cameras} cameras", file.display(), config.site);
+            check(&file, &config);
             ExitCode::SUCCESS
         }),
         Command::Bench { command } => match command {

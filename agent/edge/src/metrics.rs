@@ -22,7 +22,7 @@ use crate::health::Examiner;
 
 /// Metrics cannot be served.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot serve metrics on {listen}: {source}; choose another port in [metrics]")]
+#[error("cannot serve metrics on {listen}; choose another port in [metrics]")]
 pub struct ListenError {
     listen: SocketAddr,
     source: std::io::Error,

@@ -5,10 +5,18 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::thread;
+use std::time::Duration;
 
 use sharp_eyes_vision::{Detector, Glance, Interrupt, ModelError, ModelInfo, OnnxError, Runtime};
 
+use crate::backoff::Backoff;
 use crate::config::DetectorConfig;
+
+/// Waits before a model that could not be loaded is tried again: somebody may have mended what it lacks.
+pub(crate) fn reloads() -> Backoff {
+    let (min, max) = (Duration::from_secs(5), Duration::from_secs(60));
+    Backoff::new(min, max, 0.0).expect("constant limits are in order")
+}
 
 /// One or more sessions of one model.
 pub struct Sessions(Vec<Detector>);

@@ -156,12 +156,12 @@ impl Watch {
             camera = %card.name, alert = %id, rule = %rule.name, severity = %rule.severity,
             "{}", data.tampering.map_or("offline", Tampering::name)
         );
-        card.alerts.increment();
         let subject = Subject { camera: card.name.clone(), zone: None };
         if let Err(error) = self.outbox.append(NewAlert { id, time, subject, data, arrived }) {
             tracing::error!(camera = %card.name, alert = %id, "alert lost: {error}");
             return None;
         }
+        card.alerts.increment();
         if evidence {
             self.picture(camera, id, rule.severity);
         }

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use broker::rogue::{Manners, Rogue};
 use broker::{Certificates, Gate, Mosquitto, Received, Subscriber};
 use jiff::Timestamp;
 use sharp_eyes_agent::board::Board;
@@ -120,6 +121,10 @@ struct Agent {
 
 impl Agent {
     fn start(options: UplinkOptions) -> Self {
+        Self::start_with(vec![options])
+    }
+
+    fn start_with(brokers: Vec<UplinkOptions>) -> Self {
         let folder = TempDir::new().unwrap();
         let settings = OutboxOptions {
             folder: folder.path().into(),
@@ -145,7 +150,7 @@ impl Agent {
         let delivery =
             Delivery { route: 0, evidence_rate: 1 << 20, evidence_expiry: Duration::from_secs(3600) };
         let task = tokio::spawn(uplink::run(
-            vec![options],
+            brokers,
             delivery,
             commands,
             clock,
@@ -363,4 +368,59 @@ async fn tls_with_certificates_of_the_box_and_none_other() {
         assert!(reason.contains(says), "{reason}");
         agent.task.abort();
     }
+}
+
+#[tokio::test]
+async fn a_broker_that_breaks_the_protocol_is_left_and_tried_again() {
+    // An empty topic, and an alias for it that was never given.
+    let rogue = Rogue::start(Manners::Says(vec![0x30, 6, 0, 0, 3, 0x23, 0, 1])).await;
+    let agent = Agent::start(options(rogue.port));
+    let stats = agent.until("failures", |stats| stats.health.failures >= 3).await;
+    assert!(!agent.task.is_finished());
+    let reason = stats.health.reason.unwrap_or_default();
+    assert!(reason.contains("broke the protocol"), "{reason}");
+}
+
+#[tokio::test]
+async fn a_broker_that_lets_the_box_in_and_takes_nothing_gives_way_to_the_next() {
+    let (rogue, broker) =
+        (Rogue::start(Manners::HangsUp).await, Mosquitto::start("allow_anonymous true").await);
+    let agent = Agent::start_with(vec![options(rogue.port), options(broker.port)]);
+    raise(&agent.outbox, Severity::Critical, None);
+    agent.delivered().await;
+}
+
+#[tokio::test]
+async fn alerts_pass_a_broker_that_hangs_up_on_subscriptions_or_disconnects_over_the_status() {
+    for manners in [Manners::HangsUpOnSubscriptions, Manners::RefusesStatus] {
+        let rogue = Rogue::start(manners.clone()).await;
+        let agent = Agent::start(options(rogue.port));
+        agent.until("failures", |stats| stats.health.failures >= 2).await;
+        for _ in 0..20 {
+            raise(&agent.outbox, Severity::Major, None).stored().await.unwrap();
+        }
+        agent.delivered().await;
+        agent.until("a connection that stays", |stats| stats.health.connected).await;
+        assert!(agent.stats.borrow().health.failures < 6, "{manners:?}: {:?}", agent.stats.borrow());
+    }
+}
+
+#[tokio::test]
+async fn alerts_pass_among_commands_that_nobody_acknowledges() {
+    // PUBLISH with QoS 0: a command with a topic for its answer, and no sense in it.
+    let topic = site().command();
+    let mut body = (topic.len() as u16).to_be_bytes().to_vec();
+    body.extend(topic.as_bytes());
+    let properties = [&[0x08, 0, 1, b'r'][..], &[0x09, 0, 1, 7]].concat();
+    body.push(properties.len() as u8);
+    body.extend(properties);
+    body.extend(b"nonsense");
+    let command = [&[0x30, body.len() as u8], body.as_slice()].concat();
+    let rogue = Rogue::start(Manners::Says(command.repeat(20_000))).await;
+    let agent = Agent::start(options(rogue.port));
+    for _ in 0..20 {
+        raise(&agent.outbox, Severity::Major, None).stored().await.unwrap();
+    }
+    agent.delivered().await;
+    assert_eq!(agent.stats.borrow().health.failures, 0, "{:?}", agent.stats.borrow());
 }

@@ -102,8 +102,8 @@ impl Alert {
         Self { event: AlertEvent::Ended, sequence, data, ..self.clone() }
     }
 
-    /// It got worse: the same alert with what is to be said of it now.
-    pub fn worse(&self, sequence: u64, mut data: AlertData) -> Self {
+    /// The same alert with what is to be said of it now.
+    pub fn updated(&self, sequence: u64, mut data: AlertData) -> Self {
         data.round();
         Self { event: AlertEvent::Updated, sequence, data, ..self.clone() }
     }
@@ -129,7 +129,7 @@ pub enum AlertEvent {
     /// Seen for the first time.
     #[serde(rename = "sharp-eyes.alert.raised.v1")]
     Raised,
-    /// Somebody answered it, or it got worse.
+    /// Somebody answered it, or it stands for more.
     #[serde(rename = "sharp-eyes.alert.updated.v1")]
     Updated,
     /// Nobody answered in time: the next level is called, or the highest one once more.
@@ -206,8 +206,8 @@ pub struct AlertData {
     /// taken something along.
     #[serde(skip_serializing_if = "is_false", default)]
     pub over: bool,
-    /// How many incidents it stands for: a storm of them on one camera becomes one alert, which says this and the worst
-    /// of them. Left out where it stands for one.
+    /// How many incidents it stands for: a storm of them on one camera becomes one alert, which says this and is otherwise
+    /// about the first. Left out where it stands for one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub count: Option<u32>,
     /// What was done to the camera, where the alert is about that.
@@ -503,8 +503,8 @@ mod tests {
             over.clone(),
             over.escalated(raised.sequence, Level::District, within),
             over.answered(raised.sequence, AlertState::Acknowledged),
-            raised.worse(raised.sequence, digest.clone()),
-            raised.worse(raised.sequence, digest).answered(raised.sequence, AlertState::Acknowledged),
+            raised.updated(raised.sequence, digest.clone()),
+            raised.updated(raised.sequence, digest).answered(raised.sequence, AlertState::Acknowledged),
         ] {
             let json = alert.to_json();
             assert!(json.len() <= ALERT_MAX_BYTES, "{} bytes: {json}", json.len());

@@ -273,7 +273,7 @@ pub struct ActiveConfiguration {
 pub struct Models {
     /// The model that looks at frames, if any does.
     pub active: Option<ActiveModel>,
-    /// Why the last model was refused or rolled back.
+    /// Why the installed model does not look just now, or why the last one was refused or rolled back.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub last_refusal: Option<String>,
     /// How far the last update that was offered came.

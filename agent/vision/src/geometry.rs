@@ -89,8 +89,8 @@ impl Rect {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Polygon(Vec<Point>);
 
-/// Twice the least area of a [`Polygon`], in the picture's: less is a line, by mistake or by rounding.
-const FLAT: f32 = 1e-4;
+/// Twice the least area of a [`Polygon`], in the picture's, a pixel of a large one: less is a line, by mistake or by rounding.
+const FLAT: f32 = 1e-6;
 
 /// Fewest and most points of a [`Polygon`].
 pub const POLYGON_POINTS: std::ops::RangeInclusive<usize> = 3..=32;
@@ -112,7 +112,10 @@ impl Polygon {
         if let Some((first, second)) = polygon.crossing() {
             return Err(PolygonError::Crosses { first, second });
         }
-        let twice_the_area: f32 = polygon.edges().map(|(a, b)| a.x * b.y - b.x * a.y).sum();
+        // As seen from its first point: what is small and far from the corner would be lost in rounding.
+        let from = polygon.0[0];
+        let cross = |a: Point, b: Point| (a.x - from.x) * (b.y - from.y) - (b.x - from.x) * (a.y - from.y);
+        let twice_the_area: f32 = polygon.edges().map(|(a, b)| cross(a, b)).sum();
         if twice_the_area.abs() < FLAT {
             return Err(PolygonError::Flat);
         }
@@ -311,5 +314,6 @@ mod tests {
             assert_eq!(polygon(points), Err(error));
         }
         assert!(polygon(&[(0.0, 0.0), (f32::NAN, 0.0), (1.0, 1.0)]).is_err());
+        assert!(polygon(&[(0.9, 0.9), (0.905, 0.9), (0.905, 0.905), (0.9, 0.905)]).is_ok(), "a small window");
     }
 }

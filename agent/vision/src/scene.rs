@@ -565,7 +565,7 @@ mod tests {
         };
         check("zoned fire=5/10", &flickers(1), &["1.6 0#1 fire"]);
         check("zoned fire=3/20", &flickers(4), &["2 0#1 fire"]);
-        check("zoned fire=3/20", &flickers(5), &[]);
+        check("zoned fire=3/20", &flickers(6), &[]);
     }
 
     /// Shows a small fire in 40 frames, whose box is so many parts of itself off at random.

@@ -26,14 +26,13 @@ use sharp_eyes_protocol::topic::Name;
 use sharp_eyes_vision::{Incident, Moment, Thresholds};
 use uuid::Uuid;
 
-use crate::backoff::Backoff;
 use crate::board::Board;
 use crate::camera::Frame;
 use crate::clock::Clock;
 use crate::config::{DetectorConfig, View};
 use crate::models::desk::{Chosen, Desk};
 use crate::outbox::{AlertChange, Change, NewAlert, Outbox};
-use crate::sessions::{LoadError, Sessions};
+use crate::sessions::{self, LoadError, Sessions};
 use crate::snapshots::Snapshots;
 pub use darkroom::Darkroom;
 pub(crate) use lookout::Lookout;
@@ -42,9 +41,6 @@ use storm::{Fate, Storm};
 
 /// How long the thread waits for a frame before it says that it is alive.
 const HEARTBEAT: Duration = Duration::from_secs(1);
-
-/// Waits before a model that could not be loaded is tried again: somebody may have mended the file.
-const RELOAD: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
 
 /// What one camera's frames have led to so far.
 struct Story {
@@ -86,8 +82,7 @@ impl Analysis {
     }
 
     fn run_there(&self) {
-        let (min, max) = RELOAD;
-        let mut backoff = Backoff::new(min, max, 0.0).expect("constant limits are in order");
+        let mut backoff = sessions::reloads();
         let sessions = loop {
             self.board.detector.beat();
             let chosen = self.desk.chosen();
@@ -234,7 +229,7 @@ impl Analysis {
         let zone = incident.zone.as_ref().map_or("", Name::as_str);
         tracing::info!(
             camera = %card.name, alert = %id, rule = %view.rules[incident.rule].name, zone,
-            class = %incident.class, confidence = incident.confidence, severity = %incident.severity, "incident"
+            class = %incident.class, confidence = format_args!("{:.2}", incident.confidence), severity = %incident.severity, "incident"
         );
         let camera = card.name.clone();
         let (zone, data) = match storm.take(incident.at.monotonic, id, &data) {
@@ -245,12 +240,14 @@ impl Analysis {
             Fate::Begins(data) => (None, *data),
             Fate::Joins => return None,
         };
-        card.alerts.increment();
         let subject = Subject { camera, zone };
         let alert = NewAlert { id, time: incident.at.wall, subject, data, arrived };
-        if let Err(error) = self.outbox.append(alert) {
-            tracing::error!(camera = %card.name, alert = %id, "alert lost: {error}");
-            storm.lost(id);
+        match self.outbox.append(alert) {
+            Ok(_) => card.alerts.increment(),
+            Err(error) => {
+                tracing::error!(camera = %card.name, alert = %id, "alert lost: {error}");
+                storm.lost(id);
+            }
         }
         incident.evidence.then_some(id)
     }

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use sharp_eyes_protocol::alert::AlertData;
+use sharp_eyes_protocol::level::Severity;
 use uuid::Uuid;
 
 use crate::outbox::{AlertChange, Change};
@@ -35,8 +36,7 @@ pub(super) struct Storm {
 #[derive(Clone, Debug)]
 struct Digest {
     id: Uuid,
-    /// Of the first.
-    data: AlertData,
+    severity: Severity,
     begun: Duration,
     count: u32,
     /// When it was told last, and how many there were then.
@@ -61,12 +61,11 @@ impl Storm {
         Self { alone, recent: VecDeque::new(), digest: None, left: Vec::new() }
     }
 
-    /// Takes an incident, and the id that its alert would have. One that is worse than the digest begins another: somebody may
-    /// have ended the milder one.
+    /// Takes an incident, and the id that its alert would have. One that is worse than what the digest began with begins
+    /// another: somebody may have ended the milder one.
     pub(super) fn take(&mut self, now: Duration, id: Uuid, data: &AlertData) -> Fate {
-        let joins = |digest: &Digest| {
-            data.severity <= digest.data.severity && now.saturating_sub(digest.begun) < LASTS
-        };
+        let joins =
+            |digest: &Digest| data.severity <= digest.severity && now.saturating_sub(digest.begun) < LASTS;
         match self.digest.take() {
             Some(digest) if joins(&digest) => {
                 self.digest = Some(Digest { count: digest.count + 1, last: now, ..digest });
@@ -85,7 +84,7 @@ impl Storm {
         }
         let data = AlertData { count: Some(1), ..of_many(data) };
         self.digest =
-            Some(Digest { id, data: data.clone(), begun: now, count: 1, told: (now, 1), last: now });
+            Some(Digest { id, severity: data.severity, begun: now, count: 1, told: (now, 1), last: now });
         Fate::Begins(Box::new(data))
     }
 
@@ -115,8 +114,7 @@ impl Storm {
 impl Digest {
     /// How many there are by now.
     fn many(&self) -> AlertChange {
-        let data = AlertData { count: Some(self.count), ..self.data.clone() };
-        AlertChange { id: self.id, change: Change::Worse(Box::new(data)) }
+        AlertChange { id: self.id, change: Change::Many(self.count) }
     }
 
     /// How many there were, and that it is over.
@@ -134,7 +132,6 @@ fn of_many(data: &AlertData) -> AlertData {
 #[cfg(test)]
 mod tests {
     use sharp_eyes_protocol::alert::{AlertKind, AlertState, ClockTrust};
-    use sharp_eyes_protocol::level::Severity;
 
     use super::*;
 
@@ -189,7 +186,7 @@ mod tests {
             for AlertChange { change, .. } in storm.tell(now) {
                 said.push(match change {
                     Change::Over => format!("{second} over"),
-                    Change::Worse(data) => format!("{second} {} {}", data.count.unwrap(), data.severity),
+                    Change::Many(count) => format!("{second} {count}"),
                 });
             }
         }
@@ -205,15 +202,7 @@ mod tests {
         check(
             &["1", "2", "3", "4", "5", "6", "7", "8", "19", "20", "29"],
             &[
-                "1 raise",
-                "2 raise",
-                "3 raise",
-                "4 raise",
-                "5 raise",
-                "6 digest",
-                "16 3 major",
-                "26 5 major",
-                "36 6 major",
+                "1 raise", "2 raise", "3 raise", "4 raise", "5 raise", "6 digest", "16 3", "26 5", "36 6",
                 "89 over",
             ],
         );
@@ -224,17 +213,8 @@ mod tests {
         check(
             &["1", "1", "1", "1", "1", "2", "3", "4!", "5", "6"],
             &[
-                "1 raise",
-                "1 raise",
-                "1 raise",
-                "1 raise",
-                "1 raise",
-                "2 digest",
-                "4 digest",
-                "4 2 major",
-                "4 over",
-                "14 3 critical",
-                "66 over",
+                "1 raise", "1 raise", "1 raise", "1 raise", "1 raise", "2 digest", "4 digest", "4 2",
+                "4 over", "14 3", "66 over",
             ],
         );
     }

@@ -135,6 +135,7 @@ impl Ingest {
         if options.transport == Transport::Tcp {
             instead_of_jitter_buffers(&source);
         }
+        bound_streams(&source);
         take_one_video(&source);
         ask_twice_at_most(&source);
 
@@ -159,6 +160,14 @@ impl Ingest {
             .map_err(|error| CameraError::GStreamer(error.to_string()))?;
         Ok(ingest)
     }
+}
+
+/// A camera that says with each packet that it is another stream gets no more elements for them.
+fn bound_streams(source: &gst::Element) {
+    source.connect("new-manager", false, |arguments| {
+        arguments.get(1)?.get::<gst::Element>().ok()?.set_property("max-streams", STREAMS_MAX);
+        None
+    });
 }
 
 /// Audio, metadata and a second video stream are not even asked of the camera.

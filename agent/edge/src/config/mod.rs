@@ -242,6 +242,9 @@ fn state(section: Section<'_>) -> Option<StateConfig> {
     if max_size < 4 << 20 {
         section.problem("max_size", "is too small for the database itself; expected at least \"4MB\"");
     }
+    if max_age < Duration::from_secs(3600) {
+        section.problem("max_age", "expected at least \"1h\": what waits for longer is given up");
+    }
     let keep_delivered = u64::from(section.or::<u16>("keep_delivered", 10_000));
     section.finish();
     Some(StateConfig { folder: folder?, max_size, max_age, keep_delivered })

@@ -320,7 +320,7 @@ impl Value for String {
 
     fn read(value: &DeValue<'_>) -> Result<Self, String> {
         match value.as_str() {
-            Some("") => Err("is empty; leave the key out, or say what it is for".into()),
+            Some("") => Err("is empty: expected a text; leave the key out where it may be missing".into()),
             Some(text) => Ok(text.to_owned()),
             None => Err(Self::unexpected(value)),
         }

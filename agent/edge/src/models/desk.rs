@@ -238,8 +238,8 @@ impl Desk {
         let put_off = inner.put_off.iter().find(|(put_off, _)| state.active.as_ref() == Some(put_off));
         let uncounted = inner.uncounted.as_ref().filter(|_| state.trial.is_some());
         let uncounted = uncounted.map(|error| format!("its trial cannot be written down: {error}"));
-        let put_off = uncounted.or_else(|| put_off.map(|(_, reason)| reason.clone()));
-        let put_off = state.active_model().zip(put_off).map(|(model, reason)| format!("{model}: {reason}"));
+        let reason = uncounted.or_else(|| put_off.map(|(_, reason)| reason.clone()));
+        let why_not = state.active_model().zip(reason).map(|(model, reason)| format!("{model}: {reason}"));
         drop(inner);
         self.said.send_if_modified(|models| {
             let before = models.clone();
@@ -247,7 +247,7 @@ impl Desk {
             models.repository.clone_from(&state.repository);
             // While no model looks at all, why that is so is the news.
             if models.active.is_some() {
-                models.last_refusal = put_off.clone().or_else(|| state.last_refusal());
+                models.last_refusal = why_not.clone().or_else(|| state.last_refusal());
             }
             *models != before
         });

@@ -13,19 +13,15 @@ use super::install::{Check, Outcome};
 use super::polling::Polling;
 use super::state::{Installed, State};
 use super::watch::{Reading, Verdict, Watch};
-use crate::backoff::Backoff;
 use crate::beat;
 use crate::board::Board;
 use crate::clock::Clock;
 use crate::remote::Remote;
 use crate::remote::take::Taken;
-use crate::sessions::{LoadError, Sessions};
+use crate::sessions::{self, LoadError, Sessions};
 
 /// How often it looks whether a command beside the agent changed something.
 const REST: Duration = Duration::from_secs(1);
-
-/// Waits before a model that this box could not load is tried again, while another one looks.
-const RELOAD: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
 
 /// How often it looks at what a model on trial does.
 const WATCHFUL_REST: Duration = Duration::from_millis(200);
@@ -75,7 +71,7 @@ impl Updater {
         let mut rest = REST;
         // What the models before did, so that the next one has something to be compared with.
         let mut before = Reading::default();
-        let mut backoff = Backoff::new(RELOAD.0, RELOAD.1, 0.0).expect("constant limits are in order");
+        let mut backoff = sessions::reloads();
         let mut reload = Instant::now();
         loop {
             tokio::select! {

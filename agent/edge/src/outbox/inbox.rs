@@ -161,10 +161,10 @@ impl Inbox {
             return;
         }
         let handed = state.handed_changes;
-        let worse = |known: &AlertChange| matches!(known.change, Change::Worse(_)) && known.id == change.id;
-        match state.changes.iter().skip(handed).position(worse) {
+        let many = |known: &AlertChange| matches!(known.change, Change::Many(_)) && known.id == change.id;
+        match state.changes.iter().skip(handed).position(many) {
             // Only how it stands in the end matters.
-            Some(at) if matches!(change.change, Change::Worse(_)) => state.changes[handed + at] = change,
+            Some(at) if matches!(change.change, Change::Many(_)) => state.changes[handed + at] = change,
             _ => state.changes.push_back(change),
         }
         if state.changes.len() > MAX_CHANGES && state.changes.remove(handed).is_some() {

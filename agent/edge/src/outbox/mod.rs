@@ -98,9 +98,8 @@ pub struct AlertChange {
 pub enum Change {
     /// It is over by itself.
     Over,
-    /// It got worse: what is to be said of it now. Its time and its first sighting stay. A severity that rises calls
-    /// again whoever had acknowledged it.
-    Worse(Box<AlertData>),
+    /// It stands for so many incidents by now.
+    Many(u32),
 }
 
 /// Pictures of an alert, redacted, made after it was handed over: an alert never waits for its picture.

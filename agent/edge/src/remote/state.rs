@@ -54,6 +54,9 @@ pub struct Refused {
     pub offer: Option<Offer>,
     /// Why.
     pub reason: String,
+    /// The agent ended with it, again and again.
+    #[serde(default)]
+    pub ended: bool,
 }
 
 impl State {
@@ -83,6 +86,9 @@ impl State {
             self.revert(&format!(
                 "the agent ended {STARTS_MAX} times before the configuration had proved itself"
             ));
+            if let Some(refused) = self.refused.last_mut() {
+                refused.ended = true;
+            }
         }
     }
 
@@ -96,13 +102,14 @@ impl State {
     /// It has proved itself.
     pub fn keep(&mut self) {
         if self.trial.take().is_some() {
-            self.forgive_own(); // what spoke against it may have gone meanwhile
+            // What spoke against the box's own file may have gone meanwhile.
+            self.refused.retain(|refused| refused.offer.is_some());
         }
     }
 
-    /// The box's own file may be tried again.
+    /// The box's own file may be tried again, where the agent did not end with it.
     pub fn forgive_own(&mut self) {
-        self.refused.retain(|refused| refused.offer.is_some());
+        self.refused.retain(|refused| refused.offer.is_some() || refused.ended);
     }
 
     /// It failed on trial: the one before is in force again, and this one is not tried again.
@@ -130,7 +137,7 @@ impl State {
     /// It failed before it was in force.
     pub fn refuse(&mut self, offer: Option<&Offer>, reason: &str) {
         self.refused.retain(|refused| refused.offer.as_ref() != offer);
-        self.refused.push(Refused { offer: offer.cloned(), reason: reason.to_owned() });
+        self.refused.push(Refused { offer: offer.cloned(), reason: reason.to_owned(), ended: false });
         let surplus = self.refused.len().saturating_sub(REFUSED_MAX);
         self.refused.drain(..surplus);
     }

@@ -135,6 +135,15 @@ pub(super) enum Failure {
     Message(String),
     /// The broker ended the connection over the topics that were asked for, or never answered: it is to be tried without.
     Subscription(String),
+    /// The connection ended before the broker answered the subscription: over it, or by chance.
+    Unsubscribed(String),
+}
+
+impl Incoming {
+    /// Whether the broker waits for an acknowledgement, and so holds others back.
+    pub(super) fn is_acknowledged(&self) -> bool {
+        self.id.is_some()
+    }
 }
 
 impl Broker {
@@ -230,6 +239,7 @@ impl Broker {
                     Ok(answer @ BrokerEvent::Subscribed(_)) => return Ok(answer),
                     Ok(event) => before.push_back(event), // a command that overtook the answer
                     Err(Failure::Message(why)) => return Err(Failure::Subscription(why)),
+                    Err(Failure::Lost(why)) => return Err(Failure::Unsubscribed(why)),
                     Err(failure) => return Err(failure),
                 }
             }

@@ -91,7 +91,7 @@ pub struct Delivery {
 }
 
 /// What the box says of itself. Each is published when it changed and after each connection; only the newest counts.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Reports {
     /// Cameras, detector, outbox, uplink.
     pub health: watch::Receiver<Health>,
@@ -140,6 +140,7 @@ pub async fn run(
         brokers,
         at: 0,
         failed: 0,
+        unsubscribed: 0,
         delivery,
         commands,
         evidence,
@@ -182,8 +183,10 @@ struct Uplink {
     brokers: Vec<UplinkOptions>,
     /// The broker that is spoken to, or tried.
     at: usize,
-    /// How often it was tried in vain.
+    /// How often it was tried, or served, without an answer to a message.
     failed: u32,
+    /// How often it ended the connection instead of answering the subscription to commands.
+    unsubscribed: u32,
     delivery: Delivery,
     commands: Arc<Commands>,
     /// Of pictures.
@@ -212,6 +215,8 @@ struct Uplink {
 /// What the broker does not take as it is.
 #[derive(Debug, Default)]
 struct Barred {
+    /// Whether the box is there, until a connection has brought an alert to the broker without saying so.
+    status: bool,
     /// Reports, until they change.
     health: bool,
     models: bool,
@@ -232,7 +237,7 @@ impl Uplink {
             Ok(broker) => {
                 let UplinkOptions { name, host, port, .. } = self.options().clone();
                 tracing::info!(broker = %name, host, port, "connected");
-                self.failed = 0;
+                self.unsubscribed = 0;
                 self.stats.send_modify(|stats| {
                     stats.health.broker = name;
                     stats.health.connected = true;
@@ -274,6 +279,7 @@ impl Uplink {
     fn lost(&mut self, session: &Session, failure: &Failure) -> Link {
         self.barren |=
             session.in_flight.iter().any(|sent| matches!(sent.what, What::Row(_))) && !session.fruitful;
+        self.barred.status &= !session.fruitful;
         if let Failure::Message(why) = failure {
             match session.only_one() {
                 Some(message) if self.suspects.contains(&message) => {
@@ -296,16 +302,26 @@ impl Uplink {
         let broker = format!("broker {host}:{port}");
         self.failed += 1;
         if self.failed >= PATIENCE && self.brokers.len() > 1 {
-            (self.at, self.failed) = ((self.at + 1) % self.brokers.len(), 0);
+            (self.at, self.failed, self.unsubscribed) = ((self.at + 1) % self.brokers.len(), 0, 0);
+            self.barred.status = false;
             tracing::warn!(broker = %self.options().name, "trying another broker");
         }
-        if let Failure::Subscription(why) = failure {
-            self.barred.commands = Some(why.clone());
+        match failure {
+            Failure::Subscription(why) => self.barred.commands = Some(why.clone()),
+            // Once it may be the link.
+            Failure::Unsubscribed(why) => {
+                self.unsubscribed += 1;
+                if self.unsubscribed >= PATIENCE {
+                    (self.barred.commands, self.unsubscribed) = (Some(why.clone()), 0);
+                }
+            }
+            _ => {}
         }
         let (reason, wait) = match failure {
-            Failure::Lost(why) | Failure::Message(why) | Failure::Subscription(why) => {
-                (format!("{broker}: {why}"), self.backoff.next(fastrand::f64()))
-            }
+            Failure::Lost(why)
+            | Failure::Message(why)
+            | Failure::Subscription(why)
+            | Failure::Unsubscribed(why) => (format!("{broker}: {why}"), self.backoff.next(fastrand::f64())),
             Failure::Refused(why) => {
                 let wait = self.refusals.next(fastrand::f64());
                 // Another broker may let this box in.

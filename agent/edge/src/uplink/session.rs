@@ -17,6 +17,9 @@ use crate::outbox::{Row, Waiting};
 /// A message that is not answered for so long, though the broker answers pings, will not be: it is sent anew.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Commands and their answers that wait at most, of those that the broker need not hold back.
+const COMMANDS_MAX: usize = 32;
+
 type Execution = Pin<Box<dyn Future<Output = (Incoming, Option<Response>)> + Send>>;
 type Answer = Pin<Box<dyn Future<Output = Vec<Waiting>> + Send>>;
 
@@ -38,10 +41,13 @@ pub(super) struct Session {
     evidence_held: bool,
     /// A command that is being executed. One at a time, in the order in which they came.
     executing: Option<Execution>,
-    /// Commands that wait for that. The broker sends no more than it was told before the first is acknowledged.
+    /// Commands that wait for that. The broker sends no more than it was told before the first is acknowledged, and of those
+    /// that are not acknowledged (QoS 0) at most [`COMMANDS_MAX`] wait here and as answers; the rest is dropped.
     messages: VecDeque<Incoming>,
     /// Answers that wait for room in the window. Bounded as the commands are.
     responses: VecDeque<Response>,
+    /// An answer was handed over last: with both waiting, a row is next.
+    answered: bool,
     /// A broker that stands in is left then, to look for the first one.
     until: Option<Instant>,
 }
@@ -92,7 +98,7 @@ impl Session {
             broker,
             in_flight: InFlight::new(window),
             phase: Phase::Serving,
-            due: Due { status: true, health: !barred.health, models: !barred.models },
+            due: Due { status: !barred.status, health: !barred.health, models: !barred.models },
             asked: None,
             more: true,
             rows: VecDeque::new(),
@@ -101,6 +107,7 @@ impl Session {
             executing: None,
             messages: VecDeque::new(),
             responses: VecDeque::new(),
+            answered: false,
             until,
         }
     }
@@ -159,7 +166,11 @@ impl Uplink {
             let evidence_at = self.evidence_wait(s);
             tokio::select! {
                 event = s.broker.event() => match event {
-                    Ok(BrokerEvent::SaidGoodbye) => return Link::Ended,
+                    Ok(BrokerEvent::SaidGoodbye) => return match s.phase {
+                        Phase::Leaving { .. } => Link::Ended,
+                        // The client leaves by itself where the broker breaks the protocol, and does not say how.
+                        _ => self.lost(s, &Failure::Lost("the broker broke the protocol".into())),
+                    },
                     Ok(event) => self.on_event(s, event),
                     Err(failure) => return self.lost(s, &failure),
                 },
@@ -211,8 +222,10 @@ impl Uplink {
             s.hand_over(What::Status, self.status(BoxState::Online), None);
         }
         while s.in_flight.room() > 0
+            && !(s.answered && s.has_rows())
             && let Some(response) = s.responses.pop_front()
         {
+            s.answered = true;
             let Response { topic, payload, correlation } = response;
             let correlation = Some(correlation);
             let content_type = "application/json";
@@ -299,6 +312,7 @@ impl Uplink {
                 publication.expiry = Some(self.delivery.evidence_expiry);
                 self.evidence.take(publication.size() as f64, std::time::Instant::now());
             }
+            s.answered = false;
             self.send(s, What::Row(row), publication, arrived.map(Instant::from_std));
         }
     }
@@ -325,6 +339,7 @@ impl Uplink {
                 self.suspects.retain(|suspect| *suspect != sent.what);
                 match answer {
                     Ok(()) => {
+                        self.failed = 0;
                         if let What::Row(row) = sent.what {
                             s.fruitful = true;
                             self.barren = false;
@@ -343,7 +358,13 @@ impl Uplink {
             }
             BrokerEvent::Subscribed(Ok(())) => tracing::debug!("commands reach this box"),
             BrokerEvent::Subscribed(Err(why)) => self.unreachable(why),
-            BrokerEvent::Message(message) => s.messages.push_back(message),
+            BrokerEvent::Message(message) => {
+                if message.is_acknowledged() || s.messages.len() + s.responses.len() < COMMANDS_MAX {
+                    s.messages.push_back(message);
+                } else {
+                    tracing::warn!("a command is dropped: it came without QoS 1, and too many wait");
+                }
+            }
             BrokerEvent::SaidGoodbye => {}
         }
     }
@@ -364,7 +385,8 @@ impl Uplink {
             }
             What::Health => self.barred.health = true,
             What::Models => self.barred.models = true,
-            What::Status | What::Response => {}
+            What::Status => self.barred.status = true,
+            What::Response => {}
         }
         if what.row().is_none() {
             tracing::error!("the broker refuses the report {what:?}: {why}");

@@ -2,6 +2,8 @@
 
 #![allow(dead_code)] // the tests of the uplink, of its client and of TLS each use a part
 
+pub(crate) mod rogue;
+
 use std::fs;
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};

@@ -90,7 +90,7 @@ pub(super) fn alerts() -> Examples {
     let about_gate = |number, data| Alert::raised(&site(), id(), number, time(), gate.clone(), data);
     let (tampered, offline) = (about_gate(6, tampered), about_gate(7, offline));
     let cleared = offline.over(8, None);
-    let digest = about_gate(9, AlertData { count: Some(1), ..digest.clone() }).worse(10, digest);
+    let digest = about_gate(9, AlertData { count: Some(1), ..digest.clone() }).updated(10, digest);
     [
         ("raised", raised),
         ("escalated", climbed),

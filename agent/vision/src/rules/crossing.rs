@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::{Scores, has_left};
+use super::{Outside, Scores, has_left, outside_at};
 use crate::geometry::Point;
 use crate::track::Track;
 
@@ -103,8 +103,8 @@ struct Path {
     /// Crossings to the right less those to the left since it came into sight: there and back is 0, and so is the way
     /// around an end.
     crossed: i32,
-    /// Since when it has not counted, if it did not when last seen.
-    outside: Option<Duration>,
+    /// When it did not count, if it did not when last seen.
+    outside: Outside,
     scores: Scores,
 }
 
@@ -119,11 +119,11 @@ impl Crossing {
 
     /// The mean score of the object since it came into sight, where it has crossed the line and is clear of it.
     pub(super) fn see(&mut self, now: Duration, track: &Track, counts: bool) -> Option<f32> {
-        let lasting = self.paths.remove(&track.id()).filter(|path| !has_left(path.outside, now));
+        let lasting = self.paths.remove(&track.id()).filter(|path| !has_left(path.outside));
         let (bounds, foot) = (track.bounds(), track.bounds().foot());
         if !counts {
             if let Some(path) = lasting {
-                self.paths.insert(track.id(), Path { outside: path.outside.or(Some(now)), ..path });
+                self.paths.insert(track.id(), Path { outside: outside_at(now, path.outside), ..path });
             }
             return None;
         }

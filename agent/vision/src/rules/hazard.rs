@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use super::has_left;
+use super::{Outside, has_left, outside_at};
 use crate::geometry::{Polygon, Rect};
 use crate::track::Track;
 
@@ -38,7 +38,7 @@ pub(super) struct Hazard {
 struct Sights {
     since: Duration,
     /// Since when it has been outside or has not counted, if so when last seen.
-    outside: Option<Duration>,
+    outside: Outside,
     recent: VecDeque<Sight>,
 }
 
@@ -80,10 +80,10 @@ impl Hazard {
     pub(super) fn see(&mut self, now: Duration, track: &Track, counts: bool) -> Option<f32> {
         let bounds = track.bounds();
         let inside = counts && self.polygon.as_ref().is_none_or(|polygon| polygon.contains(bounds.foot()));
-        let lasting = self.sights.remove(&track.id()).filter(|sights| !has_left(sights.outside, now));
+        let lasting = self.sights.remove(&track.id()).filter(|sights| !has_left(sights.outside));
         if !inside {
             if let Some(sights) = lasting {
-                self.sights.insert(track.id(), Sights { outside: sights.outside.or(Some(now)), ..sights });
+                self.sights.insert(track.id(), Sights { outside: outside_at(now, sights.outside), ..sights });
             }
             return None;
         }

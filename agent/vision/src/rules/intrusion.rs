@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::{Scores, has_left, share_done};
+use super::{Outside, Scores, has_left, outside_at, share_done};
 use crate::geometry::Polygon;
 use crate::track::Track;
 
@@ -23,8 +23,8 @@ pub(super) struct Intrusion {
 #[derive(Clone, Copy, Debug)]
 struct Stay {
     since: Duration,
-    /// Since when it has been seen outside, if it was outside when last seen.
-    outside: Option<Duration>,
+    /// When it was seen outside, if it was outside when last seen.
+    outside: Outside,
     scores: Scores,
 }
 
@@ -59,9 +59,9 @@ impl Intrusion {
 
 /// The stay after a frame in which the object was seen inside or outside.
 fn next_stay(stay: Option<Stay>, inside: bool, now: Duration, score: f32) -> Option<Stay> {
-    let lasting = stay.filter(|stay| !has_left(stay.outside, now));
+    let lasting = stay.filter(|stay| !has_left(stay.outside));
     if !inside {
-        return lasting.map(|stay| Stay { outside: stay.outside.or(Some(now)), ..stay });
+        return lasting.map(|stay| Stay { outside: outside_at(now, stay.outside), ..stay });
     }
     let mut stay = lasting.unwrap_or(Stay { since: now, outside: None, scores: Scores::default() });
     stay.outside = None;

@@ -347,9 +347,17 @@ impl Incidents<'_> {
     }
 }
 
-/// Whether what was seen outside or did not count since then has left: less is a flicker.
-fn has_left(outside: Option<Duration>, now: Duration) -> bool {
-    outside.is_some_and(|since| now.saturating_sub(since) >= FLICKER)
+/// From when until when something was seen outside, or did not count, since it was last seen inside.
+type Outside = Option<(Duration, Duration)>;
+
+/// Seen outside, too.
+fn outside_at(now: Duration, before: Outside) -> Outside {
+    Some((before.map_or(now, |(first, _)| first), now))
+}
+
+/// Whether what was seen outside has left: less is a flicker. What was hidden in between may have been anywhere.
+fn has_left(outside: Outside) -> bool {
+    outside.is_some_and(|(first, last)| last.saturating_sub(first) >= FLICKER)
 }
 
 /// How much of the time is done that ends when something is due, 0 to 1.

@@ -89,7 +89,11 @@ impl Repository {
         let kept = trust.folder.join(name);
         let newest = fs::read(kept.join(ROOT)).ok();
         // One that is damaged on the disk: what came with the box is as good, with all that the repository has since.
-        let newest = newest.filter(|newest| serde_json::from_slice::<Signed<Root>>(newest).is_ok());
+        let is_whole = |root: &Vec<u8>| {
+            let root = serde_json::from_slice::<Signed<Root>>(root);
+            root.is_ok_and(|root| root.signed.verify_role(&root).is_ok())
+        };
+        let newest = newest.filter(is_whole);
         let (loaded, work) = load(address, web, newest.as_ref().unwrap_or(&shipped), &kept).await?;
         let loaded = loaded.and_then(|inner| trust.check_expiry(&inner).map(|()| inner));
         let approved = if loaded.is_ok() { &KEPT[..] } else { &[ROOT] };

@@ -86,7 +86,7 @@ impl Work<'_> {
             .tx
             .prepare_cached("SELECT json, repeats FROM open_alert WHERE number = ?")?
             .query_row([number], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        let alert = parse(&json)?;
+        let Some(alert) = self.readable(number, &json)? else { return Ok(()) };
         let climb = self.options.escalation.climb(alert.data.severity, alert.data.level, repeats);
         let sequence = self.number();
         let next = alert.escalated(sequence, climb.level, climb.within);
@@ -110,6 +110,23 @@ impl Work<'_> {
         Ok(())
     }
 
+    /// An alert of the register. One that the disk has changed is none any more: it is given up, and counted.
+    fn readable(&mut self, number: i64, json: &str) -> Result<Option<Alert>, rusqlite::Error> {
+        let error = match parse(json) {
+            Ok(alert) => return Ok(Some(alert)),
+            Err(error) => error,
+        };
+        tracing::error!(
+            number,
+            "the disk has changed an open alert: given up, and counted as evicted: {error}"
+        );
+        let sql = "DELETE FROM open_alert WHERE number = ? RETURNING ended";
+        let ended: bool = self.tx.prepare_cached(sql)?.query_row([number], |row| row.get(0))?;
+        self.meta.totals.open -= u64::from(!ended);
+        self.meta.totals.evicted_alerts += 1;
+        Ok(None)
+    }
+
     /// Somebody answered. `Err`: how the alert stands, where nothing changes; `None`: there is no such alert.
     pub(super) fn answer(
         &mut self,
@@ -122,7 +139,7 @@ impl Work<'_> {
             .query_row([id.to_string()], |row| Ok((row.get(0)?, row.get(1)?)))
             .optional()?;
         let Some((number, json)) = found else { return Ok(None) };
-        let alert = parse(&json)?;
+        let Some(alert) = self.readable(number, &json)? else { return Ok(None) };
         if alert.data.state.is_ended() {
             return Ok(Some(Err(open_alert(&alert))));
         }
@@ -140,7 +157,7 @@ impl Work<'_> {
             .query_row([id.to_string()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
             .optional()?;
         let Some((number, due, repeats, json)) = found else { return Ok(()) };
-        let alert = parse(&json)?;
+        let Some(alert) = self.readable(number, &json)? else { return Ok(()) };
         if alert.data.state.is_ended() || alert.data.over {
             return Ok(());
         }
@@ -153,23 +170,10 @@ impl Work<'_> {
                 let due = due.filter(|_| !over.data.state.is_ended());
                 (over, due, repeats)
             }
-            Change::Worse(data) => {
-                // Whoever acknowledged the milder one is called again.
-                let rises = data.severity > alert.data.severity;
-                let within = self.options.escalation.respond_within(data.severity).filter(|_| rises);
-                let soon = within.map(|within| lived + within.as_millis() as i64);
-                let due = [due, soon].into_iter().flatten().min();
-                let data = AlertData {
-                    level: data.level.max(alert.data.level),
-                    state: if rises { AlertState::Open } else { alert.data.state },
-                    respond_s: left(due).map(seconds),
-                    clock: alert.data.clock,
-                    boot: alert.data.boot.clone(),
-                    up_s: alert.data.up_s,
-                    evidence: alert.data.evidence || data.evidence,
-                    ..data.as_ref().clone()
-                };
-                (alert.worse(sequence, data), due, if rises { 0 } else { repeats })
+            Change::Many(count) => {
+                let respond_s = left(due).map(seconds);
+                let data = AlertData { count: Some(*count), respond_s, ..alert.data.clone() };
+                (alert.updated(sequence, data), due, repeats)
             }
         };
         let json = next.to_json();
@@ -240,7 +244,8 @@ impl Work<'_> {
     }
 
     fn give_up_open(&mut self, number: i64, json: &str) -> Result<(), rusqlite::Error> {
-        self.change(number, &parse(json)?, AlertState::Unanswered)?;
+        let Some(alert) = self.readable(number, json)? else { return Ok(()) };
+        self.change(number, &alert, AlertState::Unanswered)?;
         self.meta.totals.unanswered += 1;
         Ok(())
     }
@@ -256,7 +261,9 @@ impl Work<'_> {
         let sql = "SELECT json FROM open_alert WHERE ended = 0 ORDER BY rank DESC, number LIMIT ?";
         let mut statement = self.tx.prepare_cached(sql)?;
         let rows = statement.query_map([limit as i64], |row| row.get::<_, String>(0))?;
-        rows.map(|json| Ok(open_alert(&parse(&json?)?))).collect()
+        let open =
+            |json: Result<String, _>| json.map(|json| parse(&json).ok().map(|alert| open_alert(&alert)));
+        rows.filter_map(|json| open(json).transpose()).collect()
     }
 }
 
@@ -268,7 +275,7 @@ impl Store {
         let rows = statement.query_map([], |row| row.get::<_, String>(0))?;
         let mut found = Vec::new();
         for json in rows {
-            let Ok(alert) = parse(&json?) else { continue }; // whoever writes next finds the damage
+            let Ok(alert) = parse(&json?) else { continue }; // whoever changes it next gives it up
             if alert.data.kind == kind && !alert.data.over {
                 found.push(alert);
             }

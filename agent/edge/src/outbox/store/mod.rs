@@ -110,13 +110,7 @@ impl StoreError {
     /// The file is damaged: it can only be moved aside.
     pub(super) fn is_corrupt(&self) -> bool {
         matches!(self.code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
-            || matches!(
-                self,
-                Self::Sqlite(
-                    rusqlite::Error::QueryReturnedNoRows // `meta` lost its row
-                        | rusqlite::Error::FromSqlConversionFailure(..) // an open alert is none any more
-                )
-            )
+            || matches!(self, Self::Sqlite(rusqlite::Error::QueryReturnedNoRows)) // `meta` lost its row
     }
 
     pub(super) fn is_full(&self) -> bool {

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use rusqlite::Connection;
 use sharp_eyes_protocol::command::OfAlert;
 
 use super::*;
@@ -89,6 +88,8 @@ async fn an_open_alert_that_is_none_any_more_stops_no_other() {
     let open = outbox.lasting(AlertKind::Intrusion).await;
     let open: Vec<Uuid> = open.iter().map(|alert| alert.id).collect();
     assert!(open.contains(&other) && !open.contains(&lost), "{open:?}");
+    assert_eq!((outbox.stats().evicted_alerts, outbox.stats().open), (1, 2));
+    assert!(!folder.path().join("outbox.corrupt-1").exists(), "the rest of the database is whole");
 }
 
 #[tokio::test]
@@ -116,9 +117,9 @@ async fn rows_that_are_out_of_order_are_read_once() {
     stored(&outbox, 5).await;
     outbox.close(LONG).await;
     let file = old.path().join("outbox.db");
-    let db = Connection::open(&file).unwrap();
-    db.execute_batch("PRAGMA wal_checkpoint(TRUNCATE); PRAGMA journal_mode = DELETE").unwrap();
-    drop(db);
+    let store = store::Store::open(&options(old.path())).unwrap();
+    store.connection().execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+    drop(store);
     // Of a row as short as these, the byte before its header is its number: 5 becomes 2. The first column, the number itself,
     // has no type (0) and no bytes there.
     let mut bytes = fs::read(&file).unwrap();

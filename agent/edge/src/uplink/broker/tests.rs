@@ -245,7 +245,7 @@ async fn a_broker_that_ends_the_connection_over_the_subscription_is_told_apart()
     let end = connect(script(&[CONNACK, &[0x90, 4, 0, 1, 0, 0x7f]]).await).await.err();
     assert!(matches!(end, Some(Failure::Subscription(_))), "an answer that makes no sense: {end:?}");
     let end = connect(script(&[CONNACK, &[0xe0, 2, 0x8b, 0]]).await).await.err();
-    assert!(matches!(end, Some(Failure::Lost(_))), "it shuts down: {end:?}");
+    assert!(matches!(end, Some(Failure::Unsubscribed(_))), "it shuts down: {end:?}");
 }
 
 /// It wants pings every 2 s or none at all; and one packet that is larger than it may be.
