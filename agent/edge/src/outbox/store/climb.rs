@@ -122,7 +122,7 @@ impl Work<'_> {
         );
         let sql = "DELETE FROM open_alert WHERE number = ? RETURNING ended";
         let ended: bool = self.tx.prepare_cached(sql)?.query_row([number], |row| row.get(0))?;
-        self.meta.totals.open -= u64::from(!ended);
+        self.meta.totals.open = self.meta.totals.open.saturating_sub(u64::from(!ended));
         self.meta.totals.evicted_alerts += 1;
         Ok(None)
     }
