@@ -8,6 +8,7 @@ use sharp_eyes_protocol::command::{Answer, Done, OfAlert, Range, Refusal, Reques
 use sharp_eyes_protocol::level::Level;
 use sharp_eyes_tests::agent::Agent;
 use sharp_eyes_tests::broker::BrokerOptions;
+use sharp_eyes_tests::console::Received;
 use sharp_eyes_tests::village::VillageCamera;
 use sharp_eyes_tests::{places, wait};
 
@@ -28,9 +29,8 @@ fn an_alert_climbs_over_a_power_cut_until_somebody_answers() {
         agent.kill()?;
         let agent = Agent::start(&village)?;
         let climbed = console.wait_for("it to climb", wait::PATIENCE, |seen| {
-            let of = |alert: &&sharp_eyes_tests::console::Received| {
-                alert.alert.id == first.id && alert.alert.event == AlertEvent::Escalated
-            };
+            let of =
+                |alert: &&Received| alert.alert.id == first.id && alert.alert.event == AlertEvent::Escalated;
             seen.alerts.iter().find(of).cloned()
         })?;
         ensure!(climbed.alert.data.level == Level::District, "{}", climbed.json);

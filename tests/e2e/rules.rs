@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use sharp_eyes_protocol::alert::{AlertEvent, AlertKind};
+use sharp_eyes_protocol::alert::{AlertData, AlertEvent, AlertKind};
 use sharp_eyes_protocol::level::Severity;
 use sharp_eyes_tests::agent::Agent;
 use sharp_eyes_tests::broker::BrokerOptions;
 use sharp_eyes_tests::camera::Camera;
+use sharp_eyes_tests::console::Received;
 use sharp_eyes_tests::village::{VillageCamera, WHOLE_PICTURE};
 use sharp_eyes_tests::{places, wait};
 use sharp_eyes_vision::Rect;
@@ -74,7 +75,7 @@ fn an_alert_ends_when_everybody_has_left() {
         })?;
         ensure!(ended.alert.data.over && ended.alert.data.state.is_open(), "{}", ended.json);
         let raised = console.seen(|seen| {
-            let of_it = |one: &&sharp_eyes_tests::console::Received| one.alert.id == ended.alert.id;
+            let of_it = |one: &&Received| one.alert.id == ended.alert.id;
             seen.alerts.iter().filter(of_it).map(|one| one.alert.event).collect::<Vec<_>>()
         });
         ensure!(raised == [AlertEvent::Raised, AlertEvent::Ended], "{raised:?}");
@@ -94,7 +95,7 @@ fn a_storm_of_alerts_becomes_one_that_says_how_many() {
         rules = rules.rule("e", WHOLE_PICTURE, "8s", "0s", "major");
         let mut agent = Agent::start(&village(folder, &broker)?.with(rules))?;
         let digest = console.wait_for("a digest", 2 * wait::PATIENCE, |seen| {
-            let many = |data: &sharp_eyes_protocol::alert::AlertData| {
+            let many = |data: &AlertData| {
                 data.severity == Severity::Minor && data.count.is_some_and(|count| count > 3)
             };
             seen.alerts.iter().find(|one| many(&one.alert.data)).cloned()
@@ -104,8 +105,8 @@ fn a_storm_of_alerts_becomes_one_that_says_how_many() {
             "{}",
             digest.json
         );
-        let severity = |one: &sharp_eyes_tests::console::Received| one.alert.data.severity;
-        let is_raised = |one: &&sharp_eyes_tests::console::Received| one.alert.event == AlertEvent::Raised;
+        let severity = |one: &Received| one.alert.data.severity;
+        let is_raised = |one: &&Received| one.alert.event == AlertEvent::Raised;
         let mild = console.seen(|seen| {
             seen.alerts.iter().filter(is_raised).filter(|one| severity(one) == Severity::Minor).count()
         });

@@ -158,6 +158,13 @@ pub fn import(village: &Village, repository: &Path) -> Result<(bool, String)> {
     Ok((output.status.success(), String::from_utf8_lossy(&text).into_owned()))
 }
 
+/// The same with what a repository must have for the box.
+pub fn take(village: &Village, repository: &Path) -> Result<()> {
+    let (taken, said) = import(village, repository)?;
+    ensure!(taken, "{said}");
+    Ok(())
+}
+
 /// The command of [`import`].
 pub fn import_command(village: &Village, repository: &Path) -> Result<Command> {
     let mut command = Command::new(places::binary("sharp-eyes-agent")?);

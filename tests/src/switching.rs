@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use sharp_eyes_agent::models::state::{Installed, State};
 
 use crate::agent::Agent;
@@ -40,8 +40,7 @@ impl Switching {
         for version in ["1.1.0", "1.2.0"] {
             State::change(&models, State::keep)?;
             maintainer.publish(version)?;
-            let (taken, said) = maintainer::import(&village, &maintainer.repository)?;
-            ensure!(taken, "{said}");
+            maintainer::take(&village, &maintainer.repository)?;
         }
         let newer = State::read(&models)?.active.context("nothing was installed")?;
         let agent = Agent::start(&village)?;

@@ -84,9 +84,7 @@ fn a_model_that_is_too_slow_for_the_box_is_refused_there() {
         village.cameras = (0..32)
             .map(|n| VillageCamera::new(&format!("c{n}"), "rtsp://127.0.0.1:1/c").line("analysed_fps = 30"))
             .collect();
-        let (taken, said) = maintainer::import(&village, &maintainer.repository)?;
-        ensure!(taken, "{said}");
-        Ok(())
+        maintainer::take(&village, &maintainer.repository)
     });
 }
 
@@ -104,9 +102,7 @@ fn a_model_that_a_box_cannot_try_just_now_is_tried_again() {
         ensure!(status["active"].is_null() && status["refused"] == serde_json::json!([]), "{status}");
         ensure!(!village.state.join("models/candidate").exists(), "it takes room while it waits");
         village.runtime = library;
-        let (taken, said) = maintainer::import(&village, &maintainer.repository)?;
-        ensure!(taken, "{said}");
-        Ok(())
+        maintainer::take(&village, &maintainer.repository)
     });
 }
 
@@ -205,8 +201,7 @@ fn a_model_that_turns_bad_while_the_repository_is_silent_is_rolled_back_at_once(
         let mut wall = wall(folder)?;
         let mut village = watched(folder, &broker, &wall.url("wall"), &maintainer, "budget = \"400ms\"")?;
         publish_bad(&maintainer, "2.0.1", Mood::NotNumbers, IN_THE_LIGHT)?;
-        let (taken, said) = maintainer::import(&village, &maintainer.repository)?;
-        ensure!(taken, "{said}");
+        maintainer::take(&village, &maintainer.repository)?;
         let silent = TcpListener::bind(("127.0.0.1", 0))?;
         let lines = "interval = \"1s\"\nwatch = \"1h\"\nbudget = \"400ms\"";
         let url = format!("http://{}", silent.local_addr()?);

@@ -21,7 +21,7 @@ fn a_new_version_comes_as_a_patch_and_whole_where_that_is_damaged() {
         let maintainer = Maintainer::new(folder)?;
         let village = quiet(&folder.join("box"), &maintainer)?;
         maintainer.publish("1.1.0")?;
-        ensure!(maintainer::import(&village, &maintainer.repository)?.0, "1.1.0");
+        maintainer::take(&village, &maintainer.repository)?;
         for (version, before, damage) in
             [("1.2.0", "1.1.0", &["-1.2.0.bundle"][..]), ("1.3.0", "1.2.0", &["-1.2.0.patch"])]
         {
@@ -55,8 +55,7 @@ fn what_a_hostile_mirror_does_is_noticed_and_changes_nothing() {
         maintainer.publish("1.1.0")?;
         let old = Tree::read(&maintainer.repository)?;
         let village = quiet(&folder.join("box"), &maintainer)?;
-        let (taken, said) = maintainer::import(&village, &maintainer.repository)?;
-        ensure!(taken, "{said}");
+        maintainer::take(&village, &maintainer.repository)?;
         set_kept(&village)?;
         // The box has seen newer metadata since, and so knows what yesterday's are.
         maintainer.repo("refresh", &[])?;

@@ -179,8 +179,7 @@ fn a_model_that_cannot_be_loaded_for_a_while_looks_again_when_it_can() {
         let gate = street(folder, "gate", &[])?;
         let mut village =
             watched(folder, &broker, &gate.url("gate"), &maintainer, "watch = \"1h\"\nbudget = \"10s\"")?;
-        let (taken, said) = maintainer::import(&village, &maintainer.repository)?;
-        ensure!(taken, "{said}");
+        maintainer::take(&village, &maintainer.repository)?;
         let unharmed = |village: &Village| {
             let status = maintainer::status(village)?;
             let active = &status["active"]["release"]["model"];
@@ -227,8 +226,7 @@ fn a_disk_that_cannot_be_written_keeps_no_box_with_a_model_on_trial_from_looking
         let gate = street(folder, "gate", &[])?;
         let lines = "watch = \"1h\"\nbudget = \"10s\"";
         let village = watched(folder, &broker, &gate.url("gate"), &maintainer, lines)?;
-        let (taken, said) = maintainer::import(&village, &maintainer.repository)?;
-        ensure!(taken, "{said}");
+        maintainer::take(&village, &maintainer.repository)?;
         let way = village.state.join("models/state.new"); // a folder in the way stops root, too
         fs::create_dir(&way)?;
         let mut agent = Agent::start(&village)?;

@@ -227,9 +227,10 @@ impl Analysis {
         };
         let id = uuid_of(&incident.at);
         let zone = incident.zone.as_ref().map_or("", Name::as_str);
+        let confidence = format_args!("{:.2}", incident.confidence);
         tracing::info!(
             camera = %card.name, alert = %id, rule = %view.rules[incident.rule].name, zone,
-            class = %incident.class, confidence = format_args!("{:.2}", incident.confidence), severity = %incident.severity, "incident"
+            class = %incident.class, confidence, severity = %incident.severity, "incident"
         );
         let camera = card.name.clone();
         let (zone, data) = match storm.take(incident.at.monotonic, id, &data) {

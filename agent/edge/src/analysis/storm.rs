@@ -82,7 +82,8 @@ impl Storm {
                 }
             }
         }
-        let data = AlertData { count: Some(1), ..of_many(data) };
+        // There is no one place for many.
+        let data = AlertData { count: Some(1), bounds: None, ..data.clone() };
         self.digest =
             Some(Digest { id, severity: data.severity, begun: now, count: 1, told: (now, 1), last: now });
         Fate::Begins(Box::new(data))
@@ -122,11 +123,6 @@ impl Digest {
         let untold = (self.count > self.told.1).then(|| self.many());
         untold.into_iter().chain([AlertChange { id: self.id, change: Change::Over }])
     }
-}
-
-/// There is no one place for many.
-fn of_many(data: &AlertData) -> AlertData {
-    AlertData { bounds: None, ..data.clone() }
 }
 
 #[cfg(test)]

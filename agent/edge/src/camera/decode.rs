@@ -264,6 +264,7 @@ pub(super) fn planes() -> gst_app::AppSink {
 const OF_LIBAV: [(&str, &str); 3] =
     [("max-threads", "1"), ("std-compliance", "normal"), ("direct-rendering", "false")];
 
+/// Tells a decoder what it needs to know.
 pub(super) fn tune(decoder: &gst::Element) {
     for (property, value) in OF_LIBAV {
         if decoder.find_property(property).is_some() {

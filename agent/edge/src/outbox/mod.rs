@@ -66,6 +66,13 @@ pub struct OutboxOptions {
     pub escalation: Escalation,
 }
 
+impl OutboxOptions {
+    /// What is of before this moment in the outbox's own time is given up; nothing where it has not lived for so long.
+    fn oldest(&self, lived: u64) -> Option<u64> {
+        lived.checked_sub(u64::try_from(self.max_age.as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
 /// The wall clock, and how far it can be trusted. A function, because tests turn it.
 pub type WallClock = Arc<dyn Fn() -> (Timestamp, ClockTrust) + Send + Sync>;
 

@@ -37,7 +37,7 @@ pub(super) struct Hazard {
 #[derive(Clone, Debug)]
 struct Sights {
     since: Duration,
-    /// Since when it has been outside or has not counted, if so when last seen.
+    /// When it was outside or did not count, if so when last seen.
     outside: Outside,
     recent: VecDeque<Sight>,
 }

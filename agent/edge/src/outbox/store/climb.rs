@@ -287,9 +287,7 @@ impl Store {
     pub(super) fn expires(&self, lived: u64) -> Result<bool, StoreError> {
         let sql = "SELECT lived FROM open_alert WHERE ended = 0 ORDER BY number LIMIT 1";
         let first: Option<i64> = self.db.prepare_cached(sql)?.query_row([], |row| row.get(0)).optional()?;
-        let age = u64::try_from(self.options.max_age.as_millis()).unwrap_or(u64::MAX);
-        let oldest = lived.checked_sub(age);
-        Ok(first.zip(oldest).is_some_and(|(first, oldest)| (first as u64) < oldest))
+        Ok(first.zip(self.options.oldest(lived)).is_some_and(|(first, oldest)| (first as u64) < oldest))
     }
 
     pub(super) fn read_next_climb(&self) -> Result<Option<u64>, StoreError> {

@@ -279,8 +279,7 @@ impl Work<'_> {
 
     /// Gives up what was kept longer than `max_age`: pictures, messages, open alerts.
     pub(super) fn expire(&mut self) -> Result<(), rusqlite::Error> {
-        let age = u64::try_from(self.options.max_age.as_millis()).unwrap_or(u64::MAX);
-        let Some(oldest) = self.meta.lived.checked_sub(age) else { return Ok(()) };
+        let Some(oldest) = self.options.oldest(self.meta.lived) else { return Ok(()) };
         for (table, number) in [("evidence", "number"), ("message", "sequence")] {
             let sql =
                 format!("SELECT {number}, lived, waiting + parked FROM {table} ORDER BY {number} LIMIT 1");

@@ -6,6 +6,11 @@ use sharp_eyes_protocol::command::OfAlert;
 
 use super::*;
 
+/// Does this to the database of a folder that no outbox has open.
+fn change(folder: &Path, sql: &str) {
+    store::Store::open(&options(folder)).unwrap().connection().execute_batch(sql).unwrap();
+}
+
 #[tokio::test]
 async fn of_a_damaged_database_everything_readable_is_sent_and_counting_goes_on_above() {
     let folder = TempDir::new().unwrap();
@@ -59,10 +64,7 @@ async fn a_row_that_the_disk_changed_is_given_up_and_counted() {
     raise(&outbox, Severity::Major, 0);
     stored(&outbox, 2).await;
     outbox.close(LONG).await;
-    let store = store::Store::open(&options(folder.path())).unwrap();
-    let flip = "UPDATE message SET json = replace(json, 'major', 'minor') WHERE sequence = 1";
-    store.connection().execute(flip, []).unwrap();
-    drop(store);
+    change(folder.path(), "UPDATE message SET json = replace(json, 'major', 'minor') WHERE sequence = 1");
     let outbox = start(folder.path());
     let found = outbox.next(0, Vec::new(), 9, false).await;
     assert_eq!(found.iter().map(|waiting| waiting.row).collect::<Vec<_>>(), [Row::Alert(2)]);
@@ -76,10 +78,7 @@ async fn an_open_alert_that_is_none_any_more_stops_no_other() {
     let (lost, other) = (raise(&outbox, Severity::Major, 0), raise(&outbox, Severity::Major, 0));
     stored(&outbox, 2).await;
     outbox.close(LONG).await;
-    let store = store::Store::open(&options(folder.path())).unwrap();
-    let flip = "UPDATE open_alert SET json = substr(json, 2), due = 0 WHERE number = 1";
-    store.connection().execute(flip, []).unwrap();
-    drop(store);
+    change(folder.path(), "UPDATE open_alert SET json = substr(json, 2), due = 0 WHERE number = 1");
 
     let outbox = start(folder.path());
     let receipt = outbox.append(alert(Severity::Critical)).unwrap();
@@ -117,9 +116,7 @@ async fn rows_that_are_out_of_order_are_read_once() {
     stored(&outbox, 5).await;
     outbox.close(LONG).await;
     let file = old.path().join("outbox.db");
-    let store = store::Store::open(&options(old.path())).unwrap();
-    store.connection().execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
-    drop(store);
+    change(old.path(), "PRAGMA wal_checkpoint(TRUNCATE)");
     // Of a row as short as these, the byte before its header is its number: 5 becomes 2. The first column, the number itself,
     // has no type (0) and no bytes there.
     let mut bytes = fs::read(&file).unwrap();
