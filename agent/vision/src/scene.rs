@@ -310,6 +310,16 @@ mod tests {
     }
 
     #[test]
+    fn the_stay_begins_with_a_faint_sighting_just_before_the_first_clear_one() {
+        check("dwell=2", "0-0.4 person .5,.5 .3\n0.4-9 person .5,.5 .9", &["2 0#1 person"]);
+        // However long that was: a bush that is faint for an hour and clear for a moment has not stayed.
+        check("dwell=2", "0-8 person .5,.5 .3\n8-15 person .5,.5 .9", &["9.8 0#1 person"]);
+        check("dwell=2", "0-8 person .5,.5 .3\n8-8.4 person .5,.5 .9\n8.4-20 person .5,.5 .3", &[]);
+        check("dwell=2", "0-0.4 person .62,.5 .3\n0.4-9 person .58,.5 .9", &["2.4 0#1 person"]);
+        check("dwell=0", "0-9 person .5,.5 .3", &[]);
+    }
+
+    #[test]
     fn a_flicker_outside_does_not_restart_the_stay_but_leaving_does() {
         check(
             "dwell=2",

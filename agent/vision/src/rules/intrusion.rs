@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Outside, Scores, has_left, outside_at, share_done};
 use crate::geometry::Polygon;
-use crate::track::Track;
+use crate::track::{Sighting, Track};
 
 /// How long an object may be seen outside of the zone without having left: boxes flicker at the edge.
 pub const FLICKER: Duration = Duration::from_secs(1);
@@ -51,9 +51,20 @@ impl Intrusion {
     /// The mean score of the stay, where the object is inside and has been for long enough.
     pub(super) fn see(&mut self, now: Duration, track: &Track, counts: bool) -> Option<f32> {
         let inside = counts && self.polygon.contains(track.bounds().foot());
-        let stay = next_stay(self.stays.remove(&track.id()), inside, now, track.score())?;
+        let before =
+            self.stays.remove(&track.id()).or_else(|| self.faint_stay(now, track).filter(|_| counts));
+        let stay = next_stay(before, inside, now, track.score())?;
         self.stays.insert(track.id(), stay);
         (inside && now.saturating_sub(stay.since) >= self.dwell).then(|| stay.scores.mean())
+    }
+
+    /// The stay of an object that was inside already when it was too faint for a track.
+    fn faint_stay(&self, now: Duration, track: &Track) -> Option<Stay> {
+        let Sighting { at, bounds, score } = track.faintly()?;
+        let just = now.saturating_sub(at) < FLICKER;
+        let mut stay = Stay { since: at, outside: None, scores: Scores::default() };
+        stay.scores.add(score);
+        (just && self.polygon.contains(bounds.foot())).then_some(stay)
     }
 }
 

@@ -2,7 +2,9 @@
 //!
 //! After ByteTrack (Zhang et al. 2022): where a track should be by now comes out of a Kalman filter ([`motion`]); the
 //! detections with a good score are given to the tracks first, then those with a low one to the tracks that are left,
-//! because something half hidden is seen badly and not gone; what is new is on probation until it is seen again.
+//! because something half hidden is seen badly and not gone; what is new is on probation until it is seen again. What only
+//! low scores show is no track yet, but its place is kept for a moment and takes part: whoever steps in front of somebody
+//! is seen badly at first, and is not to be taken for the other when his score gets better.
 //!
 //! Association is by place alone: there is no appearance to compare, so that nothing could link a person to another
 //! visit or camera.
@@ -27,7 +29,37 @@ pub struct Track {
     score: f32,
     motion: Motion,
     seen: Duration,
-    confirmed: bool,
+    faintly: Option<Sighting>,
+    standing: Standing,
+}
+
+/// One look at an object.
+#[derive(Clone, Copy, Debug)]
+pub struct Sighting {
+    /// When.
+    pub at: Duration,
+    /// Where.
+    pub bounds: Rect,
+    /// With what score, 0 to 1.
+    pub score: f32,
+}
+
+/// How much there is to say that something is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// Low scores alone.
+    Faint,
+    /// One good score.
+    New,
+    /// More than that.
+    Confirmed,
+}
+
+/// Whether a score is above its class's threshold, or just above half of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Score {
+    Good,
+    Low,
 }
 
 impl Track {
@@ -60,33 +92,45 @@ impl Track {
     /// Whether it was seen more than once, or frames come so rarely that nothing could be. What is not may be a
     /// whim of the detector.
     pub fn is_confirmed(&self) -> bool {
-        self.confirmed
+        self.standing == Standing::Confirmed
     }
 
-    fn start(id: u64, now: Duration, detection: &Detection, confirmed: bool) -> Self {
+    /// The first look at it, where that was too faint for a track.
+    pub fn faintly(&self) -> Option<Sighting> {
+        self.faintly
+    }
+
+    fn start(now: Duration, detection: &Detection, standing: Standing) -> Self {
+        let Detection { class, score, bounds } = *detection;
         Self {
-            id,
-            votes: BTreeMap::from([(detection.class, 1)]),
-            bounds: detection.bounds,
-            score: detection.score,
-            motion: Motion::start(now, detection.bounds),
+            id: 0, // until it is a track
+            votes: BTreeMap::from([(class, 1)]),
+            bounds,
+            score,
+            motion: Motion::start(now, bounds),
             seen: now,
-            confirmed,
+            faintly: (standing == Standing::Faint).then_some(Sighting { at: now, bounds, score }),
+            standing,
         }
     }
 
     /// Its motion is predicted for `now` already.
-    fn update(&mut self, now: Duration, detection: &Detection) {
+    fn update(&mut self, now: Duration, detection: &Detection, score: Score) {
         self.motion.correct(detection.bounds, detection.score);
         *self.votes.entry(detection.class).or_default() += 1;
-        (self.bounds, self.score, self.seen, self.confirmed) = (detection.bounds, detection.score, now, true);
+        (self.bounds, self.score, self.seen) = (detection.bounds, detection.score, now);
+        self.standing = match (self.standing, score) {
+            (Standing::Faint, Score::Low) => Standing::Faint,
+            (Standing::Faint, Score::Good) => Standing::New,
+            (Standing::New | Standing::Confirmed, _) => Standing::Confirmed,
+        };
     }
 }
 
 /// How long an object may stay unseen, behind a post or a passing van, and still be the same.
 pub const GAP_MAX: Duration = Duration::from_secs(2);
 
-/// How long something new may stay unseen before it was nothing.
+/// How long something new may stay unseen, or faint, before it was nothing.
 const PROBATION: Duration = Duration::from_millis(500);
 
 /// Most tracks at once; what does not fit is not tracked until a place is free, and counted. A picture in which
@@ -99,6 +143,8 @@ pub const TRACKS_MAX: usize = 128;
 pub struct Tracker {
     thresholds: Thresholds,
     tracks: Vec<Track>,
+    /// What may become one; as many at most.
+    faint: Vec<Track>,
     next: u64,
     overflow: u64,
     observed: Option<Duration>,
@@ -107,7 +153,8 @@ pub struct Tracker {
 impl Tracker {
     /// No tracks.
     pub fn new(thresholds: Thresholds) -> Self {
-        Self { thresholds, tracks: Vec::new(), next: 1, overflow: 0, observed: None }
+        let (tracks, faint) = (Vec::new(), Vec::new());
+        Self { thresholds, tracks, faint, next: 1, overflow: 0, observed: None }
     }
 
     /// The live tracks; those seen in the last frame have its time in [`Track::seen`].
@@ -134,7 +181,8 @@ impl Tracker {
     pub fn resume(&mut self, now: Duration) {
         let Some(last) = self.observed else { return };
         let before = now.saturating_sub(Duration::from_millis(1)).max(last);
-        self.tracks.retain(|track| track.confirmed && last.saturating_sub(track.seen) <= GAP_MAX);
+        self.faint.clear();
+        self.tracks.retain(|track| track.is_confirmed() && last.saturating_sub(track.seen) <= GAP_MAX);
         for track in &mut self.tracks {
             track.seen += before - last;
             track.motion = Motion::start(before, track.bounds);
@@ -149,34 +197,49 @@ impl Tracker {
         let gone = |since: Duration, limit: Duration| now.saturating_sub(since) > limit;
         let first = self.observed.replace(now).is_none_or(|last| gone(last, GAP_MAX));
         self.tracks.retain(|track| !gone(track.seen, GAP_MAX));
+        self.faint.retain(|track| track.faintly.is_some_and(|first| !gone(first.at, PROBATION)));
+        let count = self.tracks.len();
+        self.tracks.append(&mut self.faint);
         for track in &mut self.tracks {
             track.motion.predict(now);
         }
 
-        let strong = |d: &&Detection| d.score >= self.thresholds.of(d.class);
-        let weak = |d: &&Detection| d.score >= self.thresholds.of(d.class) / 2.0;
-        let mut distinct: Vec<&Detection> = Vec::new();
-        for detection in detections.iter().filter(weak) {
-            if !distinct.iter().any(|better| doubles(better, detection)) {
-                distinct.push(detection);
-            }
-        }
-        let (strong, weak): (Vec<_>, Vec<_>) = distinct.into_iter().partition(strong);
+        let (good, low) = self.distinct(detections);
+        let mut open: Vec<usize> = (0..self.tracks.len()).collect();
+        let good = self.associate(now, &mut open, good, Score::Good);
+        open.retain(|&track| self.tracks[track].standing != Standing::New);
+        let low = self.associate(now, &mut open, low, Score::Low);
 
-        let (mut known, mut new): (Vec<usize>, Vec<usize>) =
-            (0..self.tracks.len()).partition(|&track| self.tracks[track].confirmed);
-        let strong = self.associate(now, &mut known, strong, STRONG_AFFINITY);
-        self.associate(now, &mut known, weak, WEAK_AFFINITY);
-        let strong = self.associate(now, &mut new, strong, STRONG_AFFINITY);
-        self.tracks.retain(|track| track.confirmed || !gone(track.seen, PROBATION));
-        for detection in strong {
+        let faint = self.tracks.split_off(count);
+        self.tracks.retain(|track| track.is_confirmed() || !gone(track.seen, PROBATION));
+        let (mut new, faint): (Vec<_>, Vec<_>) =
+            faint.into_iter().partition(|track| track.standing != Standing::Faint);
+        let standing = if first { Standing::Confirmed } else { Standing::New };
+        new.extend(good.into_iter().map(|detection| Track::start(now, detection, standing)));
+        for track in new {
             if self.tracks.len() < TRACKS_MAX {
-                self.tracks.push(Track::start(self.next, now, detection, first));
+                self.tracks.push(Track { id: self.next, ..track });
                 self.next += 1;
             } else {
                 self.overflow += 1;
             }
         }
+        self.faint = faint;
+        self.faint.extend(low.into_iter().map(|detection| Track::start(now, detection, Standing::Faint)));
+        self.faint.truncate(TRACKS_MAX);
+    }
+
+    /// The detections with a good and with a low score, each object once.
+    fn distinct<'d>(&self, detections: &'d [Detection]) -> (Vec<&'d Detection>, Vec<&'d Detection>) {
+        let good = |d: &&Detection| d.score >= self.thresholds.of(d.class);
+        let low = |d: &&Detection| d.score >= self.thresholds.of(d.class) / 2.0;
+        let mut distinct: Vec<&Detection> = Vec::new();
+        for detection in detections.iter().filter(low) {
+            if !distinct.iter().any(|better| doubles(better, detection)) {
+                distinct.push(detection);
+            }
+        }
+        distinct.into_iter().partition(good)
     }
 
     /// Gives detections to the tracks in `open`, the closest pair first, and returns what is left.
@@ -188,16 +251,18 @@ impl Tracker {
         now: Duration,
         open: &mut Vec<usize>,
         mut detections: Vec<&'d Detection>,
-        least: f32,
+        score: Score,
     ) -> Vec<&'d Detection> {
+        let least = if score == Score::Good { GOOD_AFFINITY } else { LOW_AFFINITY };
         let mut pairs = Vec::new();
-        for &track in &*open {
-            let (class, predicted) =
-                (self.tracks[track].class(), widened(self.tracks[track].motion.bounds()));
+        for &index in &*open {
+            let track = &self.tracks[index];
+            let (class, predicted) = (track.class(), widened(track.motion.bounds()));
+            let trust = if track.is_confirmed() { 1.0 } else { UNCONFIRMED };
             for &detection in &detections {
                 let affinity = predicted.iou(&widened(detection.bounds));
                 if family(class) == family(detection.class) && affinity >= least {
-                    pairs.push((affinity, track, detection));
+                    pairs.push((affinity * trust, index, detection));
                 }
             }
         }
@@ -205,7 +270,7 @@ impl Tracker {
         for (_, track, detection) in pairs {
             let left = detections.iter().position(|&left| std::ptr::eq(left, detection));
             if let (Some(left), Some(place)) = (left, open.iter().position(|&left| left == track)) {
-                self.tracks[track].update(now, detection);
+                self.tracks[track].update(now, detection, score);
                 detections.remove(left);
                 open.remove(place);
             }
@@ -216,10 +281,13 @@ impl Tracker {
 
 /// The least overlap of a widened prediction with a widened detection of a good score for one object. Boxes of equal
 /// size reach it when they lie one box width apart: what a walker covers between two frames at 2.5 a second.
-const STRONG_AFFINITY: f32 = 0.2;
+const GOOD_AFFINITY: f32 = 0.2;
 
 /// The same for one of a low score, which is more often something else.
-const WEAK_AFFINITY: f32 = 0.3;
+const LOW_AFFINITY: f32 = 0.3;
+
+/// How much less the overlap with something unconfirmed counts: it may be a second box of what is known.
+const UNCONFIRMED: f32 = 0.8;
 
 /// A box of one and a half times the size: what is small or quick leaves its own box between two frames (buffered IoU,
 /// Yang et al. 2023).
@@ -272,7 +340,7 @@ mod tests {
             tracker.observe(now, &detections);
             for (seen, followed) in seen.iter().zip(&mut followed) {
                 let is_it = |track: &&Track| seen.is_some_and(|seen| seen.bounds == track.bounds);
-                let now = tracker.tracks.iter().filter(|track| track.confirmed && track.seen == now);
+                let now = tracker.tracks.iter().filter(|track| track.is_confirmed() && track.seen == now);
                 if let Some(track) = now.clone().find(is_it)
                     && followed.last() != Some(&track.id)
                 {
@@ -384,6 +452,30 @@ mod tests {
         for rate in RATES {
             check(rate, &["person 1-9 .2>.8 .9", "person 1-9 .81>.2 .8"], &[&[1], &[2]]);
         }
+    }
+
+    #[test]
+    fn who_steps_in_front_of_somebody_is_not_taken_for_him() {
+        for rate in [&[1.0 / 15.0], &[0.1], &[0.2]] {
+            let hidden = "person 1-5 .5>.5 .9";
+            check(rate, &[hidden, "person 4.8-9 .53>.53 .9 but 4.8-5.2 .3"], &[&[1], &[2]]);
+            // Unseen until the other is gone, he could be either.
+            check(rate, &[hidden, "person 5.2-9 .53>.53 .9"], &[&[1], &[1]]);
+        }
+    }
+
+    #[test]
+    fn what_stays_faint_is_kept_for_a_moment_and_never_grows() {
+        let mut tracker = Tracker::new(Thresholds::default());
+        let at = |column: u16| Rect { left: f32::from(column) / 400.0, top: 0.5, width: 0.002, height: 0.01 };
+        let detection = |column| Detection { class: ObjectClass::Person, score: 0.3, bounds: at(column) };
+        let crowd: Vec<_> = (0..400).map(detection).collect();
+        for frame in 0..20 {
+            tracker.observe(Duration::from_millis(100 * frame), &crowd);
+            assert!(tracker.tracks().is_empty() && tracker.faint.len() <= TRACKS_MAX);
+        }
+        tracker.observe(Duration::from_millis(2500), &[]);
+        assert!(tracker.faint.is_empty());
     }
 
     #[test]
