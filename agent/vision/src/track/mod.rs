@@ -192,12 +192,14 @@ impl Tracker {
 
     /// Takes the detections of one frame, best score first. Frames may come at any rate and with gaps.
     ///
-    /// A detection above its class's threshold starts a track; one above half of it continues a track.
+    /// A detection above its class's threshold starts a track; one above half of it continues a track, or is kept for a
+    /// moment because it may become one.
     pub fn observe(&mut self, now: Duration, detections: &[Detection]) {
         let gone = |since: Duration, limit: Duration| now.saturating_sub(since) > limit;
         let first = self.observed.replace(now).is_none_or(|last| gone(last, GAP_MAX));
         self.tracks.retain(|track| !gone(track.seen, GAP_MAX));
         self.faint.retain(|track| track.faintly.is_some_and(|first| !gone(first.at, PROBATION)));
+        // The faint take part, behind the others.
         let count = self.tracks.len();
         self.tracks.append(&mut self.faint);
         for track in &mut self.tracks {
@@ -212,10 +214,18 @@ impl Tracker {
 
         let faint = self.tracks.split_off(count);
         self.tracks.retain(|track| track.is_confirmed() || !gone(track.seen, PROBATION));
-        let (mut new, faint): (Vec<_>, Vec<_>) =
+        let (seen_well, faint): (Vec<_>, Vec<_>) =
             faint.into_iter().partition(|track| track.standing != Standing::Faint);
         let standing = if first { Standing::Confirmed } else { Standing::New };
-        new.extend(good.into_iter().map(|detection| Track::start(now, detection, standing)));
+        let new = good.into_iter().map(|detection| Track::start(now, detection, standing));
+        self.admit(seen_well.into_iter().chain(new));
+        self.faint = faint;
+        self.faint.extend(low.into_iter().map(|detection| Track::start(now, detection, Standing::Faint)));
+        self.faint.truncate(TRACKS_MAX);
+    }
+
+    /// Numbers what is a track from now on.
+    fn admit(&mut self, new: impl Iterator<Item = Track>) {
         for track in new {
             if self.tracks.len() < TRACKS_MAX {
                 self.tracks.push(Track { id: self.next, ..track });
@@ -224,9 +234,6 @@ impl Tracker {
                 self.overflow += 1;
             }
         }
-        self.faint = faint;
-        self.faint.extend(low.into_iter().map(|detection| Track::start(now, detection, Standing::Faint)));
-        self.faint.truncate(TRACKS_MAX);
     }
 
     /// The detections with a good and with a low score, each object once.
