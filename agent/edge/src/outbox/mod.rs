@@ -33,7 +33,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use sharp_eyes_protocol::alert::{Alert, AlertData, AlertKind, ClockTrust, Subject};
+use sharp_eyes_protocol::alert::{Alert, AlertData, ClockTrust, Subject};
 use sharp_eyes_protocol::command::{Answer, Command as ConsoleCommand, Refusal, Refused};
 use sharp_eyes_protocol::level::Severity;
 use sharp_eyes_protocol::report::OutboxHealth;
@@ -252,11 +252,11 @@ impl Outbox {
         self.shared.inbox.change(change);
     }
 
-    /// The alerts of a kind that are neither over nor ended, as they were last told: what an agent that starts has to go on
-    /// with. None where the disk cannot be read.
-    pub async fn lasting(&self, kind: AlertKind) -> Vec<Alert> {
+    /// The alerts that are neither over nor ended, as they were last told: what an agent that starts has to go on with. None
+    /// where the disk cannot be read.
+    pub async fn lasting(&self) -> Vec<Alert> {
         let (reply, answer) = oneshot::channel();
-        self.shared.inbox.command(Command::Lasting(kind, reply));
+        self.shared.inbox.command(Command::Lasting(reply));
         answer.await.unwrap_or_default()
     }
 

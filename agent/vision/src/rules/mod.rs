@@ -376,6 +376,15 @@ impl RuleKind {
             Self::Hazard { .. } => AlertKind::Hazard,
         }
     }
+
+    /// How long a rule that knows nothing of before has to look until it can say that nobody breaks it.
+    pub fn settles_after(&self) -> Duration {
+        let takes = match self {
+            Self::Intrusion { dwell: takes, .. } | Self::StoppedVehicle { time: takes, .. } => *takes,
+            Self::Crossing { .. } | Self::Hazard { .. } => Duration::ZERO,
+        };
+        takes + CLEARS
+    }
 }
 
 /// Scores of some frames.
