@@ -146,7 +146,7 @@ impl Watch {
         };
         let arrived = Instant::now();
         let now = self.clock.at(arrived);
-        let wanted = one.rule.schedule.contains(now.wall, &self.time_zone);
+        let wanted = one.rule.schedule.is_on(now, &self.time_zone);
         match one.condition.look(now.monotonic, bad, wanted) {
             Some(News::Raised) => {
                 one.alert = self.raise(one.camera, &one.rule, tampering, arrived);

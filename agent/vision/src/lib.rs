@@ -94,4 +94,13 @@ pub struct Moment {
     pub monotonic: Duration,
     /// The box's wall clock at the same moment.
     pub wall: jiff::Timestamp,
+    /// Whether that is known to be wrong, in 1970 say: nobody knows what time of the day it is.
+    pub wrong: bool,
+}
+
+impl Moment {
+    /// Of a wall clock that is right.
+    pub fn new(monotonic: Duration, wall: jiff::Timestamp) -> Self {
+        Self { monotonic, wall, wrong: false }
+    }
 }

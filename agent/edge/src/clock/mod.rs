@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use sharp_eyes_protocol::alert::ClockTrust;
 use sharp_eyes_vision::Moment;
 use tokio_util::sync::CancellationToken;
@@ -56,6 +56,8 @@ pub struct Clock {
 struct State {
     trust: Trust,
     known: Known,
+    /// Whether the wall clock cannot be right.
+    wrong: bool,
 }
 
 impl Clock {
@@ -66,7 +68,8 @@ impl Clock {
 
     fn watch(folder: &Path, synchronised: PathBuf) -> Self {
         let started = Instant::now();
-        let state = State { trust: Trust::new(read(&synchronised)), known: Known::read(folder) };
+        let state =
+            State { trust: Trust::new(read(&synchronised)), known: Known::read(folder), wrong: false };
         Self { started, boot: Boot::read(started), synchronised, state: Mutex::new(state) }
     }
 
@@ -77,11 +80,12 @@ impl Clock {
 
     /// What both clocks showed, or would have shown, at a moment in the past.
     pub fn at(&self, instant: Instant) -> Moment {
-        let wall = Timestamp::now();
-        let age = jiff::SignedDuration::try_from(instant.elapsed()).unwrap_or(jiff::SignedDuration::ZERO);
+        let (state, Reading { wall, monotonic, .. }, _) = self.look();
+        let age = SignedDuration::try_from(monotonic.saturating_duration_since(instant)).unwrap_or_default();
         Moment {
             monotonic: instant.saturating_duration_since(self.started),
             wall: wall.checked_sub(age).unwrap_or(wall),
+            wrong: state.wrong,
         }
     }
 
@@ -159,6 +163,14 @@ impl Clock {
         if trust == ClockTrust::Synced {
             state.known.synced(reading.wall);
         }
+        let wrong = known::is_wrong(trust, reading.wall, state.known.newest());
+        if std::mem::replace(&mut state.wrong, wrong) != wrong {
+            let clock = reading.wall;
+            match wrong {
+                true => tracing::warn!(%clock, "the clock is wrong: until it is right, every schedule is on"),
+                false => tracing::info!(%clock, "the clock may be right: schedules count again"),
+            }
+        }
         (state, reading, trust)
     }
 }
@@ -194,12 +206,24 @@ mod tests {
         assert_eq!(clock.trust(), ClockTrust::Synced);
         clock.write(false);
         let time: Timestamp = std::fs::read_to_string(&kept).unwrap().trim().parse().unwrap();
-        assert!(Timestamp::now().duration_since(time) < jiff::SignedDuration::from_mins(1));
+        assert!(Timestamp::now().duration_since(time) < SignedDuration::from_mins(1));
         std::fs::remove_file(&kept).unwrap();
         clock.write(false);
         assert!(!kept.exists(), "once an hour");
         clock.write(true);
         assert!(kept.exists(), "and at the end");
+    }
+
+    #[test]
+    fn a_moment_of_a_clock_that_cannot_be_right_is_marked_until_the_time_service_vouches_for_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("synchronized");
+        let ahead = Timestamp::now() + SignedDuration::from_hours(24);
+        std::fs::write(folder.path().join("clock"), ahead.to_string()).unwrap();
+        let clock = Clock::watch(folder.path(), file.clone());
+        assert!(clock.at(Instant::now()).wrong, "a day before what was known");
+        std::fs::write(file, "").unwrap();
+        assert!(!clock.at(Instant::now()).wrong);
     }
 
     #[tokio::test]
