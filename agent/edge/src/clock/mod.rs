@@ -13,13 +13,15 @@
 //! clock (`adjtimex`, `STA_UNSYNC`), but asking takes `unsafe` or a crate, and none that is small and well kept has the
 //! question (clock-steering 0.2 sets only, rustix 1 and nix 0.31 have no call). The unit of the agent would get no answer
 //! either: `ProtectClock=` denies the call even to those who only read (systemd's issue 26413). A box with chrony or
-//! ntpd says it in the same way, with a line in the unit that waits for them, for example in a drop-in for
-//! `chrony-wait.service`: `ExecStartPost=/usr/bin/install -D /dev/null /run/systemd/timesync/synchronized`.
+//! ntpd says it in the same way, once, with a line in the unit that waits for them, for example in a drop-in for
+//! `chrony-wait.service`: `ExecStartPost=/usr/bin/install -D /dev/null /run/systemd/timesync/synchronized`. A step after that
+//! counts until the agent's next start there; timesyncd touches the file again whenever it has set the clock.
 
 mod boot;
 mod known;
 mod trust;
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -178,7 +180,7 @@ impl Clock {
 /// The file is read first: whoever touches it has set the clock before, and a reading must never be `synced` with the
 /// time of before.
 fn read(synchronised: &Path) -> Reading {
-    let synced = synchronised.exists();
+    let synced = fs::metadata(synchronised).and_then(|file| file.modified()).ok();
     loop {
         let monotonic = Instant::now();
         let wall = Timestamp::now();
@@ -202,12 +204,12 @@ mod tests {
         clock.write(true);
         assert!(!kept.exists(), "a time that may be wrong is not written down");
         assert!(clock.describe().ends_with("and is not synchronised"), "{}", clock.describe());
-        std::fs::write(file, "").unwrap();
+        fs::write(file, "").unwrap();
         assert_eq!(clock.trust(), ClockTrust::Synced);
         clock.write(false);
-        let time: Timestamp = std::fs::read_to_string(&kept).unwrap().trim().parse().unwrap();
+        let time: Timestamp = fs::read_to_string(&kept).unwrap().trim().parse().unwrap();
         assert!(Timestamp::now().duration_since(time) < SignedDuration::from_mins(1));
-        std::fs::remove_file(&kept).unwrap();
+        fs::remove_file(&kept).unwrap();
         clock.write(false);
         assert!(!kept.exists(), "once an hour");
         clock.write(true);
@@ -219,10 +221,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("synchronized");
         let ahead = Timestamp::now() + SignedDuration::from_hours(24);
-        std::fs::write(folder.path().join("clock"), ahead.to_string()).unwrap();
+        fs::write(folder.path().join("clock"), ahead.to_string()).unwrap();
         let clock = Clock::watch(folder.path(), file.clone());
         assert!(clock.at(Instant::now()).wrong, "a day before what was known");
-        std::fs::write(file, "").unwrap();
+        fs::write(file, "").unwrap();
         assert!(!clock.at(Instant::now()).wrong);
     }
 
@@ -230,7 +232,7 @@ mod tests {
     async fn the_time_is_written_down_at_the_end() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("synchronized");
-        std::fs::write(&file, "").unwrap();
+        fs::write(&file, "").unwrap();
         let shutdown = CancellationToken::new();
         let keeper = tokio::spawn(Arc::new(Clock::watch(folder.path(), file)).keep(shutdown.clone()));
         shutdown.cancel();
