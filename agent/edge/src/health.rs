@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::{Timestamp, Unit};
+use jiff::Unit;
 use sharp_eyes_protocol::alert::seconds;
 use sharp_eyes_protocol::report::{CameraHealth, Health};
 use tokio::sync::watch;
@@ -41,10 +41,10 @@ pub struct Examiner {
 impl Examiner {
     /// The report of this moment.
     pub fn health(&self) -> Health {
-        let now = Timestamp::now();
+        let (now, clock) = self.clock.now();
         Health {
             time: now.round(Unit::Millisecond).unwrap_or(now),
-            clock: self.clock.trust(),
+            clock,
             boot: self.clock.boot().to_owned(),
             up_s: seconds(self.clock.since_boot(std::time::Instant::now())),
             uptime_s: self.clock.uptime().as_secs(),

@@ -80,13 +80,15 @@ impl Clock {
         self.started.elapsed()
     }
 
-    /// What both clocks showed, or would have shown, at a moment in the past.
+    /// What both clocks showed, or would have shown, at a moment in the past, and how far the wall clock can be trusted: both of
+    /// one reading, as in [`Clock::now`].
     pub fn at(&self, instant: Instant) -> Moment {
-        let (state, Reading { wall, monotonic, .. }, _) = self.look();
+        let (state, Reading { wall, monotonic, .. }, clock) = self.look();
         let age = SignedDuration::try_from(monotonic.saturating_duration_since(instant)).unwrap_or_default();
         Moment {
             monotonic: instant.saturating_duration_since(self.started),
             wall: wall.checked_sub(age).unwrap_or(wall),
+            clock,
             wrong: state.wrong,
         }
     }
@@ -102,15 +104,10 @@ impl Clock {
     }
 
     /// What the wall clock shows, and how far it can be trusted: both of one moment, so that no time from before the time
-    /// service set the clock is called synced.
+    /// service set the clock is called synced. To be asked every few seconds: a step is what lies between two questions.
     pub fn now(&self) -> (Timestamp, ClockTrust) {
         let (_state, reading, trust) = self.look();
         (reading.wall, trust)
-    }
-
-    /// How far the wall clock can be trusted now. To be asked every few seconds: a step is what lies between two questions.
-    pub fn trust(&self) -> ClockTrust {
-        self.look().2
     }
 
     /// The time that certificates are judged by: the wall clock's where it is synchronised or at least credible, else the
@@ -193,6 +190,9 @@ fn read(synchronised: &Path) -> Reading {
 
 #[cfg(test)]
 mod tests {
+    use jiff::tz::TimeZone;
+    use sharp_eyes_vision::Schedule;
+
     use super::*;
 
     #[test]
@@ -200,12 +200,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (file, kept) = (folder.path().join("synchronized"), folder.path().join("clock"));
         let clock = Clock::watch(folder.path(), file.clone());
-        assert_eq!(clock.trust(), ClockTrust::Unsynced);
+        assert_eq!(clock.now().1, ClockTrust::Unsynced);
         clock.write(true);
         assert!(!kept.exists(), "a time that may be wrong is not written down");
         assert!(clock.describe().ends_with("and is not synchronised"), "{}", clock.describe());
         fs::write(file, "").unwrap();
-        assert_eq!(clock.trust(), ClockTrust::Synced);
+        assert_eq!(clock.now().1, ClockTrust::Synced);
         clock.write(false);
         let time: Timestamp = fs::read_to_string(&kept).unwrap().trim().parse().unwrap();
         assert!(Timestamp::now().duration_since(time) < SignedDuration::from_mins(1));
@@ -223,9 +223,19 @@ mod tests {
         let ahead = Timestamp::now() + SignedDuration::from_hours(24);
         fs::write(folder.path().join("clock"), ahead.to_string()).unwrap();
         let clock = Clock::watch(folder.path(), file.clone());
-        assert!(clock.at(Instant::now()).wrong, "a day before what was known");
+        let half_days = ["daily 00:00-12:00", "daily 12:00-24:00"];
+        let on = |now: Moment| {
+            let is_on = |text: &&str| text.parse::<Schedule>().unwrap().is_on(now, &TimeZone::UTC);
+            half_days.iter().filter(|text| is_on(text)).count()
+        };
+        let arrived = Instant::now();
+        let before = clock.at(arrived);
+        assert!(before.wrong && before.clock == ClockTrust::Unsynced, "a day before what was known");
+        assert_eq!(on(before), 2);
         fs::write(file, "").unwrap();
-        assert!(!clock.at(Instant::now()).wrong);
+        let after = clock.at(arrived);
+        assert!(!after.wrong && after.clock == ClockTrust::Synced);
+        assert_eq!(on(after), 1);
     }
 
     #[tokio::test]
