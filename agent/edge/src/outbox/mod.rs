@@ -50,7 +50,8 @@ pub use store::{AuditEntry, AuditError};
 pub struct OutboxOptions {
     /// The folder, made if it is not there. It belongs to one agent.
     pub folder: PathBuf,
-    /// Most bytes of alerts and pictures together; the files take about a fifth more, and 2 MB for the log and a reserve.
+    /// Most bytes of alerts and pictures together; the files take about a fifth more, 2 MB for the log and a reserve, and up
+    /// to 25 MB for the audit log.
     pub max_bytes: u64,
     /// What waited longer is given up: first the pictures, then the alerts. It is measured in time that the agent
     /// ran, and where a trusted clock tells it, that it did not; never by a wall clock that may jump from 1970 to 2099.
