@@ -88,7 +88,12 @@ fn registry(examiner: &Examiner) -> Registry {
     let outbox = &health.outbox;
     gauge(&mut registry, "outbox_alerts", "Alerts that wait for the broker", outbox.alerts as f64);
     gauge(&mut registry, "outbox_evidence", "Pictures that wait for the broker", outbox.evidence as f64);
-    gauge(&mut registry, "outbox_bytes", "Bytes of alerts and pictures that wait", outbox.bytes as f64);
+    gauge(
+        &mut registry,
+        "outbox_bytes",
+        "Bytes of alerts and pictures that are kept: those that wait, and delivered ones to be sent again",
+        outbox.bytes as f64,
+    );
     gauge(
         &mut registry,
         "outbox_failing",

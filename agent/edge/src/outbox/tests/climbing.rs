@@ -216,8 +216,8 @@ fn an_alert_that_nobody_answers_climbs_to_the_top_and_is_repeated_there() {
             (Raised, Level::Village, Open, Some(1800)),
             (Escalated, Level::Township, Open, Some(1800)),
             (Escalated, Level::District, Open, Some(3600)),
-            (Escalated, Level::District, Open, Some(3600)), // after 2 h, again after 3 h, then after 5 h
-            (Escalated, Level::District, Open, Some(7200)),
+            (Escalated, Level::District, Open, Some(7200)), // after 2 h, again after 4 h, then after 8 h
+            (Escalated, Level::District, Open, Some(14_400)),
         ]
     );
     assert!(messages.iter().all(|message| message.id == raised.id && message.time == raised.time));
