@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Unit;
 use sharp_eyes_protocol::alert::seconds;
-use sharp_eyes_protocol::report::{CameraHealth, Health};
+use sharp_eyes_protocol::report::{CameraHealth, Health, UplinkHealth};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -55,6 +55,11 @@ impl Examiner {
             commands: self.commands.health(),
             configuration: self.board.configuration(),
         }
+    }
+
+    /// Each broker by itself, also where they stand in for each other.
+    pub fn brokers(&self) -> Vec<UplinkHealth> {
+        self.uplinks.iter().flat_map(|stats| stats.borrow().brokers.clone()).collect()
     }
 
     /// How long alerts take on the first way out.
