@@ -13,7 +13,7 @@ use sharp_eyes_tests::village::{VillageCamera, WHOLE_PICTURE};
 use sharp_eyes_tests::{places, wait};
 use sharp_eyes_vision::Rect;
 
-use crate::stage::{play, skip, street, township, village};
+use crate::stage::{play, skip, street, township, village, wall};
 
 /// A clip of the test data that is not part of the repository.
 fn clip(name: &str) -> Option<PathBuf> {
@@ -79,6 +79,35 @@ fn an_alert_ends_when_everybody_has_left() {
             seen.alerts.iter().filter(of_it).map(|one| one.alert.event).collect::<Vec<_>>()
         });
         ensure!(raised == [AlertEvent::Raised, AlertEvent::Ended], "{raised:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn an_alert_that_lasts_over_a_power_cut_ends_once_its_camera_was_looked_at() {
+    play(|folder| {
+        let (broker, console) = township(folder, &BrokerOptions::default())?;
+        let gate = street(folder, "gate", &[])?;
+        let village_at = |url: String| {
+            Ok::<_, anyhow::Error>(village(folder, &broker)?.with(VillageCamera::guarded("gate", url)))
+        };
+        let agent = Agent::start(&village_at(gate.url("gate"))?)?;
+        let raised = console.await_alerts(1)?[0].alert.clone();
+        agent.kill()?;
+        drop(gate);
+
+        // The camera is there before its pictures are: nobody has looked yet.
+        let mut wall = wall(folder)?;
+        let mut agent = Agent::start(&village_at(wall.url("wall"))?)?;
+        agent
+            .camera_when("gate", "it to be away for longer than it takes", |camera| camera.blind_s > 15.0)?;
+        let is_over = |one: &&Received| one.alert.id == raised.id && one.alert.data.over;
+        ensure!(console.seen(|seen| seen.alerts.iter().find(is_over).is_none()), "over without a look");
+        wall.restart()?;
+        let ended = console.wait_for("it to be over", 2 * wait::PATIENCE, |seen| {
+            seen.alerts.iter().find(is_over).cloned()
+        })?;
+        ensure!(ended.alert.event == AlertEvent::Ended && ended.alert.data.state.is_open(), "{}", ended.json);
         Ok(())
     });
 }

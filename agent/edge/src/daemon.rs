@@ -85,6 +85,7 @@ pub async fn run(own: Config, shutdown: CancellationToken) -> Result<Ended, RunE
             .enumerate()
             .flat_map(|(at, rules)| rules.into_iter().map(move |rule| (at, rule)))
             .collect(),
+        views: config.cameras.iter().map(View::of).collect(),
         board: board.clone(),
         clock: clock.clone(),
         time_zone: config.time_zone.clone(),

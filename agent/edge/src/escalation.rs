@@ -69,7 +69,9 @@ impl Escalation {
                 }
             }
             None => {
-                let wait = self.repeat.saturating_mul(2_u32.saturating_pow(repeats.min(30)));
+                // One that has climbed here has waited once already.
+                let waited = repeats.saturating_add(u32::from(severity.first_level() != level));
+                let wait = self.repeat.saturating_mul(2_u32.saturating_pow(waited.min(30)));
                 let within = wait.min(SLOWEST_REPEAT.max(self.repeat));
                 Climb { level, repeated: true, within: Some(within) }
             }
@@ -97,15 +99,25 @@ mod tests {
             [
                 ("township", false, 30),
                 ("district", false, 60),
-                ("district", true, 60),
                 ("district", true, 120),
                 ("district", true, 240),
                 ("district", true, 480),
                 ("district", true, 960),
                 ("district", true, 1440),
                 ("district", true, 1440),
+                ("district", true, 1440),
             ]
         );
+    }
+
+    #[test]
+    fn what_begins_at_the_top_is_told_again_soon_and_then_as_what_has_climbed_there() {
+        let policy = Escalation::default();
+        assert_eq!(policy.respond_within(Severity::Critical), Some(Duration::from_secs(180)));
+        let waits = [0, 1, 2, 3].map(|repeats| {
+            policy.climb(Severity::Critical, Level::District, repeats).within.unwrap().as_secs() / 60
+        });
+        assert_eq!(waits, [60, 120, 240, 480]);
     }
 
     #[test]

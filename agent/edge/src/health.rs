@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::{Timestamp, Unit};
+use jiff::Unit;
 use sharp_eyes_protocol::alert::seconds;
-use sharp_eyes_protocol::report::{CameraHealth, Health};
+use sharp_eyes_protocol::report::{CameraHealth, Health, UplinkHealth};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -41,10 +41,10 @@ pub struct Examiner {
 impl Examiner {
     /// The report of this moment.
     pub fn health(&self) -> Health {
-        let now = Timestamp::now();
+        let (now, clock) = self.clock.now();
         Health {
             time: now.round(Unit::Millisecond).unwrap_or(now),
-            clock: self.clock.trust(),
+            clock,
             boot: self.clock.boot().to_owned(),
             up_s: seconds(self.clock.since_boot(std::time::Instant::now())),
             uptime_s: self.clock.uptime().as_secs(),
@@ -55,6 +55,11 @@ impl Examiner {
             commands: self.commands.health(),
             configuration: self.board.configuration(),
         }
+    }
+
+    /// Each broker by itself, also where they stand in for each other.
+    pub fn brokers(&self) -> Vec<UplinkHealth> {
+        self.uplinks.iter().flat_map(|stats| stats.borrow().brokers.clone()).collect()
     }
 
     /// How long alerts take on the first way out.

@@ -1,5 +1,5 @@
 //! `GET /metrics` for Prometheus and `GET /health` for people, on loopback. Both are made from one health snapshot,
-//! so that they cannot disagree.
+//! so that they cannot disagree; only of brokers that stand in for each other the metrics tell each one's own.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -88,7 +88,12 @@ fn registry(examiner: &Examiner) -> Registry {
     let outbox = &health.outbox;
     gauge(&mut registry, "outbox_alerts", "Alerts that wait for the broker", outbox.alerts as f64);
     gauge(&mut registry, "outbox_evidence", "Pictures that wait for the broker", outbox.evidence as f64);
-    gauge(&mut registry, "outbox_bytes", "Bytes of alerts and pictures that wait", outbox.bytes as f64);
+    gauge(
+        &mut registry,
+        "outbox_bytes",
+        "Bytes of alerts and pictures that are kept: those that wait, and delivered ones to be sent again",
+        outbox.bytes as f64,
+    );
     gauge(
         &mut registry,
         "outbox_failing",
@@ -107,7 +112,7 @@ fn registry(examiner: &Examiner) -> Registry {
         "Alerts given up for want of space",
         outbox.evicted_alerts,
     );
-    uplinks(&mut registry, health);
+    uplinks(&mut registry, &examiner.brokers());
     for (name, help, value) in [
         ("outbox_open", "Alerts that nobody has resolved or dismissed", outbox.open),
         ("outbox_parked", "Messages and pictures that a broker refused", outbox.parked),
@@ -147,10 +152,10 @@ fn registry(examiner: &Examiner) -> Registry {
     registry
 }
 
-fn uplinks(registry: &mut Registry, health: &Health) {
+fn uplinks(registry: &mut Registry, brokers: &[UplinkHealth]) {
     let label = |uplink: &UplinkHealth| [("broker", uplink.broker.to_string())];
     let connected = Family::<Labels, Number>::default();
-    for uplink in &health.uplinks {
+    for uplink in brokers {
         connected.get_or_create(&label(uplink)).set(f64::from(u8::from(uplink.connected)));
     }
     registry.register("uplink_connected", "1 while the broker is there", connected);
@@ -162,7 +167,7 @@ fn uplinks(registry: &mut Registry, health: &Health) {
     ];
     for (name, help, read) in counters {
         let family = Family::<Labels, Counter>::default();
-        for uplink in &health.uplinks {
+        for uplink in brokers {
             family.get_or_create(&label(uplink)).inc_by(read(uplink));
         }
         registry.register(name, help, family);

@@ -1,10 +1,11 @@
-//! What is wrong with cameras themselves, to alerts: no pictures come, or somebody has tampered with them.
+//! What is wrong with cameras themselves, to alerts: no pictures come, or somebody has tampered with them. And the end of what
+//! an earlier agent told of.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::tz::TimeZone;
-use sharp_eyes_protocol::alert::{AlertData, AlertKind, AlertState, Subject, Tampering, seconds};
+use sharp_eyes_protocol::alert::{Alert, AlertData, AlertKind, AlertState, Subject, Tampering, seconds};
 use sharp_eyes_protocol::level::Severity;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -13,7 +14,7 @@ use crate::beat;
 use crate::board::{Board, CameraCard};
 use crate::clock::Clock;
 use crate::condition::{Condition, News, Patience};
-use crate::config::{CameraRule, CameraRuleKind};
+use crate::config::{CameraRule, CameraRuleKind, View};
 use crate::outbox::{AlertChange, Change, NewAlert, NewEvidence, Outbox};
 use crate::snapshots::Snapshots;
 
@@ -43,10 +44,23 @@ struct Watched {
     alert: Option<Uuid>,
 }
 
+/// An alert of an earlier agent, that nobody of this one will say is over: whoever is still there is raised anew.
+struct Earlier {
+    alert: Uuid,
+    kind: AlertKind,
+    camera: usize,
+    /// How long its camera has to be looked at.
+    wait: Duration,
+    /// Since when it is.
+    since: Option<Duration>,
+}
+
 /// Watches all cameras until shutdown.
 pub struct Watch {
     /// The rules, with the place of their camera on the board.
     pub rules: Vec<(usize, CameraRule)>,
+    /// What frames are judged by, in the order of the board's cameras.
+    pub views: Vec<View>,
     /// How cameras are.
     pub board: Arc<Board>,
     /// Both clocks.
@@ -64,19 +78,22 @@ impl Watch {
     pub async fn run(self, shutdown: CancellationToken) {
         let mut watched: Vec<Watched> =
             self.rules.iter().map(|(camera, rule)| Watched::new(*camera, rule.clone())).collect();
-        for outage in self.outbox.lasting(AlertKind::Offline).await {
+        let mut earlier = Vec::new();
+        for alert in self.outbox.lasting().await {
             let of_it = |one: &&mut Watched| {
                 one.rule.kind.alert() == AlertKind::Offline
                     && one.alert.is_none()
-                    && self.card(one.camera).name == outage.subject.camera
+                    && self.card(one.camera).name == alert.subject.camera
             };
-            match watched.iter_mut().find(of_it) {
-                Some(one) => {
+            let outage = watched.iter_mut().find(of_it).filter(|_| alert.data.kind == AlertKind::Offline);
+            match (outage, self.earlier(&alert)) {
+                (Some(one), _) => {
                     one.condition = Condition::told(one.rule.patience());
-                    one.alert = Some(outage.id);
+                    one.alert = Some(alert.id);
                 }
+                (None, Some(one)) => earlier.push(one),
                 // Nobody watches for it any more.
-                None => self.outbox.change(AlertChange { id: outage.id, change: Change::Over }),
+                (None, None) => self.outbox.change(AlertChange { id: alert.id, change: Change::Over }),
             }
         }
         while !shutdown.is_cancelled() {
@@ -87,7 +104,33 @@ impl Watch {
             for one in &mut watched {
                 self.look(one);
             }
+            earlier.retain_mut(|one| !self.end(one));
         }
+    }
+
+    /// What has to be waited for until an alert is over that was told by an earlier agent. `None`: nobody watches for it.
+    fn earlier(&self, alert: &Alert) -> Option<Earlier> {
+        let kind = alert.data.kind;
+        let camera = self.board.cameras.iter().position(|card| card.name == alert.subject.camera)?;
+        let seen = self.views[camera].rules.iter().map(|rule| (rule.kind.alert(), rule.kind.settles_after()));
+        let own = self.rules.iter().filter(|(of, _)| *of == camera).filter_map(|(_, rule)| match rule.kind {
+            CameraRuleKind::Tampered(options) => Some((AlertKind::Tampered, options.settles_after())),
+            CameraRuleKind::Offline { .. } => None, // goes on as the same alert
+        });
+        let waits = seen.chain(own).filter(|(of, _)| *of == kind).map(|(_, wait)| wait);
+        Some(Earlier { alert: alert.id, kind, camera, wait: waits.max()?, since: None })
+    }
+
+    /// Tells that an earlier agent's alert is over, where it is: nobody may say so of a fire before anyone has looked.
+    fn end(&self, one: &mut Earlier) -> bool {
+        let card = self.card(one.camera);
+        let judged = one.kind == AlertKind::Tampered || (card.analysed.get() > 0 && !card.is_displaced());
+        let over = one.is_over(self.clock.at(Instant::now()).monotonic, judged && !card.is_blind());
+        if over {
+            tracing::info!(camera = %card.name, alert = %one.alert, "over, or raised anew since the start");
+            self.outbox.change(AlertChange { id: one.alert, change: Change::Over });
+        }
+        over
     }
 
     fn card(&self, camera: usize) -> &CameraCard {
@@ -103,7 +146,7 @@ impl Watch {
         };
         let arrived = Instant::now();
         let now = self.clock.at(arrived);
-        let wanted = one.rule.schedule.contains(now.wall, &self.time_zone);
+        let wanted = one.rule.schedule.is_on(now, &self.time_zone);
         match one.condition.look(now.monotonic, bad, wanted) {
             Some(News::Raised) => {
                 one.alert = self.raise(one.camera, &one.rule, tampering, arrived);
@@ -198,8 +241,110 @@ impl CameraRule {
     }
 }
 
+impl Earlier {
+    /// Takes whether its camera is looked at now.
+    fn is_over(&mut self, now: Duration, looked_at: bool) -> bool {
+        self.since = looked_at.then(|| self.since.unwrap_or(now));
+        self.since.is_some_and(|since| now.saturating_sub(since) >= self.wait)
+    }
+}
+
 impl Watched {
     fn new(camera: usize, rule: CameraRule) -> Self {
         Self { camera, condition: Condition::new(rule.patience()), rule, alert: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use sharp_eyes_protocol::alert::ClockTrust;
+    use sharp_eyes_protocol::topic::Name;
+    use sharp_eyes_vision::{Rule, RuleKind};
+
+    use super::*;
+    use crate::camera::gate::GateOptions;
+    use crate::outbox::WallClock;
+    use crate::outbox::tests::{alert, options, site};
+
+    /// A camera with one rule, about fire, and alerts of an earlier agent about it and about what nobody watches any more.
+    #[tokio::test]
+    async fn what_lasts_over_a_restart_ends_at_once_where_nobody_watches_and_elsewhere_after_a_look() {
+        let folder = tempfile::tempdir().unwrap();
+        let wall: WallClock = Arc::new(|| (Timestamp::now(), ClockTrust::Unsynced));
+        let outbox = Outbox::start(options(folder.path()), site(), wall).unwrap();
+        let (mut fire, intrusion, mut gone) =
+            (alert(Severity::Minor), alert(Severity::Minor), alert(Severity::Minor));
+        fire.data.kind = AlertKind::Hazard;
+        gone.subject.camera = Name::new("gone").unwrap();
+        let burning = fire.id;
+        for alert in [fire, intrusion, gone] {
+            outbox.append(alert).unwrap().stored().await.unwrap();
+        }
+        let gate = (Name::new("gate").unwrap(), GateOptions::default(), None);
+        let board = Arc::new(Board::new([gate]));
+        let rule = Rule {
+            name: Name::new("fire").unwrap(),
+            zone: None,
+            kind: RuleKind::Hazard { polygon: None, seen: 5, frames: 8 },
+            classes: Vec::new(),
+            cooldown: Duration::ZERO,
+            severity: Severity::Critical,
+            schedule: "always".parse().unwrap(),
+            min_score: None,
+            min_height: 0.0,
+            evidence: false,
+            wakeful: false,
+        };
+        let view = View { masks: Vec::new(), rules: vec![rule], alerts_per_minute: 5, look_closer: false };
+        let watch = Watch {
+            rules: Vec::new(),
+            views: vec![view],
+            board: board.clone(),
+            clock: Arc::new(Clock::start(folder.path())),
+            time_zone: TimeZone::UTC,
+            outbox: outbox.clone(),
+            snapshots: Arc::new(Snapshots::new(board.clone())),
+        };
+        let _watch = tokio::spawn(watch.run(CancellationToken::new()));
+        let lasting = |count: usize| {
+            let outbox = outbox.clone();
+            async move {
+                for _ in 0..200 {
+                    let lasting: Vec<Uuid> = outbox.lasting().await.iter().map(|alert| alert.id).collect();
+                    if lasting.len() == count {
+                        return lasting;
+                    }
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                panic!("{count} never lasted");
+            }
+        };
+        assert_eq!(lasting(1).await, [burning]);
+        tokio::time::sleep(2 * TICK).await;
+        assert_eq!(lasting(1).await, [burning], "nobody has looked");
+        board.cameras[0].streaming();
+        board.cameras[0].analysed.increment();
+        let looked = Instant::now();
+        lasting(0).await;
+        assert!(looked.elapsed() >= Duration::from_secs(9), "{:?}", looked.elapsed());
+    }
+
+    #[test]
+    fn what_an_earlier_agent_told_is_over_once_its_camera_was_looked_at_for_long_enough() {
+        let wait = Duration::from_secs(10);
+        let mut one = Earlier { alert: Uuid::nil(), kind: AlertKind::Hazard, camera: 0, wait, since: None };
+        for (second, looked_at, over) in [
+            (0, false, false),
+            (30, false, false),
+            (31, true, false),
+            (40, true, false),
+            (40, false, false),
+            (45, true, false),
+            (54, true, false),
+            (55, true, true),
+        ] {
+            assert_eq!(one.is_over(Duration::from_secs(second), looked_at), over, "at second {second}");
+        }
     }
 }

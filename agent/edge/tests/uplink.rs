@@ -23,7 +23,7 @@ use sharp_eyes_agent::uplink::{self, Delivery, Reports, TlsOptions, UplinkOption
 use sharp_eyes_protocol::alert::{Alert, AlertData, AlertKind, AlertState, ClockTrust, ModelName, Subject};
 use sharp_eyes_protocol::level::Severity;
 use sharp_eyes_protocol::report::{
-    CommandsHealth, DetectorHealth, DetectorState, Health, Models, OutboxHealth,
+    CommandsHealth, DetectorHealth, DetectorState, Health, Models, OutboxHealth, UplinkHealth,
 };
 use sharp_eyes_protocol::topic::{Name, Site};
 use tempfile::TempDir;
@@ -385,9 +385,17 @@ async fn a_broker_that_breaks_the_protocol_is_left_and_tried_again() {
 async fn a_broker_that_lets_the_box_in_and_takes_nothing_gives_way_to_the_next() {
     let (rogue, broker) =
         (Rogue::start(Manners::HangsUp).await, Mosquitto::start("allow_anonymous true").await);
-    let agent = Agent::start_with(vec![options(rogue.port), options(broker.port)]);
+    let district = UplinkOptions { name: name("district"), ..options(broker.port) };
+    let agent = Agent::start_with(vec![options(rogue.port), district]);
     raise(&agent.outbox, Severity::Critical, None);
     agent.delivered().await;
+    let of = |stats: &UplinkStats, broker| {
+        let is_it = |one: &&UplinkHealth| one.broker == name(broker);
+        stats.brokers.iter().find(is_it).unwrap().clone()
+    };
+    let stats = agent.until("the count", |stats| of(stats, "district").acknowledged > 0).await;
+    let first = of(&stats, "township");
+    assert!(!first.connected && first.acknowledged == 0 && first.failures > 0, "{stats:?}");
 }
 
 #[tokio::test]

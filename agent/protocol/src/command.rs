@@ -287,7 +287,7 @@ impl Refused {
 impl Command {
     /// Reads a message of the topic `command`. Whatever is wrong with it is said at once; nothing in it is believed before.
     pub fn parse(payload: &[u8]) -> Result<Self, Refused> {
-        let malformed = |why: String| Refused::new(Refusal::Malformed, why);
+        let malformed = |why: String| Refused::new(Refusal::Malformed, excerpt(&why));
         if payload.len() > COMMAND_MAX_BYTES {
             return Err(malformed(format!("{} bytes, more than {COMMAND_MAX_BYTES}", payload.len())));
         }
@@ -317,6 +317,14 @@ impl Command {
         Ok(command)
     }
 }
+
+/// The start of a text that may repeat what somebody has sent, without control characters: JSON takes six bytes for each.
+fn excerpt(text: &str) -> String {
+    text.chars().take(REASON_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// Longest reason that may repeat what somebody has sent, in characters.
+const REASON_MAX: usize = 200;
 
 /// The largest number that every language counts with exactly.
 const LARGEST_COUNTER: u64 = (1 << 53) - 1;
@@ -379,6 +387,22 @@ mod tests {
             let refused = Command::parse(json.as_bytes()).unwrap_err();
             assert_eq!(refused.code, Refusal::Malformed);
             assert!(refused.message.contains(said), "{json}: {}", refused.message);
+        }
+    }
+
+    #[test]
+    fn a_refusal_stays_short_whatever_it_is_about() {
+        for character in ["\u{7f}", "\\u0001", "\\\"", "\\\\", "😀"] {
+            let text = character.repeat(1900 / character.len());
+            for json in [
+                with(r#""status""#).replace("yun-shan-1", &text),
+                with(&format!(r#"{{"resolve":{{"alert":"{ID}","{text}":1}}}}"#)),
+                with(&format!(r#""{text}""#)),
+            ] {
+                let refused = Command::parse(json.as_bytes()).unwrap_err();
+                let answer = serde_json::to_string(&Answer::Refused(refused)).unwrap();
+                assert!(answer.len() <= 1024, "{} bytes: {answer}", answer.len());
+            }
         }
     }
 

@@ -82,6 +82,7 @@ pub use rules::{Incident, Rule, RuleKind, RuleState};
 pub use scene::{Scene, SceneOptions};
 pub use schedule::Schedule;
 pub use settings::{DetectorOptions, Provider};
+use sharp_eyes_protocol::alert::ClockTrust;
 pub use tamper::{Impression, Tamper, TamperOptions};
 
 /// When a frame was taken, by both of the box's clocks.
@@ -94,4 +95,15 @@ pub struct Moment {
     pub monotonic: Duration,
     /// The box's wall clock at the same moment.
     pub wall: jiff::Timestamp,
+    /// How far that could be trusted when it was read.
+    pub clock: ClockTrust,
+    /// Whether it is known to be wrong, in 1970 say: nobody knows what time of the day it is.
+    pub wrong: bool,
+}
+
+impl Moment {
+    /// Of a wall clock that is right.
+    pub fn new(monotonic: Duration, wall: jiff::Timestamp) -> Self {
+        Self { monotonic, wall, clock: ClockTrust::Synced, wrong: false }
+    }
 }

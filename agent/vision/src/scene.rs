@@ -181,8 +181,7 @@ mod tests {
                     objects.split('|').filter_map(|object| detection(object.trim(), done)).collect();
                 detections.sort_by(|a, b| b.score.total_cmp(&a.score));
                 let monotonic = Duration::from_millis((from * 1000.0).round() as u64 + u64::from(step) * 200);
-                let now =
-                    Moment { monotonic, wall: start + jiff::SignedDuration::try_from(monotonic).unwrap() };
+                let now = Moment::new(monotonic, start + jiff::SignedDuration::try_from(monotonic).unwrap());
                 for incident in scene.observe(now, &detections) {
                     assert_eq!(incident.at, now);
                     found.push(format!(
@@ -359,6 +358,22 @@ mod tests {
             "0-9 person .5,.5 .9",
             &["1 0#1 person", "3 1#1 person"],
         );
+    }
+
+    #[test]
+    fn a_rule_of_the_night_is_awake_while_nobody_knows_the_hour() {
+        for (wrong, found) in [(true, 1), (false, 0)] {
+            let mut scene = Scene::new(SceneOptions {
+                thresholds: Thresholds::default(),
+                rules: vec![rule("schedule=daily_19:00-07:00 dwell=0")],
+                time_zone: TimeZone::UTC,
+            });
+            let person = detection("person .5,.5 .9", 0.0).unwrap();
+            let noon = jiff::Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_hours(12);
+            let frame = |at: u64| Moment { wrong, ..Moment::new(Duration::from_millis(200 * at), noon) };
+            let incidents = (0..5).flat_map(|at| scene.observe(frame(at), &[person])).count();
+            assert_eq!(incidents, found);
+        }
     }
 
     #[test]
@@ -540,13 +555,13 @@ mod tests {
         let car = detection("car .5,.5 .9", 0.0);
         let mut undecided = Vec::new();
         for second in 0..14 {
-            let now = Moment { monotonic: Duration::from_secs(second), wall: jiff::Timestamp::UNIX_EPOCH };
+            let now = Moment::new(Duration::from_secs(second), jiff::Timestamp::UNIX_EPOCH);
             scene.observe(now, car.as_slice());
             undecided.push(scene.is_undecided(now));
         }
         assert_eq!(undecided, [vec![true; 10], vec![false; 4]].concat());
         // Hours later a random look at the sleeping camera finds nothing new.
-        let now = Moment { monotonic: Duration::from_secs(20_000), wall: jiff::Timestamp::UNIX_EPOCH };
+        let now = Moment::new(Duration::from_secs(20_000), jiff::Timestamp::UNIX_EPOCH);
         assert!(!scene.would_learn(now, car.as_slice()));
     }
 
@@ -591,7 +606,7 @@ mod tests {
             let bounds =
                 Rect { left: 0.5 + off(0), top: 0.3 + off(1), width: size + off(2), height: size + off(3) };
             let monotonic = Duration::from_millis(200 * frame as u64);
-            let now = Moment { monotonic, wall: jiff::Timestamp::UNIX_EPOCH };
+            let now = Moment::new(monotonic, jiff::Timestamp::UNIX_EPOCH);
             let fire = Detection { class: ObjectClass::Fire, score: 0.8, bounds };
             !scene.observe(now, &[fire]).is_empty()
         })
@@ -619,10 +634,7 @@ mod tests {
         let (close, head) = (person(0.3, 0.0, 0.4, 1.0, 0.6), person(0.53, 0.0, 0.09, 0.15, 0.7));
         let (beside, faint) = (person(0.65, 0.3, 0.09, 0.15, 0.7), person(0.3, 0.0, 0.4, 1.0, 0.1));
         let tracks = |seen: &[Detection]| {
-            let frame = |at: u64| Moment {
-                monotonic: Duration::from_millis(200 * at),
-                wall: jiff::Timestamp::UNIX_EPOCH,
-            };
+            let frame = |at: u64| Moment::new(Duration::from_millis(200 * at), jiff::Timestamp::UNIX_EPOCH);
             let mut scene = scene.clone();
             (0..5).for_each(|at| drop(scene.observe(frame(at), seen)));
             scene.tracks().len()
@@ -643,7 +655,7 @@ mod tests {
             let mut told = Vec::new();
             for tick in 0..2000_u64 {
                 let monotonic = Duration::from_millis(200 * tick);
-                let now = Moment { monotonic, wall: jiff::Timestamp::UNIX_EPOCH };
+                let now = Moment::new(monotonic, jiff::Timestamp::UNIX_EPOCH);
                 let shown = frames.iter().find(|(from, to, _)| (from * 5..to * 5).contains(&tick));
                 if let Some((_, _, object)) = shown {
                     let seen = detection(object, 0.0);
@@ -696,8 +708,7 @@ mod tests {
         let crowd: Vec<_> = (0..crate::track::TRACKS_MAX + 3)
             .map(|index| Detection { class: ObjectClass::Sheep, score: 0.9, bounds: at(index * 10) })
             .collect();
-        let now =
-            |seconds| Moment { monotonic: Duration::from_secs(seconds), wall: jiff::Timestamp::UNIX_EPOCH };
+        let now = |seconds| Moment::new(Duration::from_secs(seconds), jiff::Timestamp::UNIX_EPOCH);
         scene.observe(now(0), &crowd);
         assert_eq!((scene.tracks().len(), scene.overflow()), (crate::track::TRACKS_MAX, 3));
         scene.observe(now(3), &[]);

@@ -6,6 +6,8 @@ use jiff::Timestamp;
 use jiff::civil::Weekday;
 use jiff::tz::TimeZone;
 
+use crate::Moment;
+
 /// Times of the week, written as `always`, `daily 19:00-07:00` or `mon-fri 08:00-18:00; sat,sun 09:00-12:00`.
 ///
 /// A span that ends before it begins goes over midnight and belongs to the day on which it begins.
@@ -31,9 +33,15 @@ impl Schedule {
         Self(vec![Span { days: EVERY_DAY, from: 0, to: DAY_MINUTES }])
     }
 
+    /// Whether it is on at a moment. While the wall clock is known to be wrong every schedule is: an alert too many is better
+    /// than a night that nobody watches.
+    pub fn is_on(&self, now: Moment, zone: &TimeZone) -> bool {
+        now.wrong || self.contains(now.wall, zone)
+    }
+
     /// Whether a moment lies inside, by the wall clock of the site: what the clock shows decides, also in the
     /// hour that a change to or from summer time skips or repeats.
-    pub fn contains(&self, wall: Timestamp, zone: &TimeZone) -> bool {
+    fn contains(&self, wall: Timestamp, zone: &TimeZone) -> bool {
         let local = zone.to_datetime(wall);
         let minute = local.hour() as u16 * 60 + local.minute() as u16;
         let (today, yesterday) = (bit(local.weekday()), bit(local.weekday().previous()));

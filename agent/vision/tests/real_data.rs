@@ -227,7 +227,7 @@ fn people_on_the_pavement(detector: &mut Detector) -> Option<usize> {
         evidence: true,
     };
     let options = SceneOptions { thresholds, rules: vec![rule], time_zone: jiff::tz::TimeZone::UTC };
-    let now = Moment { monotonic: std::time::Duration::ZERO, wall: jiff::Timestamp::UNIX_EPOCH };
+    let now = Moment::new(std::time::Duration::ZERO, jiff::Timestamp::UNIX_EPOCH);
     let incidents = Scene::new(options).observe(now, &detections);
     for incident in incidents.iter().take(1) {
         let redacted =

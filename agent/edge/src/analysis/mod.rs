@@ -220,7 +220,7 @@ impl Analysis {
             confidence: Some(incident.confidence),
             bounds: Some([bounds.left, bounds.top, bounds.width, bounds.height]),
             model: Some(model.clone()),
-            clock: self.clock.trust(),
+            clock: incident.at.clock, // of the reading that `time` is of
             boot: self.clock.boot().to_owned(),
             up_s: seconds(self.clock.since_boot(arrived)),
             evidence: incident.evidence,

@@ -26,6 +26,9 @@ const LIFE_YEARS: i32 = 20;
 /// A wall clock that nobody vouches for is believed within this time after the newest time known.
 const BELIEVED_YEARS: i32 = 10;
 
+/// A clock that is behind the newest time known by less than this was corrected, or the newest was a little wrong.
+const SLACK: SignedDuration = SignedDuration::from_mins(10);
+
 /// The newest time known, and the file that keeps it over restarts.
 #[derive(Clone, Debug)]
 pub(super) struct Known {
@@ -87,6 +90,12 @@ pub(super) fn certificate_time(trust: ClockTrust, wall: Timestamp, newest: Times
     if believed { wall } else { newest }
 }
 
+/// Whether the wall clock cannot be right: nobody vouches for it, and it is before the newest time known or absurdly long after.
+pub(super) fn is_wrong(trust: ClockTrust, wall: Timestamp, newest: Timestamp) -> bool {
+    let earliest = newest.checked_sub(SLACK).unwrap_or(Timestamp::MIN);
+    trust != ClockTrust::Synced && !(earliest..=later(newest, BELIEVED_YEARS)).contains(&wall)
+}
+
 /// For the text of a failure that hangs on the time.
 pub(super) fn describe(trust: ClockTrust, wall: Timestamp, taken: Timestamp) -> String {
     let date = |time: Timestamp| time.to_zoned(TimeZone::UTC).date();
@@ -133,6 +142,24 @@ mod tests {
             (Synced, "2099-01-01", "2026-11-24", "2099-01-01"),
         ] {
             assert_eq!(certificate_time(trust, at(wall), at(newest)), at(taken), "{trust:?} {wall}");
+        }
+    }
+
+    #[test]
+    fn a_clock_is_known_to_be_wrong_where_nobody_vouches_for_it_and_it_is_too_early_or_absurdly_late() {
+        use ClockTrust::{Stepped, Synced, Unsynced};
+        for (trust, wall, wrong) in [
+            (Unsynced, "1970-01-01T06:30:00Z", true),
+            (Unsynced, "2026-11-24T06:19:59Z", true),
+            (Unsynced, "2026-11-24T06:20:00Z", false),
+            (Stepped, "2026-11-23T06:30:00Z", true),
+            (Stepped, "2026-11-24T06:29:57Z", false),
+            (Unsynced, "2027-11-24T06:30:00Z", false),
+            (Unsynced, "2099-01-01T06:30:00Z", true),
+            (Synced, "1970-01-01T06:30:00Z", false),
+            (Synced, "2099-01-01T06:30:00Z", false),
+        ] {
+            assert_eq!(is_wrong(trust, wall.parse().unwrap(), at("2026-11-24")), wrong, "{trust:?} {wall}");
         }
     }
 

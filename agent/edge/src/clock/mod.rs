@@ -13,18 +13,20 @@
 //! clock (`adjtimex`, `STA_UNSYNC`), but asking takes `unsafe` or a crate, and none that is small and well kept has the
 //! question (clock-steering 0.2 sets only, rustix 1 and nix 0.31 have no call). The unit of the agent would get no answer
 //! either: `ProtectClock=` denies the call even to those who only read (systemd's issue 26413). A box with chrony or
-//! ntpd says it in the same way, with a line in the unit that waits for them, for example in a drop-in for
-//! `chrony-wait.service`: `ExecStartPost=/usr/bin/install -D /dev/null /run/systemd/timesync/synchronized`.
+//! ntpd says it in the same way, once, with a line in the unit that waits for them, for example in a drop-in for
+//! `chrony-wait.service`: `ExecStartPost=/usr/bin/install -D /dev/null /run/systemd/timesync/synchronized`. A step after that
+//! counts until the agent's next start there; timesyncd touches the file again whenever it has set the clock.
 
 mod boot;
 mod known;
 mod trust;
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use sharp_eyes_protocol::alert::ClockTrust;
 use sharp_eyes_vision::Moment;
 use tokio_util::sync::CancellationToken;
@@ -56,6 +58,8 @@ pub struct Clock {
 struct State {
     trust: Trust,
     known: Known,
+    /// Whether the wall clock cannot be right.
+    wrong: bool,
 }
 
 impl Clock {
@@ -66,7 +70,8 @@ impl Clock {
 
     fn watch(folder: &Path, synchronised: PathBuf) -> Self {
         let started = Instant::now();
-        let state = State { trust: Trust::new(read(&synchronised)), known: Known::read(folder) };
+        let state =
+            State { trust: Trust::new(read(&synchronised)), known: Known::read(folder), wrong: false };
         Self { started, boot: Boot::read(started), synchronised, state: Mutex::new(state) }
     }
 
@@ -75,13 +80,16 @@ impl Clock {
         self.started.elapsed()
     }
 
-    /// What both clocks showed, or would have shown, at a moment in the past.
+    /// What both clocks showed, or would have shown, at a moment in the past, and how far the wall clock can be trusted: both of
+    /// one reading, as in [`Clock::now`].
     pub fn at(&self, instant: Instant) -> Moment {
-        let wall = Timestamp::now();
-        let age = jiff::SignedDuration::try_from(instant.elapsed()).unwrap_or(jiff::SignedDuration::ZERO);
+        let (state, Reading { wall, monotonic, .. }, clock) = self.look();
+        let age = SignedDuration::try_from(monotonic.saturating_duration_since(instant)).unwrap_or_default();
         Moment {
             monotonic: instant.saturating_duration_since(self.started),
             wall: wall.checked_sub(age).unwrap_or(wall),
+            clock,
+            wrong: state.wrong,
         }
     }
 
@@ -96,15 +104,10 @@ impl Clock {
     }
 
     /// What the wall clock shows, and how far it can be trusted: both of one moment, so that no time from before the time
-    /// service set the clock is called synced.
+    /// service set the clock is called synced. To be asked every few seconds: a step is what lies between two questions.
     pub fn now(&self) -> (Timestamp, ClockTrust) {
         let (_state, reading, trust) = self.look();
         (reading.wall, trust)
-    }
-
-    /// How far the wall clock can be trusted now. To be asked every few seconds: a step is what lies between two questions.
-    pub fn trust(&self) -> ClockTrust {
-        self.look().2
     }
 
     /// The time that certificates are judged by: the wall clock's where it is synchronised or at least credible, else the
@@ -159,6 +162,14 @@ impl Clock {
         if trust == ClockTrust::Synced {
             state.known.synced(reading.wall);
         }
+        let wrong = known::is_wrong(trust, reading.wall, state.known.newest());
+        if std::mem::replace(&mut state.wrong, wrong) != wrong {
+            let clock = reading.wall;
+            match wrong {
+                true => tracing::warn!(%clock, "the clock is wrong: until it is right, every schedule is on"),
+                false => tracing::info!(%clock, "the clock may be right: schedules count again"),
+            }
+        }
         (state, reading, trust)
     }
 }
@@ -166,7 +177,7 @@ impl Clock {
 /// The file is read first: whoever touches it has set the clock before, and a reading must never be `synced` with the
 /// time of before.
 fn read(synchronised: &Path) -> Reading {
-    let synced = synchronised.exists();
+    let synced = fs::metadata(synchronised).and_then(|file| file.modified()).ok();
     loop {
         let monotonic = Instant::now();
         let wall = Timestamp::now();
@@ -179,6 +190,9 @@ fn read(synchronised: &Path) -> Reading {
 
 #[cfg(test)]
 mod tests {
+    use jiff::tz::TimeZone;
+    use sharp_eyes_vision::Schedule;
+
     use super::*;
 
     #[test]
@@ -186,27 +200,49 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (file, kept) = (folder.path().join("synchronized"), folder.path().join("clock"));
         let clock = Clock::watch(folder.path(), file.clone());
-        assert_eq!(clock.trust(), ClockTrust::Unsynced);
+        assert_eq!(clock.now().1, ClockTrust::Unsynced);
         clock.write(true);
         assert!(!kept.exists(), "a time that may be wrong is not written down");
         assert!(clock.describe().ends_with("and is not synchronised"), "{}", clock.describe());
-        std::fs::write(file, "").unwrap();
-        assert_eq!(clock.trust(), ClockTrust::Synced);
+        fs::write(file, "").unwrap();
+        assert_eq!(clock.now().1, ClockTrust::Synced);
         clock.write(false);
-        let time: Timestamp = std::fs::read_to_string(&kept).unwrap().trim().parse().unwrap();
-        assert!(Timestamp::now().duration_since(time) < jiff::SignedDuration::from_mins(1));
-        std::fs::remove_file(&kept).unwrap();
+        let time: Timestamp = fs::read_to_string(&kept).unwrap().trim().parse().unwrap();
+        assert!(Timestamp::now().duration_since(time) < SignedDuration::from_mins(1));
+        fs::remove_file(&kept).unwrap();
         clock.write(false);
         assert!(!kept.exists(), "once an hour");
         clock.write(true);
         assert!(kept.exists(), "and at the end");
     }
 
+    #[test]
+    fn a_moment_of_a_clock_that_cannot_be_right_is_marked_until_the_time_service_vouches_for_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("synchronized");
+        let ahead = Timestamp::now() + SignedDuration::from_hours(24);
+        fs::write(folder.path().join("clock"), ahead.to_string()).unwrap();
+        let clock = Clock::watch(folder.path(), file.clone());
+        let half_days = ["daily 00:00-12:00", "daily 12:00-24:00"];
+        let on = |now: Moment| {
+            let is_on = |text: &&str| text.parse::<Schedule>().unwrap().is_on(now, &TimeZone::UTC);
+            half_days.iter().filter(|text| is_on(text)).count()
+        };
+        let arrived = Instant::now();
+        let before = clock.at(arrived);
+        assert!(before.wrong && before.clock == ClockTrust::Unsynced, "a day before what was known");
+        assert_eq!(on(before), 2);
+        fs::write(file, "").unwrap();
+        let after = clock.at(arrived);
+        assert!(!after.wrong && after.clock == ClockTrust::Synced);
+        assert_eq!(on(after), 1);
+    }
+
     #[tokio::test]
     async fn the_time_is_written_down_at_the_end() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("synchronized");
-        std::fs::write(&file, "").unwrap();
+        fs::write(&file, "").unwrap();
         let shutdown = CancellationToken::new();
         let keeper = tokio::spawn(Arc::new(Clock::watch(folder.path(), file)).keep(shutdown.clone()));
         shutdown.cancel();

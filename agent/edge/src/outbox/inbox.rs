@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use sharp_eyes_protocol::alert::{Alert, AlertKind};
+use sharp_eyes_protocol::alert::Alert;
 use sharp_eyes_protocol::command::Answer;
 use sharp_eyes_protocol::level::Severity;
 use tokio::sync::oneshot;
@@ -70,7 +70,7 @@ pub(super) enum Command {
     Acknowledge(usize, Row),
     Park(usize, Row, String),
     Execute(Box<Asked>, oneshot::Sender<Answer>),
-    Lasting(AlertKind, oneshot::Sender<Vec<Alert>>),
+    Lasting(oneshot::Sender<Vec<Alert>>),
 }
 
 /// The last command.

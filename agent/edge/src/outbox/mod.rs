@@ -33,7 +33,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use sharp_eyes_protocol::alert::{Alert, AlertData, AlertKind, ClockTrust, Subject};
+use sharp_eyes_protocol::alert::{Alert, AlertData, ClockTrust, Subject};
 use sharp_eyes_protocol::command::{Answer, Command as ConsoleCommand, Refusal, Refused};
 use sharp_eyes_protocol::level::Severity;
 use sharp_eyes_protocol::report::OutboxHealth;
@@ -50,7 +50,8 @@ pub use store::{AuditEntry, AuditError};
 pub struct OutboxOptions {
     /// The folder, made if it is not there. It belongs to one agent.
     pub folder: PathBuf,
-    /// Most bytes of alerts and pictures together; the files take about a fifth more, and 2 MB for the log and a reserve.
+    /// Most bytes of alerts and pictures together; the files take about a fifth more, 2 MB for the log and a reserve, and up
+    /// to 25 MB for the audit log.
     pub max_bytes: u64,
     /// What waited longer is given up: first the pictures, then the alerts. It is measured in time that the agent
     /// ran, and where a trusted clock tells it, that it did not; never by a wall clock that may jump from 1970 to 2099.
@@ -252,11 +253,11 @@ impl Outbox {
         self.shared.inbox.change(change);
     }
 
-    /// The alerts of a kind that are neither over nor ended, as they were last told: what an agent that starts has to go on
-    /// with. None where the disk cannot be read.
-    pub async fn lasting(&self, kind: AlertKind) -> Vec<Alert> {
+    /// The alerts that are neither over nor ended, as they were last told: what an agent that starts has to go on with. None
+    /// where the disk cannot be read.
+    pub async fn lasting(&self) -> Vec<Alert> {
         let (reply, answer) = oneshot::channel();
-        self.shared.inbox.command(Command::Lasting(kind, reply));
+        self.shared.inbox.command(Command::Lasting(reply));
         answer.await.unwrap_or_default()
     }
 

@@ -150,18 +150,18 @@ impl Writer {
                         asked.push(*question);
                         replies.push(reply);
                     }
-                    Command::Lasting(kind, reply) => lasting.push((kind, reply)),
+                    Command::Lasting(reply) => lasting.push(reply),
                 }
             }
             self.write(&work.alerts, &work.changes, &work.evidence, &asked, replies);
             for (route, skip, limit, evidence, reply) in reads {
                 let _ = reply.send(self.read(route, skip, limit, evidence)); // nobody waits any more: fine
             }
-            for (kind, reply) in lasting {
+            for reply in lasting {
                 let (Disk::Working(store) | Disk::Failing { store: Some(store), .. }) = &self.disk else {
                     continue; // dropped, so that the asker reads an empty answer
                 };
-                let _ = reply.send(store.lasting(kind).unwrap_or_default()); // nobody waits any more: fine
+                let _ = reply.send(store.lasting().unwrap_or_default()); // nobody waits any more: fine
             }
             self.report();
             if let Some(close_by) = work.close_by

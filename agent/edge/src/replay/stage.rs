@@ -85,7 +85,7 @@ impl Stage {
 
     fn moment(&self, at: Duration) -> Moment {
         let elapsed = SignedDuration::try_from(at).unwrap_or(SignedDuration::MAX);
-        Moment { monotonic: at, wall: self.wall.checked_add(elapsed).unwrap_or(Timestamp::MAX) }
+        Moment::new(at, self.wall.checked_add(elapsed).unwrap_or(Timestamp::MAX))
     }
 
     /// One more access unit has passed. False: no more of them are wanted.

@@ -102,8 +102,10 @@ pub struct Reports {
 /// How the uplink does.
 #[derive(Clone, Debug, PartialEq)]
 pub struct UplinkStats {
-    /// For the health report.
+    /// For the health report: of all its brokers together.
     pub health: UplinkHealth,
+    /// Of each of its brokers, for the metrics: counters of one that another stands in for stay its own.
+    pub brokers: Vec<UplinkHealth>,
     /// From the arrival of the frame to PUBLISH.
     pub latency: Latency,
 }
@@ -111,10 +113,29 @@ pub struct UplinkStats {
 impl UplinkStats {
     /// Nothing happened yet.
     pub fn new(broker: Name) -> Self {
-        let health =
-            UplinkHealth { broker, connected: false, reason: None, acknowledged: 0, failures: 0, refused: 0 };
-        Self { health, latency: Latency::default() }
+        let health = untouched(broker);
+        Self { brokers: vec![health.clone()], health, latency: Latency::default() }
     }
+
+    fn of(&mut self, broker: &Name) -> &mut UplinkHealth {
+        let known = self.brokers.iter().position(|known| known.broker == *broker);
+        let at = known.unwrap_or_else(|| {
+            self.brokers.push(untouched(broker.clone()));
+            self.brokers.len() - 1
+        });
+        &mut self.brokers[at]
+    }
+
+    /// What happened with a broker.
+    fn tell(&mut self, broker: &Name, change: impl Fn(&mut UplinkHealth)) {
+        self.health.broker.clone_from(broker);
+        change(&mut self.health);
+        change(self.of(broker));
+    }
+}
+
+fn untouched(broker: Name) -> UplinkHealth {
+    UplinkHealth { broker, connected: false, reason: None, acknowledged: 0, failures: 0, refused: 0 }
 }
 
 /// Delivers until `shutdown`, then says goodbye within 3 s.
@@ -135,6 +156,11 @@ pub async fn run(
 ) {
     let backoff = |min, max| Backoff::new(min, max, 0.5).expect("0 < min < max, 0 <= 0.5 < 1");
     let stored = outbox.stored();
+    stats.send_modify(|stats| {
+        for broker in &brokers {
+            stats.of(&broker.name); // there from the start
+        }
+    });
     let evidence = Budget::new(delivery.evidence_rate as f64, EVIDENCE_BURST, std::time::Instant::now());
     let mut uplink = Uplink {
         brokers,
@@ -238,13 +264,9 @@ impl Uplink {
                 let UplinkOptions { name, host, port, .. } = self.options().clone();
                 tracing::info!(broker = %name, host, port, "connected");
                 self.unsubscribed = 0;
-                self.stats.send_modify(|stats| {
-                    stats.health.broker = name;
-                    stats.health.connected = true;
-                    stats.health.reason = None;
-                });
+                self.tell(&name, |health| (health.connected, health.reason) = (true, None));
                 if let Some(why) = unreachable {
-                    self.unreachable(why);
+                    self.unreachable(&why);
                 }
                 self.refusals.reset();
                 let until = (self.at > 0).then(|| Instant::now() + RETURN_AFTER);
@@ -270,9 +292,9 @@ impl Uplink {
     }
 
     /// Alerts go out, but commands do not come in.
-    fn unreachable(&mut self, why: String) {
+    fn unreachable(&self, why: &str) {
         tracing::error!("no commands reach this box: {why}");
-        self.stats.send_modify(|stats| stats.health.reason = Some(why));
+        self.tell(&self.options().name, |health| health.reason = Some(why.to_owned()));
     }
 
     /// The connection ended: what was on its way is sent again, from the outbox.
@@ -295,6 +317,11 @@ impl Uplink {
 
     fn options(&self) -> &UplinkOptions {
         &self.brokers[self.at]
+    }
+
+    /// What happened with a broker.
+    fn tell(&self, broker: &Name, change: impl Fn(&mut UplinkHealth)) {
+        self.stats.send_modify(|stats| stats.tell(broker, change));
     }
 
     fn down(&mut self, failure: &Failure) -> Link {
@@ -337,11 +364,9 @@ impl Uplink {
         } else {
             tracing::warn!(?wait, "no connection: {reason}");
         }
-        self.stats.send_modify(|stats| {
-            stats.health.broker = name;
-            stats.health.connected = false;
-            stats.health.reason = Some(reason);
-            stats.health.failures += 1;
+        self.tell(&name, |health| {
+            (health.connected, health.reason) = (false, Some(reason.clone()));
+            health.failures += 1;
         });
         Link::Down { until: Instant::now() + wait }
     }
@@ -356,4 +381,26 @@ impl Uplink {
 fn report(topic: String, content: &impl serde::Serialize) -> Publication {
     let payload = serde_json::to_vec(content).expect("reports hold nothing that JSON cannot say");
     Publication { topic, payload, content_type: "application/json", retain: true, ..Publication::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_broker_counted_stays_its_own_while_another_stands_in() {
+        let name = |text: &str| Name::new(text).unwrap();
+        let mut stats = UplinkStats::new(name("township"));
+        stats.of(&name("district"));
+        stats.tell(&name("township"), |health| health.acknowledged += 2);
+        stats.tell(&name("township"), |health| health.failures += 1);
+        stats.tell(&name("district"), |health| health.connected = true);
+        stats.tell(&name("district"), |health| health.acknowledged += 5);
+        let counts = |of: &UplinkHealth| (of.broker.to_string(), of.connected, of.acknowledged, of.failures);
+        assert_eq!(counts(&stats.health), ("district".into(), true, 7, 1));
+        assert_eq!(
+            stats.brokers.iter().map(counts).collect::<Vec<_>>(),
+            [("township".into(), false, 2, 1), ("district".into(), true, 5, 0)]
+        );
+    }
 }

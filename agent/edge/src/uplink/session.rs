@@ -182,8 +182,8 @@ impl Uplink {
                 }
                 () = wait_until(s.until), if s.phase == Phase::Serving => {
                     tracing::info!("looking whether the first broker is back");
+                    self.tell(&self.options().name, |health| health.connected = false);
                     self.at = 0;
-                    self.stats.send_modify(|stats| stats.health.connected = false);
                     return Link::Connecting;
                 }
                 () = wait_until(evidence_at) => s.more = true,
@@ -345,7 +345,7 @@ impl Uplink {
                             self.barren = false;
                             self.outbox.acknowledge(self.delivery.route, row);
                         }
-                        self.stats.send_modify(|stats| stats.health.acknowledged += 1);
+                        self.tell(&self.options().name, |health| health.acknowledged += 1);
                     }
                     Err(why) => self.refused(sent.what, &why),
                 }
@@ -357,7 +357,7 @@ impl Uplink {
                 }
             }
             BrokerEvent::Subscribed(Ok(())) => tracing::debug!("commands reach this box"),
-            BrokerEvent::Subscribed(Err(why)) => self.unreachable(why),
+            BrokerEvent::Subscribed(Err(why)) => self.unreachable(&why),
             BrokerEvent::Message(message) => {
                 if message.is_acknowledged() || s.messages.len() + s.responses.len() < COMMANDS_MAX {
                     s.messages.push_back(message);
@@ -391,7 +391,7 @@ impl Uplink {
         if what.row().is_none() {
             tracing::error!("the broker refuses the report {what:?}: {why}");
         }
-        self.stats.send_modify(|stats| stats.health.refused += 1);
+        self.tell(&self.options().name, |health| health.refused += 1);
     }
 }
 

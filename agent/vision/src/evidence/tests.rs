@@ -25,7 +25,7 @@ fn incident(class: ObjectClass, [left, top, width, height]: [f32; 4]) -> Inciden
         confidence: 0.87,
         bounds: Rect { left, top, width, height },
         track: 1,
-        at: Moment { monotonic: Duration::ZERO, wall: jiff::Timestamp::UNIX_EPOCH },
+        at: Moment::new(Duration::ZERO, jiff::Timestamp::UNIX_EPOCH),
         evidence: true,
     }
 }

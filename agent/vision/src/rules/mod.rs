@@ -209,7 +209,7 @@ impl Watch {
         let mut alerted: Vec<_> = self.alerted.iter().copied().collect();
         alerted.sort_unstable();
         RuleState {
-            awake: self.rule.schedule.contains(now.wall, zone),
+            awake: self.rule.schedule.is_on(now, zone),
             quiet: self.quiet_until.saturating_sub(now.monotonic),
             waiting,
             alerted,
@@ -218,7 +218,7 @@ impl Watch {
 
     /// Whether the rule keeps its camera awake at this moment.
     pub(crate) fn is_wakeful(&self, now: Moment, zone: &TimeZone) -> bool {
-        self.rule.wakeful && self.rule.schedule.contains(now.wall, zone)
+        self.rule.wakeful && self.rule.schedule.is_on(now, zone)
     }
 
     /// Whether something may yet break the rule without moving.
@@ -251,7 +251,7 @@ impl Watch {
         let tracks = scene.tracks;
         let alive = |id: &u64| tracks.iter().any(|track| track.id() == *id);
         self.alerted.retain(alive);
-        let awake = self.rule.schedule.contains(now.wall, scene.time_zone);
+        let awake = self.rule.schedule.is_on(now, scene.time_zone);
         let rule = &self.rule;
         let is_about =
             |track: &Track| rule.classes.contains(&track.class()) && track.bounds().height >= rule.min_height;
@@ -375,6 +375,15 @@ impl RuleKind {
             Self::StoppedVehicle { .. } => AlertKind::StoppedVehicle,
             Self::Hazard { .. } => AlertKind::Hazard,
         }
+    }
+
+    /// How long a rule that knows nothing of before has to look until it can say that nobody breaks it.
+    pub fn settles_after(&self) -> Duration {
+        let takes = match self {
+            Self::Intrusion { dwell: takes, .. } | Self::StoppedVehicle { time: takes, .. } => *takes,
+            Self::Crossing { .. } | Self::Hazard { .. } => Duration::ZERO,
+        };
+        takes + CLEARS
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::impression::{BLOCK, Impression, blocks, cells_of};
 
 /// Until this much was seen, a memory says nothing.
-const LEARNS: Duration = Duration::from_secs(30);
+pub(super) const LEARNS: Duration = Duration::from_secs(30);
 
 /// In what time it follows what changes slowly: dusk, fog, shadows, snow on the ground.
 const FOLLOWS: Duration = Duration::from_secs(600);

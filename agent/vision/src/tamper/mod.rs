@@ -35,6 +35,13 @@ pub struct TamperOptions {
     pub frozen_after: Duration,
 }
 
+impl TamperOptions {
+    /// How long pictures of a camera of which nothing is known have to come until it can be said that nothing was done to it.
+    pub fn settles_after(&self) -> Duration {
+        memory::LEARNS.max(self.frozen_after) + self.after
+    }
+}
+
 /// Looks in which it has to be seen, however rare they are, and after which it is over.
 const LOOKS: u32 = 3;
 

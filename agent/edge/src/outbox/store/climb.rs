@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rusqlite::{OptionalExtension, params};
-use sharp_eyes_protocol::alert::{Alert, AlertData, AlertKind, AlertState, seconds};
+use sharp_eyes_protocol::alert::{Alert, AlertData, AlertState, seconds};
 use sharp_eyes_protocol::command::OpenAlert;
 use sharp_eyes_protocol::topic::Site;
 use uuid::Uuid;
@@ -269,14 +269,14 @@ impl Work<'_> {
 
 impl Store {
     /// See [`crate::outbox::Outbox::lasting`].
-    pub(in crate::outbox) fn lasting(&self, kind: AlertKind) -> Result<Vec<Alert>, StoreError> {
+    pub(in crate::outbox) fn lasting(&self) -> Result<Vec<Alert>, StoreError> {
         let mut statement =
             self.db.prepare_cached("SELECT json FROM open_alert WHERE ended = 0 ORDER BY number")?;
         let rows = statement.query_map([], |row| row.get::<_, String>(0))?;
         let mut found = Vec::new();
         for json in rows {
             let Ok(alert) = parse(&json?) else { continue }; // whoever changes it next gives it up
-            if alert.data.kind == kind && !alert.data.over {
+            if !alert.data.over {
                 found.push(alert);
             }
         }

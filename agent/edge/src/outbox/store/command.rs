@@ -12,7 +12,7 @@ use sharp_eyes_protocol::command::{
 };
 use uuid::Uuid;
 
-use super::schema::AUDIT_LINES;
+use super::schema::{AUDIT_BYTES, AUDIT_LINES};
 use super::work::Work;
 use crate::outbox::Asked;
 
@@ -21,6 +21,16 @@ const MAX_CONSOLES: i64 = 256;
 
 /// Numbers that one `resend` looks at; the answer says where to go on.
 const RESEND_REACH: u64 = 10_000;
+
+/// Longer answers stand in the audit log in a short form, and in full for as long as this many are newer.
+const LONG_ANSWER: usize = 512;
+const LONG_ANSWERS: i64 = 256;
+
+/// Runs of missing numbers in a short answer.
+const SHORT_LIST: usize = 8;
+
+/// Lines by which a log of too many bytes is cut in one transaction, at most.
+const CUT_MAX: usize = 64;
 
 impl Work<'_> {
     /// Does what is asked for, unless it was done before.
@@ -48,6 +58,11 @@ impl Work<'_> {
             },
             Err((refused, _)) => Answer::Refused(refused.clone()),
         };
+        let json = |answer: &Answer| {
+            serde_json::to_string(answer).expect("an answer holds nothing that JSON cannot say")
+        };
+        let full = json(&answer);
+        let short = (full.len() > LONG_ANSWER).then(|| json(&shortened(&answer)));
         self.tx
             .prepare_cached(
                 "INSERT INTO audit (wall, clock, console, person, correlation, request, answer)
@@ -60,17 +75,40 @@ impl Work<'_> {
                 person,
                 asked.correlation,
                 request,
-                serde_json::to_string(&answer).expect("an answer holds nothing that JSON cannot say"),
+                short.as_ref().unwrap_or(&full),
             ])?;
         let newest = self.tx.last_insert_rowid();
-        self.tx
-            .prepare_cached("DELETE FROM audit WHERE number <= ?")?
-            .execute([newest - AUDIT_LINES as i64])?;
+        if short.is_some() {
+            self.tx
+                .prepare_cached("INSERT INTO answer (number, json) VALUES (?, ?)")?
+                .execute(params![newest, full])?;
+            let sql = "DELETE FROM answer WHERE number IN
+                (SELECT number FROM answer ORDER BY number DESC LIMIT 8 OFFSET ?)";
+            self.tx.prepare_cached(sql)?.execute([LONG_ANSWERS])?;
+        }
+        self.cut_audit(newest)?;
         Ok(answer)
     }
 
+    /// The oldest lines go, where there are too many of them or too many bytes.
+    fn cut_audit(&self, newest: i64) -> Result<(), rusqlite::Error> {
+        self.tx
+            .prepare_cached("DELETE FROM audit WHERE number <= ?")?
+            .execute([newest - AUDIT_LINES as i64])?;
+        let sql = "DELETE FROM audit WHERE number = (SELECT min(number) FROM audit)
+            AND (SELECT audit_bytes FROM meta) > ?";
+        let mut oldest = self.tx.prepare_cached(sql)?;
+        for _ in 0..CUT_MAX {
+            if oldest.execute([AUDIT_BYTES as i64])? == 0 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     fn answered_before(&self, console: &str, correlation: &[u8]) -> Result<Option<Answer>, rusqlite::Error> {
-        let sql = "SELECT answer FROM audit WHERE correlation = ? AND console = ? ORDER BY number LIMIT 1";
+        let sql = "SELECT coalesce(json, answer) FROM audit LEFT JOIN answer USING (number)
+            WHERE correlation = ? AND console = ? ORDER BY number LIMIT 1";
         let found: Option<String> = self
             .tx
             .prepare_cached(sql)?
@@ -188,6 +226,20 @@ impl Work<'_> {
         }
         Ok(resent)
     }
+}
+
+/// The same answer without what makes it long: what it leaves out it speaks of no more, or counts.
+fn shortened(answer: &Answer) -> Answer {
+    let mut answer = answer.clone();
+    match &mut answer {
+        Answer::Done(Done::Status(status)) => status.open.clear(),
+        Answer::Done(Done::Resend(resent)) if resent.missing.len() > SHORT_LIST => {
+            resent.to = resent.missing[SHORT_LIST].0 - 1;
+            resent.missing.truncate(SHORT_LIST);
+        }
+        _ => {}
+    }
+    answer
 }
 
 /// One line of the audit log.

@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use super::{Meta, StoreError, checksum};
 
 /// `PRAGMA user_version`.
-pub(crate) const SCHEMA: i64 = 2;
+pub(crate) const SCHEMA: i64 = 3;
 
 const CREATE: &str = "
     CREATE TABLE meta (
@@ -26,6 +26,7 @@ const CREATE: &str = "
         open INTEGER NOT NULL DEFAULT 0,
         escalated INTEGER NOT NULL DEFAULT 0,
         unanswered INTEGER NOT NULL DEFAULT 0,
+        audit_bytes INTEGER NOT NULL DEFAULT 0, -- of the audit log; triggers count them
         evicted_evidence INTEGER NOT NULL DEFAULT 0,
         evicted_alerts INTEGER NOT NULL DEFAULT 0
     ) STRICT;
@@ -101,13 +102,39 @@ const CREATE: &str = "
     CREATE INDEX audit_correlation ON audit (correlation);
     CREATE TRIGGER audit_stays BEFORE UPDATE ON audit
         BEGIN SELECT raise(ABORT, 'the audit log is append-only'); END;
-    CREATE TRIGGER audit_keeps BEFORE DELETE ON audit
-        WHEN old.number > (SELECT max(number) FROM audit) - 100000
-        BEGIN SELECT raise(ABORT, 'the audit log is append-only'); END;
 ";
 
-/// Lines of the audit log that are kept, as the trigger says: 20 MB, years of work.
+/// What bounds the audit log, beside the tables.
+const AUDIT: &str = "
+    -- The newest answers in full, where the log holds a short form.
+    CREATE TABLE answer (
+        number INTEGER PRIMARY KEY,             -- of the line in audit
+        json TEXT NOT NULL
+    ) STRICT;
+    CREATE TRIGGER audit_keeps BEFORE DELETE ON audit
+        WHEN old.number > (SELECT max(number) FROM audit) - 100000 AND (SELECT audit_bytes FROM meta) <= 20000000
+        BEGIN SELECT raise(ABORT, 'the audit log is append-only'); END;
+    CREATE TRIGGER audit_grows AFTER INSERT ON audit BEGIN
+        UPDATE meta SET audit_bytes = audit_bytes + length(new.correlation) + 64
+            + length(CAST(new.console || new.person || new.request || new.answer AS BLOB));
+    END;
+    CREATE TRIGGER audit_shrinks AFTER DELETE ON audit BEGIN
+        UPDATE meta SET audit_bytes = audit_bytes - length(old.correlation) - 64
+            - length(CAST(old.console || old.person || old.request || old.answer AS BLOB));
+    END;
+";
+
+/// A database whose audit log was bounded in lines only.
+const FROM_SECOND: &str = "
+    ALTER TABLE meta ADD COLUMN audit_bytes INTEGER NOT NULL DEFAULT 0;
+    UPDATE meta SET audit_bytes = (SELECT coalesce(sum(length(correlation) + 64
+        + length(CAST(console || person || request || answer AS BLOB))), 0) FROM audit);
+    DROP TRIGGER audit_keeps;
+";
+
+/// Lines of the audit log that are kept, and bytes, as the trigger says: years of work.
 pub(super) const AUDIT_LINES: u64 = 100_000;
+pub(super) const AUDIT_BYTES: u64 = 20_000_000;
 
 /// Makes the tables, or those of an older agent into these. Returns the routes' ids, in the order of `routes`.
 pub(super) fn prepare(
@@ -119,7 +146,7 @@ pub(super) fn prepare(
     if version > SCHEMA {
         return Err(StoreError::Newer(version));
     }
-    let known = if version < SCHEMA { Vec::new() } else { known_routes(db)? };
+    let known = if version < 2 { Vec::new() } else { known_routes(db)? };
     if version == SCHEMA
         && let Some(ids) = all_known(&known, routes)
         && ids.len() == known.len()
@@ -135,8 +162,13 @@ pub(super) fn prepare(
                  DROP INDEX evidence_waiting; DROP INDEX evidence_parked;",
             )?;
         }
-        tx.execute_batch(CREATE)?;
-        tx.execute("INSERT INTO meta (only, sequence) VALUES (1, ?)", [first_sequence as i64])?;
+        if version == 2 {
+            tx.execute_batch(FROM_SECOND)?;
+        } else {
+            tx.execute_batch(CREATE)?;
+            tx.execute("INSERT INTO meta (only, sequence) VALUES (1, ?)", [first_sequence as i64])?;
+        }
+        tx.execute_batch(AUDIT)?;
         tx.pragma_update(None, "user_version", SCHEMA)?;
     }
     for route in routes {

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use rusqlite::Connection;
 use sharp_eyes_protocol::alert::{Alert, AlertEvent, AlertKind, AlertState, ClockTrust};
 use sharp_eyes_protocol::command::{
     Answer, DismissReason, Dismissal, Done, OfAlert, PictureOf, Range, Refusal, Request, Resent,
@@ -156,14 +157,15 @@ fn an_alert_about_an_outage_is_cleared_when_it_is_over_and_until_then_it_lasts()
     let mut offline = alert(Severity::Minor);
     offline.data.kind = AlertKind::Offline;
     let id = offline.id;
-    b.commit(&[offline, alert(Severity::Minor)], &[], &[]);
-    let lasting =
-        |b: &mut Box| b.store().lasting(AlertKind::Offline).unwrap().iter().map(|a| a.id).collect::<Vec<_>>();
-    assert_eq!(lasting(&mut b), [id]);
+    let other = alert(Severity::Minor);
+    let other_id = other.id;
+    b.commit(&[offline, other], &[], &[]);
+    let lasting = |b: &mut Box| b.store().lasting().unwrap().iter().map(|a| a.id).collect::<Vec<_>>();
+    assert_eq!(lasting(&mut b), [id, other_id]);
     b.restart();
-    assert_eq!(lasting(&mut b), [id]);
+    assert_eq!(lasting(&mut b), [id, other_id]);
     b.change(id, Change::Over);
-    assert_eq!(lasting(&mut b), [] as [Uuid; 0]);
+    assert_eq!(lasting(&mut b), [other_id]);
     assert_eq!(b.store().health().open, 1, "the other one");
     b.pass(40 * MINUTE);
     let told = b.messages().into_iter().filter(|a| a.id == id).collect::<Vec<_>>();
@@ -214,8 +216,8 @@ fn an_alert_that_nobody_answers_climbs_to_the_top_and_is_repeated_there() {
             (Raised, Level::Village, Open, Some(1800)),
             (Escalated, Level::Township, Open, Some(1800)),
             (Escalated, Level::District, Open, Some(3600)),
-            (Escalated, Level::District, Open, Some(3600)), // after 2 h, again after 3 h, then after 5 h
-            (Escalated, Level::District, Open, Some(7200)),
+            (Escalated, Level::District, Open, Some(7200)), // after 2 h, again after 4 h, then after 8 h
+            (Escalated, Level::District, Open, Some(14_400)),
         ]
     );
     assert!(messages.iter().all(|message| message.id == raised.id && message.time == raised.time));
@@ -317,6 +319,57 @@ fn the_audit_log_can_only_grow() {
         let error = b.store().connection().execute(sql, []).unwrap_err();
         assert!(error.to_string().contains("append-only"), "{error}");
     }
+}
+
+#[test]
+fn a_console_that_asks_all_day_how_things_are_does_not_fill_the_disk() {
+    let mut b = Box::new(|_| {});
+    let alerts: Vec<_> = (0..64).map(|_| alert(Severity::Minor)).collect();
+    b.commit(&alerts, &[], &[]);
+    let first = b.ask(1, Request::Status);
+    let Answer::Done(Done::Status(status)) = &first else { panic!() };
+    assert_eq!(status.open.len(), 64);
+    assert_eq!(b.ask(1, Request::Status), first, "the same in full");
+    for batch in 0..40 {
+        let asked: Vec<_> =
+            (0..50).map(|n| asked("console-1", 2 + 50 * batch + n, Request::Status)).collect();
+        b.commit(&[], &[], &asked);
+    }
+    let bytes = |b: &mut Box, sql: &str| -> i64 {
+        b.store().connection().query_row(sql, [], |row| row.get(0)).unwrap()
+    };
+    assert!(bytes(&mut b, "SELECT sum(length(answer)) FROM audit") < 2001 * 200);
+    assert_eq!(bytes(&mut b, "SELECT count(*) FROM answer"), 256);
+    let Answer::Done(Done::Status(late)) = b.ask(1, Request::Status) else { panic!() };
+    assert_eq!((late.open.len(), late.open_total), (0, 64), "long ago: how many, but not which");
+}
+
+#[test]
+fn an_audit_log_of_the_second_agent_that_is_too_long_is_cut_little_by_little() {
+    let mut b = Box::new(|_| {});
+    b.store = None;
+    let db = Connection::open(b.path().join("outbox.db")).unwrap();
+    db.execute_batch(
+        "DROP TABLE answer; DROP TRIGGER audit_keeps; DROP TRIGGER audit_grows; DROP TRIGGER audit_shrinks;
+         ALTER TABLE meta DROP COLUMN audit_bytes;
+         CREATE TRIGGER audit_keeps BEFORE DELETE ON audit
+            BEGIN SELECT raise(ABORT, 'the audit log is append-only'); END;
+         INSERT INTO audit (wall, clock, console, person, correlation, request, answer)
+            WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300)
+            SELECT 0, 'synced', 'a', 'b', x'01', '\"status\"', printf('%.*c', 100000, 'x') FROM n;
+         PRAGMA user_version = 2;",
+    )
+    .unwrap();
+    b.restart();
+    let read = || -> (i64, i64) {
+        let sql = "SELECT count(*), audit_bytes FROM audit, meta";
+        db.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap()
+    };
+    for (counter, left) in [(1, 237), (2, 201)] {
+        assert!(matches!(b.ask(counter, Request::Status), Answer::Done(_)));
+        assert_eq!(read().0, left);
+    }
+    assert!((19_900_000..=20_000_000).contains(&read().1), "{:?}", read());
 }
 
 #[test]

@@ -84,7 +84,7 @@ async fn an_open_alert_that_is_none_any_more_stops_no_other() {
     let receipt = outbox.append(alert(Severity::Critical)).unwrap();
     assert!(receipt.stored().await.is_some(), "{:?}", outbox.stats());
     until(&outbox, "recovery", |health| health.failure.is_none()).await;
-    let open = outbox.lasting(AlertKind::Intrusion).await;
+    let open = outbox.lasting().await;
     let open: Vec<Uuid> = open.iter().map(|alert| alert.id).collect();
     assert!(open.contains(&other) && !open.contains(&lost), "{open:?}");
     assert_eq!((outbox.stats().evicted_alerts, outbox.stats().open), (1, 2));
@@ -103,7 +103,7 @@ async fn what_somebody_has_acknowledged_is_open_in_the_next_database_and_does_no
     assert_eq!(store.salvage(&old.path().join("outbox.db")).unwrap().open, 1);
     assert_eq!(store.health().open, 1);
     assert_eq!(store.next_climb(), None);
-    assert_eq!(store.lasting(AlertKind::Intrusion).unwrap()[0].data.state, AlertState::Acknowledged);
+    assert_eq!(store.lasting().unwrap()[0].data.state, AlertState::Acknowledged);
 }
 
 #[tokio::test]

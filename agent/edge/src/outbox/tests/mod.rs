@@ -32,7 +32,7 @@ pub(crate) fn site() -> Site {
     }
 }
 
-pub(super) fn alert(severity: Severity) -> NewAlert {
+pub(crate) fn alert(severity: Severity) -> NewAlert {
     let data = AlertData {
         kind: AlertKind::Intrusion,
         severity,
