@@ -32,7 +32,13 @@ struct Export {
     layout: Layout,
     model: TinyModel,
     beside: Vec<(&'static str, String)>,
+    /// Colour, scale and fit that it is to be given, where the table says.
+    pixels: Option<[&'static str; 3]>,
 }
+
+/// What most of the YOLO family want, and what those with ImageNet's mean and deviation want.
+const UNIT: [&str; 3] = ["rgb", "1/255", "letterbox"];
+const IMAGENET: [&str; 3] = ["rgb", "[1/58.395, 1/57.12, 1/57.375]", "stretch"];
 
 impl Export {
     fn new(name: &'static str, layout: Layout, outputs: Vec<TinyOutput>) -> Self {
@@ -41,6 +47,7 @@ impl Export {
             layout,
             model: TinyModel { outputs, ..TinyModel::new(&[1, 3, HEIGHT, WIDTH], F32) },
             beside: Vec::new(),
+            pixels: None,
         }
     }
 
@@ -66,6 +73,11 @@ impl Export {
 
     fn beside(mut self, name: &'static str, text: impl Into<String>) -> Self {
         self.beside.push((name, text.into()));
+        self
+    }
+
+    fn pixels(mut self, pixels: [&'static str; 3]) -> Self {
+        self.pixels = Some(pixels);
         self
     }
 
@@ -121,6 +133,8 @@ fn distributions(sides: [f32; 4]) -> Vec<f32> {
     sides.into_iter().flat_map(bins).collect()
 }
 
+/// What every manifest has.
+const OWN: &str = "name = \"own\"\nversion = \"1\"\nlicence = \"MIT\"\ntraining_data = []\n";
 const TWO: &str = "{0: 'person', 1: 'kite'}";
 const FIVE: [f32; 4] = [24.0, 16.0, 16.0, 16.0];
 const CENTRE: [f32; 4] = [0.375, 0.5, 0.25, 0.5];
@@ -303,7 +317,8 @@ fn finished() -> Vec<Export> {
                 ),
             )],
         )
-        .names(TWO),
+        .names(TWO)
+        .pixels(UNIT),
         Export::new(
             "PaddleDetection",
             Layout::EndToEnd,
@@ -320,7 +335,8 @@ fn finished() -> Vec<Export> {
         .input("image", &[-1, 3, HEIGHT, WIDTH], F32)
         .and_input("im_shape", &[-1, 2], F32)
         .and_input("scale_factor", &[-1, 2], F32)
-        .beside("labels.txt", "person\nkite"),
+        .beside("labels.txt", "person\nkite")
+        .pixels(IMAGENET),
         Export::new(
             "RT-DETR",
             Layout::Detections,
@@ -391,7 +407,8 @@ fn finished() -> Vec<Export> {
                 ),
             )],
         )
-        .names(TWO),
+        .names(TWO)
+        .pixels(UNIT),
         Export::new(
             "PP-YOLOE",
             Layout::EndToEnd,
@@ -621,6 +638,22 @@ fn every_export_is_recognised_and_sees_the_person_where_it_is() {
 }
 
 #[test]
+fn every_export_is_given_the_pixels_of_its_project() {
+    let Some(runtime) = runtime() else { return };
+    let mut measure = |run: &mut dyn FnMut() -> Result<(), ModelError>| run().map(|()| 1.0);
+    let mut pixels = |export: &Export| {
+        let folder = tempfile::tempdir().unwrap();
+        let found = super::Inspection::of(&runtime, &export.write(folder.path()), 1, &mut measure);
+        ["input.colour", "input.scale", "input.fit"]
+            .map(|subject| found.remarks.iter().find(|r| r.subject == subject).map(|r| r.value.clone()))
+    };
+    for export in all().iter().filter(|export| export.pixels.is_some()) {
+        let expected = export.pixels.map(|pixels| pixels.map(|pixel| Some(pixel.to_owned())));
+        assert_eq!(Some(pixels(export)), expected, "{}", export.name);
+    }
+}
+
+#[test]
 fn numbers_that_are_none_are_no_empty_street() {
     let Some(runtime) = runtime() else { return };
     for poison in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
@@ -643,6 +676,11 @@ fn a_frame_without_detections_is_one() {
     let beside = "person\nkite";
     for export in [
         Export::new("rows", Layout::EndToEnd, vec![open("output0", &[1, -1, 6], &[1, 0, 6], vec![])]),
+        Export::new(
+            "rows of YOLO-NAS",
+            Layout::EndToEnd,
+            vec![open("graph2_flat_predictions", &[-1, 7], &[0, 7], vec![])],
+        ),
         Export::new(
             "lists",
             Layout::Detections,
@@ -680,6 +718,19 @@ fn what_is_no_detector_or_open_is_refused_and_says_what_helps() {
         (
             bare(vec![out("output0", &[1, 300, 6], [0.1, 0.1, 0.5, 0.7, 0.01, 0.02].repeat(300))]).names(TWO),
             &["fit the layouts end-to-end and yolov8 alike"],
+        ),
+        (
+            bare(vec![open("output", &[-1, 7], &[0, 7], vec![])]).names(TWO),
+            &["nothing shows its output.label_first", "[output] label_first = true (label, score) or false"],
+        ),
+        (
+            bare(vec![out("output0", &[1, 300, 6], [1.0, 1.0, 9.0, 9.0, 2.0, 0.5].repeat(300))])
+                .beside(
+                    "detector.toml",
+                    format!("{OWN}layout = \"end-to-end\"\n[output]\nlabel_first = false"),
+                )
+                .names(TWO),
+            &["300 of its numbers are not finite, or scores beyond 1"],
         ),
         (bare(v8()), &["does not name the 2 labels", "detector.labels", "one a line"]),
         (bare(v8()).names("{0: 'person'}"), &["scores 2 labels", "lists 1"]),

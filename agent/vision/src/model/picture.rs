@@ -7,7 +7,7 @@ use half::f16;
 use super::Unlike;
 use super::graph::PixelRange;
 use super::manifest::{Axes, ChannelOrder, Manifest, PerChannel};
-use crate::layout::{Layout, Origin, Recognised, Remark, Scores};
+use crate::layout::{Evidence, Layout, Origin, Parts, Recognised, Remark, Scores};
 use crate::letterbox::{Fit, Normalisation};
 use crate::onnx::{Feed, Numbers, TensorInfo};
 
@@ -197,12 +197,12 @@ impl Picture {
     pub(super) fn normalisation(
         &self,
         manifest: &Manifest,
-        recognised: &Recognised,
+        (recognised, evidence): (&Recognised, &Evidence<'_>),
         range: Option<PixelRange>,
         beside: Option<&Preprocessor>,
         remarks: &mut Vec<Remark>,
     ) -> (Normalisation, Fit) {
-        let usual = Usual::of(recognised, self.paddle);
+        let usual = Usual::of(recognised, evidence);
         let (colour, colour_from) = manifest
             .input
             .colour
@@ -337,7 +337,7 @@ struct Usual {
 }
 
 impl Usual {
-    fn of(recognised: &Recognised, paddle: bool) -> Self {
+    fn of(recognised: &Recognised, evidence: &Evidence<'_>) -> Self {
         use ChannelOrder::{Bgr, Rgb};
         const NONE: [f32; 3] = [0.0; 3];
         const ONE: [f32; 3] = [1.0; 3];
@@ -354,13 +354,15 @@ impl Usual {
         let imagenet = usual(Rgb, MEAN, inverse(DEVIATION), Fit::Stretch);
         let decoder = &recognised.decoder;
         let levels = match &decoder.parts {
-            crate::layout::Parts::Levels(levels) => levels.len(),
+            Parts::Levels(levels) => levels.len(),
             _ => 0,
         };
+        let six = matches!(&decoder.parts, Parts::Rows(rows) if rows.columns == 6);
         match decoder.layout {
             Layout::Yolox => usual(Bgr, NONE, ONE, Fit::Letterbox),
             Layout::Ltrb => usual(Rgb, NONE, ONE, Fit::Letterbox),
-            Layout::EndToEnd if paddle || decoder.coding.label_first => imagenet,
+            // YOLOv7 has its seventh column, the picture's number, before a label that comes first, too.
+            Layout::EndToEnd if evidence.paddle || (six && decoder.coding.label_first) => imagenet,
             Layout::Yolov5 | Layout::Yolov8 | Layout::EndToEnd => usual(Rgb, NONE, UNIT, Fit::Letterbox),
             // RT-DETR and its kin score 80 labels for themselves and take 0 to 1; RF-DETR scores COCO's 91 numbers
             // and takes ImageNet's; so does DETR, which has a softmax.

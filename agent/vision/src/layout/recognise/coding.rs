@@ -4,14 +4,14 @@ use std::fmt;
 
 use super::fits::{Columns, Fit};
 use super::numbers::Range;
-use super::{Ending, Evidence, Origin, Recognised, Remark};
+use super::{Ending, Evidence, Origin, Output, Recognised, Remark, Unrecognised};
 use crate::layout::grid::{STRIDES, cell_count};
 use crate::layout::{Background, BoxForm, Coding, Decoder, Layout, Parts, Scores, Unit};
 use crate::tensor::{Rows, Slot};
 
 /// What the layout leaves open: as the manifest says, else as the numbers show, else as it is where the layout
 /// comes from.
-pub(super) fn code(fit: &Fit, origin: Origin, evidence: &Evidence<'_>) -> Recognised {
+pub(super) fn code(fit: &Fit, origin: Origin, evidence: &Evidence<'_>) -> Result<Recognised, Unrecognised> {
     let section = evidence.section;
     let outputs = evidence.outputs;
     let mut coding = Coding::default();
@@ -30,7 +30,7 @@ pub(super) fn code(fit: &Fit, origin: Origin, evidence: &Evidence<'_>) -> Recogn
         }
         (Parts::Rows(rows), Layout::EndToEnd) => {
             let all = rows_of(rows);
-            let (first, origin) = label_first(all, evidence);
+            let (first, origin) = label_first(all, &outputs[rows.output], evidence)?;
             coding.label_first = first;
             let order = match (rows.columns, first) {
                 (7, true) => "picture, box, label, score",
@@ -145,16 +145,20 @@ pub(super) fn code(fit: &Fit, origin: Origin, evidence: &Evidence<'_>) -> Recogn
         coding.anchor = anchor;
         remark("output.anchor", &anchor.to_string(), from);
     }
-    Recognised {
+    Ok(Recognised {
         decoder: Decoder { layout: fit.layout, parts: fit.parts.clone(), coding },
         labels,
         origin,
         remarks,
-    }
+    })
 }
 
 /// Whether the label comes before the score in rows of finished detections.
-fn label_first(rows: Rows<'_>, evidence: &Evidence<'_>) -> (bool, Origin) {
+fn label_first(
+    rows: Rows<'_>,
+    output: &Output,
+    evidence: &Evidence<'_>,
+) -> Result<(bool, Origin), Unrecognised> {
     let numbers = |column: usize| rows.columns(column..column + 1);
     let probable = |column: usize| Range::of(numbers(column).iter()).is_probability();
     let whole = |column: usize| numbers(column).iter().all(|number| number.fract() == 0.0);
@@ -164,14 +168,28 @@ fn label_first(rows: Rows<'_>, evidence: &Evidence<'_>) -> (bool, Origin) {
     let first = whole(label) && probable(score);
     let last = whole(other_label) && probable(other_score);
     let counted = evidence.outputs.iter().any(|output| output.whole && output.total() == 1);
-    match evidence.section.label_first {
-        Some(first) => (first, Origin::Manifest),
-        None if evidence.paddle => (true, Origin::Graph),
-        None if first != last => (first, Origin::Trial),
-        // YOLOv7 has the label first, and so has PaddleDetection, which tells the number of rows beside.
-        None if rows.columns == 7 => (true, Origin::Convention),
-        None => (counted, Origin::Convention),
-    }
+    // Of seven columns the last two, of six the first and the last.
+    let shown = match *output.joined {
+        [.., one, other] if rows.columns == 7 => (one != other).then_some(one),
+        [one, .., other] if rows.columns == 6 => (one != other).then_some(one),
+        _ => None,
+    };
+    Ok(match (evidence.section.label_first, shown) {
+        (Some(first), _) => (first, Origin::Manifest),
+        (None, _) if evidence.paddle => (true, Origin::Graph),
+        (None, Some(first)) => (first, Origin::Graph),
+        (None, None) if first != last => (first, Origin::Trial),
+        // YOLOv7 has the label first, YOLO-NAS the score, and neither may have seen anything.
+        (None, None) if rows.columns == 7 && output.named(&["flat_predictions"]) => (false, Origin::Name),
+        (None, None) if rows.columns == 7 => {
+            return Err(Unrecognised::Open {
+                key: "label_first",
+                choice: "true (label, score) or false (score, label)",
+            });
+        }
+        // PaddleDetection has the label first, and tells the number of rows beside.
+        (None, None) => (counted, Origin::Convention),
+    })
 }
 
 /// Whether a label means "nothing", as lists of labels that start at 0 have it.

@@ -37,6 +37,8 @@ pub struct Output {
     pub ending: Option<Ending>,
     /// Whether an exponential function is part of its last steps: boxes are decoded already.
     pub exponential: bool,
+    /// Which of the columns that its last step joins are whole numbers, where the graph shows it.
+    pub joined: Vec<bool>,
 }
 
 /// The last step that makes numbers of an output.
@@ -160,6 +162,13 @@ pub enum Unrecognised {
     Not(Layout),
     /// Several fit alike.
     Several(Vec<Layout>),
+    /// A key of the manifest's `[output]` that nothing else settles, and what it can be.
+    Open {
+        /// The key.
+        key: &'static str,
+        /// What is to be written there, in words.
+        choice: &'static str,
+    },
     /// An output that no detector needs: it could be an embedding.
     Surplus(String),
 }
@@ -179,6 +188,12 @@ impl fmt::Display for Unrecognised {
                     "its outputs fit the layouts {} alike: name one in the manifest, layout = \"{}\"",
                     names.join(" and "),
                     names[0]
+                )
+            }
+            Self::Open { key, choice } => {
+                write!(
+                    f,
+                    "nothing shows its output.{key}: name it in the manifest, [output] {key} = {choice}"
                 )
             }
             Self::Surplus(output) => write!(f, "output {output} is none that a detector needs"),
@@ -218,7 +233,7 @@ pub fn recognise(evidence: &Evidence<'_>) -> Result<Recognised, Unrecognised> {
         return Err(Unrecognised::Several(layouts));
     };
     let origin = if evidence.layout.is_some() { Origin::Manifest } else { fit.origin };
-    Ok(code(fit, origin, evidence))
+    code(fit, origin, evidence)
 }
 
 impl Output {
