@@ -501,9 +501,21 @@ fn queries() -> Vec<Export> {
     let nas = rows(CELLS, 10, &CORNERS, &[1.0, 2.0, 9.0, 9.0]);
     let ltrb = rows(CELLS, 10, &[0.5, 0.5, 1.5, 1.5], &[3.0, 2.0, 1.0, 1.0]);
     let two = rows(CELLS, 10, &[SCORE, 0.1], &[0.0, 0.02]);
+    let (mut logits, boxes) = detr(300, 3, 0, false);
+    logits.iter_mut().skip(2).step_by(3).for_each(|spare| *spare = -9.0);
+    let rf = |name, labels, output: &str| {
+        let outputs =
+            vec![out("dets", &[1, 300, 4], boxes.clone()), out("labels", &[1, 300, 3], logits.clone())];
+        Export::new(name, Layout::Detr, outputs)
+            .beside("labels.txt", labels)
+            .beside("detector.toml", format!("{OWN}{output}"))
+            .pixels(IMAGENET)
+    };
     vec![
-        hugging,
-        rt,
+        hugging.pixels(IMAGENET),
+        rt.pixels(["rgb", "1/255", "stretch"]),
+        rf("RF-DETR of two labels", "person\nkite", "[output]\nbackground = \"last\""),
+        rf("RF-DETR that names its spare column", "person\nkite\nN/A", ""),
         Export::new(
             "RT-DETR of ultralytics",
             Layout::Yolov8,
@@ -731,6 +743,19 @@ fn what_is_no_detector_or_open_is_refused_and_says_what_helps() {
                 )
                 .names(TWO),
             &["300 of its numbers are not finite, or scores beyond 1"],
+        ),
+        (
+            // Whose column is to spare, the first or the last?
+            bare(vec![zeros("dets", &[1, 300, 4]), out("labels", &[1, 300, 3], vec![-6.0; 900])]).names(TWO),
+            &["nothing shows its output.background", "[output] background = \"first\" or \"last\""],
+        ),
+        (
+            bare(vec![
+                zeros("dets", &[1, 300, 4]),
+                out("labels", &[1, 300, 3], [-6.0, -6.0, -5.0].repeat(300)),
+            ])
+            .names(TWO),
+            &["nothing shows its output.scores", "[output] scores = \"softmax\" or \"sigmoid\""],
         ),
         (bare(v8()), &["does not name the 2 labels", "detector.labels", "one a line"]),
         (bare(v8()).names("{0: 'person'}"), &["scores 2 labels", "lists 1"]),

@@ -7,7 +7,7 @@ use half::f16;
 use super::Unlike;
 use super::graph::PixelRange;
 use super::manifest::{Axes, ChannelOrder, Manifest, PerChannel};
-use crate::layout::{Evidence, Layout, Origin, Parts, Recognised, Remark, Scores};
+use crate::layout::{Background, Evidence, Layout, Origin, Parts, Recognised, Remark, Scores};
 use crate::letterbox::{Fit, Normalisation};
 use crate::onnx::{Feed, Numbers, TensorInfo};
 
@@ -357,6 +357,7 @@ impl Usual {
             Parts::Levels(levels) => levels.len(),
             _ => 0,
         };
+        let named_dets = matches!(&decoder.parts, Parts::Pair { boxes, .. } if boxes.name == "dets");
         let six = matches!(&decoder.parts, Parts::Rows(rows) if rows.columns == 6);
         match decoder.layout {
             Layout::Yolox => usual(Bgr, NONE, ONE, Fit::Letterbox),
@@ -364,12 +365,17 @@ impl Usual {
             // YOLOv7 has its seventh column, the picture's number, before a label that comes first, too.
             Layout::EndToEnd if evidence.paddle || (six && decoder.coding.label_first) => imagenet,
             Layout::Yolov5 | Layout::Yolov8 | Layout::EndToEnd => usual(Rgb, NONE, UNIT, Fit::Letterbox),
-            // RT-DETR and its kin score 80 labels for themselves and take 0 to 1; RF-DETR scores COCO's 91 numbers
-            // and takes ImageNet's; so does DETR, which has a softmax.
-            Layout::Detr if decoder.coding.scores == Scores::Sigmoid && recognised.labels != Some(91) => {
-                usual(Rgb, NONE, UNIT, Fit::Stretch)
+            // RT-DETR and its kin score labels for themselves and take 0 to 1; RF-DETR, which scores COCO's 91 numbers
+            // or has a column to spare, takes ImageNet's; so does DETR, which has a softmax.
+            Layout::Detr
+                if decoder.coding.scores != Scores::Sigmoid
+                    || decoder.coding.background != Background::None
+                    || recognised.labels == Some(91)
+                    || named_dets =>
+            {
+                imagenet
             }
-            Layout::Detr => imagenet,
+            Layout::Detr => usual(Rgb, NONE, UNIT, Fit::Stretch),
             Layout::Ssd => usual(Rgb, [127.0; 3], [1.0 / 128.0; 3], Fit::Stretch),
             Layout::Detections => usual(Rgb, NONE, UNIT, Fit::Stretch),
             // Those that take bytes have their own arithmetic.

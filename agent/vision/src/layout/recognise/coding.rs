@@ -72,14 +72,26 @@ pub(super) fn code(fit: &Fit, origin: Origin, evidence: &Evidence<'_>) -> Result
         remark("output.unit", &lower(unit), from);
     }
 
+    let told = match scores {
+        Some(scores) if fit.layout == Layout::Detr && has_spare_column(fit, evidence) => {
+            queries(scores, evidence)?
+        }
+        _ => None,
+    };
     let labels = match fit.columns {
         Columns::Labels(columns) => Some(columns),
         Columns::Unknown => None,
         Columns::WithBackground(columns) => {
             let known = evidence.labels.map(<[String]>::len);
             let usual = if fit.layout == Layout::Detr { Background::Last } else { Background::First };
+            let alone = section.scores.or(told) == Some(Scores::Sigmoid);
             let (background, from) = match (section.background, known) {
                 (Some(background), _) => (background, Origin::Manifest),
+                // RF-DETR numbers a data set's own labels, and which column is left over depends on that set.
+                (None, Some(labels)) if fit.layout == Layout::Detr && alone && labels + 1 == columns => {
+                    let choice = "\"first\" or \"last\", the column that no label has";
+                    return Err(Unrecognised::Open { key: "background", choice });
+                }
                 (None, Some(labels)) if labels + 1 == columns => (usual, Origin::Graph),
                 (None, Some(_)) => (Background::None, Origin::Graph),
                 // COCO's 91 numbers and one for nothing, as DETR was published.
@@ -101,7 +113,8 @@ pub(super) fn code(fit: &Fit, origin: Origin, evidence: &Evidence<'_>) -> Result
             Parts::Levels(levels) => levels.first().and_then(|level| outputs[level.scores.output].ending),
             Parts::List { .. } => None,
         };
-        let as_logits = if coding.background == Background::None { Scores::Sigmoid } else { Scores::Softmax };
+        let usual = if coding.background == Background::None { Scores::Sigmoid } else { Scores::Softmax };
+        let as_logits = told.unwrap_or(usual);
         let (kind, from) = match (section.scores, logits, ending) {
             (Some(scores), _, _) => (scores, Origin::Manifest),
             (None, Some(false), Some(Ending::Probability)) => (Scores::Probabilities, Origin::Graph),
@@ -151,6 +164,34 @@ pub(super) fn code(fit: &Fit, origin: Origin, evidence: &Evidence<'_>) -> Result
         origin,
         remarks,
     })
+}
+
+/// Whether there is a column of class scores more than labels.
+fn has_spare_column(fit: &Fit, evidence: &Evidence<'_>) -> bool {
+    let Columns::WithBackground(columns) = fit.columns else { return false };
+    match evidence.section.background {
+        Some(background) => background != Background::None,
+        None => evidence.labels.is_some_and(|labels| labels.len() + 1 == columns),
+    }
+}
+
+/// What makes probabilities of the logits of queries with a column to spare, of which hardly any see something in a
+/// trial: in a softmax "nothing" wins then, sigmoids are all low. `None` where they are no logits.
+fn queries(scores: Rows<'_>, evidence: &Evidence<'_>) -> Result<Option<Scores>, Unrecognised> {
+    if evidence.section.scores.is_some() || Range::of(scores.iter()).is_logit() != Some(true) {
+        return Ok(None);
+    }
+    let last = scores.columns - 1;
+    let nothing = |row: usize| (0..last).all(|column| scores.at(row, column) < scores.at(row, last));
+    let low = |row: usize| (0..=last).all(|column| scores.at(row, column) < 0.0);
+    let nearly_all = |is: &dyn Fn(usize) -> bool| {
+        10 * (0..scores.count).filter(|row| is(*row)).count() >= 9 * scores.count
+    };
+    match (nearly_all(&nothing), nearly_all(&low)) {
+        (true, false) => Ok(Some(Scores::Softmax)),
+        (false, true) => Ok(Some(Scores::Sigmoid)),
+        _ => Err(Unrecognised::Open { key: "scores", choice: "\"softmax\" or \"sigmoid\"" }),
+    }
 }
 
 /// Whether the label comes before the score in rows of finished detections.
