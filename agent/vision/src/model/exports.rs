@@ -36,8 +36,9 @@ struct Export {
     pixels: Option<[&'static str; 3]>,
 }
 
-/// What most of the YOLO family want, and what those with ImageNet's mean and deviation want.
+/// What most of the YOLO family want, what YOLOX wants, and those with ImageNet's mean and deviation.
 const UNIT: [&str; 3] = ["rgb", "1/255", "letterbox"];
+const YOLOX: [&str; 3] = ["bgr", "1", "letterbox"];
 const IMAGENET: [&str; 3] = ["rgb", "[1/58.395, 1/57.12, 1/57.375]", "stretch"];
 
 impl Export {
@@ -166,6 +167,13 @@ fn grids() -> Vec<Export> {
     let ln2 = 2f32.ln();
     let yolox =
         rows(CELLS, 10, &[1.0, 1.0, ln2, ln2, 0.9, SCORE / 0.9, 0.1], &[0.5, 0.5, -1.0, -1.0, 0.0, 0.5, 0.5]);
+    let mut decoded_yolox =
+        Export::new("YOLOX, decoded", Layout::Yolov5, vec![out("output", &[1, CELLS, 7], v5(2, CELLS))])
+            .beside("detector.txt", "person\nkite\n")
+            .pixels(YOLOX);
+    decoded_yolox.model.constants = vec![("zero", vec![0.0])];
+    decoded_yolox.model.nodes =
+        vec![("Exp", vec!["zero"], vec!["one"]), ("Mul", vec!["output_constant", "one"], vec!["output"])];
     let hundreds: &'static str = Box::leak(
         format!(
             "{{{}}}",
@@ -248,9 +256,12 @@ fn grids() -> Vec<Export> {
         )
         .beside("labels.txt", "person\nkite\n"),
         Export::new("YOLOX", Layout::Yolox, vec![out("output", &[1, CELLS, 7], yolox)])
-            .beside("detector.names", "person\nkite\n"),
-        Export::new("YOLOX, decoded", Layout::Yolov5, vec![out("output", &[1, CELLS, 7], v5(2, CELLS))])
-            .beside("detector.txt", "person\nkite\n"),
+            .beside("detector.names", "person\nkite\n")
+            .pixels(YOLOX),
+        decoded_yolox,
+        Export::new("YOLOv6", Layout::Yolov5, vec![out("output", &[1, CELLS, 7], v5(2, CELLS))])
+            .beside("detector.txt", "person\nkite\n")
+            .pixels(UNIT),
     ]
 }
 

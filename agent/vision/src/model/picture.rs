@@ -357,10 +357,15 @@ impl Usual {
             Parts::Levels(levels) => levels.len(),
             _ => 0,
         };
+        let yolox = usual(Bgr, NONE, ONE, Fit::Letterbox);
+        // Of all that have one box a cell and objectness, only YOLOX has sizes as exponents.
+        let decoded_yolox = matches!(&decoder.parts, Parts::Rows(rows)
+            if evidence.on_grid(rows) && evidence.outputs[rows.output].exponential);
         let named_dets = matches!(&decoder.parts, Parts::Pair { boxes, .. } if boxes.name == "dets");
         let six = matches!(&decoder.parts, Parts::Rows(rows) if rows.columns == 6);
         match decoder.layout {
-            Layout::Yolox => usual(Bgr, NONE, ONE, Fit::Letterbox),
+            Layout::Yolox => yolox,
+            Layout::Yolov5 if decoded_yolox => yolox,
             Layout::Ltrb => usual(Rgb, NONE, ONE, Fit::Letterbox),
             // YOLOv7 has its seventh column, the picture's number, before a label that comes first, too.
             Layout::EndToEnd if evidence.paddle || (six && decoder.coding.label_first) => imagenet,

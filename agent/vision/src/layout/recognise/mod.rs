@@ -15,6 +15,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::grid::{STRIDES, cell_count};
 use super::{Background, BoxForm, Decoder, Layout, Parts, Scores, Unit};
 use crate::tensor::Slot;
 use coding::code;
@@ -66,6 +67,14 @@ pub struct Evidence<'a> {
     pub channels_last: bool,
     /// Whether there are the inputs that PaddleDetection's exports with suppression have.
     pub paddle: bool,
+}
+
+impl Evidence<'_> {
+    /// Whether an output has a row for each cell of the strides 8, 16 and 32, as detectors without anchors have it.
+    pub(crate) fn on_grid(&self, slot: &Slot) -> bool {
+        let rows = self.outputs[slot.output].total() / slot.columns.max(1);
+        rows == cell_count(self.size, &STRIDES)
+    }
 }
 
 /// The manifest's section `[output]`: settles what a graph leaves open.
