@@ -123,10 +123,10 @@ fn open(name: &'static str, declared: &[i64], sides: &[i64], numbers: Vec<f32>) 
     TinyOutput::new(name, sides, numbers).declared(declared)
 }
 
-/// A distribution over 8 bins for each side, whose mean is so many strides.
-fn distributions(sides: [f32; 4]) -> Vec<f32> {
+/// A distribution over so many bins for each side, whose mean is so many strides.
+fn distributions(bins: usize, sides: [f32; 4]) -> Vec<f32> {
     let bins = |side: f32| {
-        (0..8).map(move |bin| {
+        (0..bins).map(move |bin| {
             let share: f32 = (1.0 - (side - bin as f32).abs()).max(0.0);
             share.max(1e-9).ln()
         })
@@ -509,9 +509,12 @@ fn queries() -> Vec<Export> {
             out("boxes", &[1, 3000, 4], boxes),
         ]
     };
-    let nas = rows(CELLS, 10, &CORNERS, &[1.0, 2.0, 9.0, 9.0]);
     let ltrb = rows(CELLS, 10, &[0.5, 0.5, 1.5, 1.5], &[3.0, 2.0, 1.0, 1.0]);
     let two = rows(CELLS, 10, &[SCORE, 0.1], &[0.0, 0.02]);
+    let nas = || {
+        let boxes = rows(CELLS, 10, &CORNERS, &[1.0, 2.0, 9.0, 9.0]);
+        vec![out("a", &[1, CELLS, 4], boxes), out("b", &[1, CELLS, 2], two.clone())]
+    };
     let (mut logits, boxes) = detr(300, 3, 0, false);
     logits.iter_mut().skip(2).step_by(3).for_each(|spare| *spare = -9.0);
     let rf = |name, labels, output: &str| {
@@ -548,19 +551,31 @@ fn queries() -> Vec<Export> {
             vec![out("output0", &[1, 300, 6], two_scores(0.02))],
         )
         .names(TWO),
-        Export::new("pytorch-ssd", Layout::Ssd, priors(3, 1, 1.0)).beside("labels.txt", "person\nkite"),
+        Export::new("pytorch-ssd", Layout::Ssd, priors(3, 1, 1.0))
+            .beside("labels.txt", "person\nkite")
+            .pixels(["rgb", "1/128", "stretch"]),
         Export::new("pytorch-ssd with BACKGROUND", Layout::Ssd, priors(3, 1, 1.0))
-            .beside("labels.txt", "BACKGROUND\nperson\nkite"),
+            .beside("labels.txt", "BACKGROUND\nperson\nkite")
+            .pixels(["rgb", "1/128", "stretch"]),
+        Export::new("YOLO-NAS", Layout::Ssd, nas()).names(TWO).pixels(UNIT),
+        Export::new("PP-YOLOE without suppression", Layout::Ssd, nas())
+            .and_input("scale_factor", &[-1, 2], F32)
+            .beside("labels.txt", "person\nkite")
+            .pixels(IMAGENET),
         Export::new(
-            "YOLO-NAS",
+            "YOLOv4 of PyTorch",
             Layout::Ssd,
-            vec![out("a", &[1, CELLS, 4], nas), out("b", &[1, CELLS, 2], two.clone())],
+            vec![
+                out("boxes", &[1, 3000, 1, 4], rows(3000, 3, &FRACTIONS, &[0.1, 0.1, 0.2, 0.3])),
+                out("confs", &[1, 3000, 2], rows(3000, 3, &[SCORE, 0.1], &[0.0, 0.02])),
+            ],
         )
-        .names(TWO),
+        .names(TWO)
+        .pixels(["rgb", "1/255", "stretch"]),
         Export::new(
             "the built-in layout without its name",
             Layout::Ltrb,
-            vec![out("b", &[1, CELLS, 2], two), out("a", &[1, CELLS, 4], ltrb)],
+            vec![out("b", &[1, CELLS, 2], two.clone()), out("a", &[1, CELLS, 4], ltrb)],
         )
         .names(TWO),
     ]
@@ -568,27 +583,27 @@ fn queries() -> Vec<Export> {
 
 /// Distributions and FastestDet.
 fn maps() -> Vec<Export> {
-    let place = distributions([0.5, 0.5, 1.5, 1.5]);
-    let far = distributions([1.0; 4]);
-    let level = |cells: i64, found: bool| {
+    let place = |bins| distributions(bins, [0.5, 0.5, 1.5, 1.5]);
+    let far = |bins| distributions(bins, [1.0; 4]);
+    let level = |cells: i64, bins: usize, found: bool| {
         let at = if found { 10 } else { usize::MAX };
-        (rows(cells, at, &[SCORE, 0.1], &[0.0, 0.01]), rows(cells, at, &place, &far))
+        (rows(cells, at, &[SCORE, 0.1], &[0.0, 0.01]), rows(cells, at, &place(bins), &far(bins)))
     };
-    let levels = |strides: &[(i64, &'static str, &'static str)], batch: bool| {
+    let levels = |strides: &[(i64, &'static str, &'static str)], bins: usize, batch: bool| {
         let mut outputs = Vec::new();
         for (index, &(cells, scores, sides)) in strides.iter().enumerate() {
-            let (score_numbers, side_numbers) = level(cells, index == 0);
+            let (score_numbers, side_numbers) = level(cells, bins, index == 0);
             let shape = |columns: i64| if batch { vec![1, cells, columns] } else { vec![cells, columns] };
             outputs.push(out(scores, &shape(2), score_numbers));
-            outputs.push(out(sides, &shape(32), side_numbers));
+            outputs.push(out(sides, &shape(4 * bins as i64), side_numbers));
         }
         outputs
     };
     let three = [(32, "792", "795"), (8, "814", "817"), (2, "836", "839")];
     let four = [(32, "t0", "t1"), (8, "t2", "t3"), (2, "t4", "t5"), (1, "t6", "t7")];
-    let mut shuffled = levels(&three, true);
+    let mut shuffled = levels(&three, 8, true);
     shuffled.sort_by_key(|output| std::cmp::Reverse(output.name));
-    let plus = |count, at, sides| rows(count, at, &scored(&distributions(sides), 0, 0, 0.0, 0.0), &far);
+    let plus = |count, at, sides| rows(count, at, &scored(&distributions(8, sides), 0, 0, 0.0, 0.0), &far(8));
     let joined = |count: i64, at: usize, sides: [f32; 4]| {
         let sides = plus(count, at, sides);
         let scores = rows(count, at, &[SCORE, 0.1], &[0.0, 0.01]);
@@ -601,11 +616,20 @@ fn maps() -> Vec<Export> {
     let fastest = [SCORE, 0.549_306_1, 0.0, -1.098_612_3, 0.0, SCORE, 0.2];
     let two = "person\nkite";
     vec![
-        Export::new("NanoDet", Layout::Nanodet, levels(&three, true)).beside("labels.txt", two),
+        Export::new("NanoDet", Layout::Nanodet, levels(&three, 8, true)).beside("labels.txt", two).pixels([
+            "bgr",
+            "[1/57.375, 1/57.12, 1/58.395]",
+            "stretch",
+        ]),
+        Export::new("YOLOv8, heads cut off", Layout::Nanodet, levels(&three, 16, true))
+            .names(TWO)
+            .pixels(UNIT),
         Export::new("NanoDet in any order", Layout::Nanodet, shuffled).beside("labels.txt", two),
-        Export::new("NanoDet without a batch axis", Layout::Nanodet, levels(&three, false))
+        Export::new("NanoDet without a batch axis", Layout::Nanodet, levels(&three, 8, false))
             .beside("labels.txt", two),
-        Export::new("PicoDet", Layout::Nanodet, levels(&four, true)).metadata("character", "person\nkite"),
+        Export::new("PicoDet", Layout::Nanodet, levels(&four, 8, true))
+            .metadata("character", "person\nkite")
+            .pixels(IMAGENET),
         Export::new(
             "NanoDet-Plus",
             Layout::Nanodet,

@@ -353,10 +353,13 @@ impl Usual {
         let usual = |colour, mean, scale, fit| Self { colour, mean, scale, fit };
         let imagenet = usual(Rgb, MEAN, inverse(DEVIATION), Fit::Stretch);
         let decoder = &recognised.decoder;
-        let levels = match &decoder.parts {
-            Parts::Levels(levels) => levels.len(),
-            _ => 0,
+        let (levels, sides) = match &decoder.parts {
+            Parts::Levels(levels) => (levels.len(), levels.first().map_or(0, |level| level.sides.columns)),
+            Parts::Joined { rows, labels } => (0, rows.columns - labels),
+            _ => (0, 0),
         };
+        let background = decoder.coding.background != Background::None || evidence.names_background();
+        let boxes_on_grid = matches!(&decoder.parts, Parts::Pair { boxes, .. } if evidence.on_grid(boxes));
         let yolox = usual(Bgr, NONE, ONE, Fit::Letterbox);
         // Of all that have one box a cell and objectness, only YOLOX has sizes as exponents.
         let decoded_yolox = matches!(&decoder.parts, Parts::Rows(rows)
@@ -381,10 +384,16 @@ impl Usual {
                 imagenet
             }
             Layout::Detr => usual(Rgb, NONE, UNIT, Fit::Stretch),
-            Layout::Ssd => usual(Rgb, [127.0; 3], [1.0 / 128.0; 3], Fit::Stretch),
+            // PaddleDetection's without suppression, pytorch-ssd, YOLO-NAS, and YOLOv4 of PyTorch.
+            Layout::Ssd if evidence.paddle => imagenet,
+            Layout::Ssd if background => usual(Rgb, [127.0; 3], [1.0 / 128.0; 3], Fit::Stretch),
+            Layout::Ssd if boxes_on_grid => usual(Rgb, NONE, UNIT, Fit::Letterbox),
+            Layout::Ssd => usual(Rgb, NONE, UNIT, Fit::Stretch),
             Layout::Detections => usual(Rgb, NONE, UNIT, Fit::Stretch),
             // Those that take bytes have their own arithmetic.
             Layout::Tensorflow => usual(Rgb, [127.5; 3], [1.0 / 127.5; 3], Fit::Stretch),
+            // YOLOv8's heads, cut off before its decoding: they alone have 16 bins a side.
+            Layout::Nanodet if sides == 4 * 16 => usual(Rgb, NONE, UNIT, Fit::Letterbox),
             // PicoDet has four feature maps in as many outputs.
             Layout::Nanodet if levels == 4 => imagenet,
             Layout::Nanodet => usual(Bgr, reversed(MEAN), inverse(reversed(DEVIATION)), Fit::Stretch),

@@ -130,7 +130,7 @@ pub(super) fn code(fit: &Fit, origin: Origin, evidence: &Evidence<'_>) -> Result
     }
 
     if matches!(fit.layout, Layout::EndToEnd | Layout::Detections | Layout::Tensorflow) {
-        let named = evidence.labels.and_then(<[String]>::first).is_some_and(|label| is_background(label));
+        let named = evidence.names_background();
         // TensorFlow and torchvision (which has no batch axis) count from 1: 0 is the background.
         let from_one = match &fit.parts {
             Parts::List { boxes, labels, .. } => {
@@ -231,12 +231,6 @@ fn label_first(
         // PaddleDetection has the label first, and tells the number of rows beside.
         (None, None) => (counted, Origin::Convention),
     })
-}
-
-/// Whether a label means "nothing", as lists of labels that start at 0 have it.
-fn is_background(label: &str) -> bool {
-    let label = label.trim_matches(|c: char| !c.is_alphanumeric() && c != '/').to_lowercase();
-    matches!(label.as_str(), "background" | "bg" | "n/a" | "none" | "" | "no object" | "unlabeled")
 }
 
 fn lower(value: impl fmt::Debug) -> String {

@@ -75,6 +75,16 @@ impl Evidence<'_> {
         let rows = self.outputs[slot.output].total() / slot.columns.max(1);
         rows == cell_count(self.size, &STRIDES)
     }
+
+    /// Whether the labels begin with one for "nothing", as lists of labels that start at 0 have it.
+    pub(crate) fn names_background(&self) -> bool {
+        self.labels.and_then(<[String]>::first).is_some_and(|label| is_background(label))
+    }
+}
+
+fn is_background(label: &str) -> bool {
+    let label = label.trim_matches(|c: char| !c.is_alphanumeric() && c != '/').to_lowercase();
+    matches!(label.as_str(), "background" | "bg" | "n/a" | "none" | "" | "no object" | "unlabeled")
 }
 
 /// The manifest's section `[output]`: settles what a graph leaves open.
