@@ -167,6 +167,8 @@ fn grids() -> Vec<Export> {
     let ln2 = 2f32.ln();
     let yolox =
         rows(CELLS, 10, &[1.0, 1.0, ln2, ln2, 0.9, SCORE / 0.9, 0.1], &[0.5, 0.5, -1.0, -1.0, 0.0, 0.5, 0.5]);
+    let mut negative = v5(2, CELLS);
+    negative[2] = -0.01;
     let mut decoded_yolox =
         Export::new("YOLOX, decoded", Layout::Yolov5, vec![out("output", &[1, CELLS, 7], v5(2, CELLS))])
             .beside("detector.txt", "person\nkite\n")
@@ -262,6 +264,12 @@ fn grids() -> Vec<Export> {
         Export::new("YOLOv6", Layout::Yolov5, vec![out("output", &[1, CELLS, 7], v5(2, CELLS))])
             .beside("detector.txt", "person\nkite\n")
             .pixels(UNIT),
+        Export::new(
+            "YOLOv6 with a negative width",
+            Layout::Yolov5,
+            vec![out("output", &[1, CELLS, 7], negative)],
+        )
+        .beside("detector.txt", "person\nkite\n"),
     ]
 }
 

@@ -419,12 +419,13 @@ fn decoded(output: &Output, columns: usize, size: (u32, u32)) -> Option<bool> {
     let rows = Rows::new(&output.numbers, columns, false);
     let places = Range::of(rows.columns(0..2).iter());
     let sizes = Range::of(rows.columns(2..4).iter());
-    if sizes.least < 0.0 {
-        return Some(false); // logarithms of sizes
-    }
+    // Places across the picture tell, whatever the sizes are: one of thousands may be negative.
     let side = size.0.max(size.1) as f32;
     if places.largest > side / 4.0 && places.largest <= side * 1.5 {
         return Some(true);
+    }
+    if sizes.least < 0.0 {
+        return Some(false); // logarithms of sizes
     }
     (places.largest != 0.0 || sizes.largest != 0.0).then_some(false)
 }
