@@ -40,7 +40,7 @@ pub enum Layout {
     Yolox,
     /// YOLOv5, v7, and YOLOX with its decoding: `[1, N, 5 + C]`, boxes, objectness and class scores.
     Yolov5,
-    /// YOLOv8, v9, 11, 12: `[1, 4 + C, N]`, or the same transposed; boxes and class scores.
+    /// YOLOv8, v9, 11, 12: `[1, 4 + C, N]`, or the same transposed; boxes and class scores. Or both beside each other.
     Yolov8,
     /// Finished detections as rows: `[1, N, 6]`, as YOLOv10, YOLO26 and exports with suppression yield them.
     #[serde(rename = "end-to-end")]
@@ -104,7 +104,7 @@ impl Layout {
         match self {
             Self::Yolox => format!("[1, {three}, 5 + C], boxes not decoded"),
             Self::Yolov5 => format!("[1, {}, 5 + C], boxes decoded", 3 * three),
-            Self::Yolov8 => format!("[1, 4 + C, {three}]"),
+            Self::Yolov8 => format!("[1, 4 + C, {three}], or [1, 4, {three}] and [1, C, {three}]"),
             Self::EndToEnd => "[1, N, 6], finished detections".into(),
             Self::Ltrb => format!("[1, {three}, 4] and [1, {three}, C]"),
             Self::Detr => "boxes [1, N, 4] and class scores [1, N, C] or [1, N, C + 1]".into(),

@@ -523,6 +523,25 @@ fn queries() -> Vec<Export> {
         let boxes = rows(CELLS, 10, &CORNERS, &[1.0, 2.0, 9.0, 9.0]);
         vec![out("a", &[1, CELLS, 4], boxes), out("b", &[1, CELLS, 2], two.clone())]
     };
+    // Small boxes, each in its cell, but for the one that is found.
+    let split = |name, (across, down): (f32, f32)| {
+        let in_cell = |stride: i64| {
+            (0..HEIGHT / stride).flat_map(move |y| {
+                (0..WIDTH / stride).map(move |x| {
+                    let middle = |at: i64| (at as f32 + 0.5) * stride as f32;
+                    [middle(x), middle(y), 6.0, 6.0]
+                })
+            })
+        };
+        let mut boxes: Vec<[f32; 4]> = [8, 16, 32].into_iter().flat_map(in_cell).collect();
+        boxes[10] = FIVE;
+        let sides = [across, down, across, down];
+        let columns = (0..4).flat_map(|side| boxes.iter().map(move |numbers| numbers[side] * sides[side]));
+        let scores = transposed(CELLS, 10, &[SCORE, 0.1], &[0.0, 0.02]);
+        let outputs =
+            vec![out("boxes", &[1, 4, CELLS], columns.collect()), out("scores", &[1, 2, CELLS], scores)];
+        Export::new(name, Layout::Yolov8, outputs).names(TWO).pixels(UNIT)
+    };
     let (mut logits, boxes) = detr(300, 3, 0, false);
     logits.iter_mut().skip(2).step_by(3).for_each(|spare| *spare = -9.0);
     let rf = |name, labels, output: &str| {
@@ -580,6 +599,8 @@ fn queries() -> Vec<Export> {
         )
         .names(TWO)
         .pixels(["rgb", "1/255", "stretch"]),
+        split("YOLOv8, boxes beside scores", (1.0, 1.0)),
+        split("YOLOv8, boxes of 0 to 1 beside scores", (1.0 / 64.0, 1.0 / 32.0)),
         Export::new(
             "the built-in layout without its name",
             Layout::Ltrb,
@@ -799,6 +820,11 @@ fn what_is_no_detector_or_open_is_refused_and_says_what_helps() {
             ])
             .names(TWO),
             &["nothing shows its output.scores", "[output] scores = \"softmax\" or \"sigmoid\""],
+        ),
+        (
+            bare(vec![out("a", &[1, CELLS, 4], [8.0, 4.0, 2.0, 2.0].repeat(42)), zeros("b", &[1, CELLS, 2])])
+                .names(TWO),
+            &["fit the layouts ltrb and yolov8 alike", "layout = \"ltrb\""],
         ),
         (bare(v8()), &["does not name the 2 labels", "detector.labels", "one a line"]),
         (bare(v8()).names("{0: 'person'}"), &["scores 2 labels", "lists 1"]),

@@ -62,7 +62,7 @@ pub(super) fn code(fit: &Fit, origin: Origin, evidence: &Evidence<'_>) -> Result
         coding.boxes = form;
         remark("output.boxes", &lower(form), from);
         let range = Range::of(boxes.iter());
-        let seen = if range.largest.max(-range.least) <= 2.0 { Unit::Normalised } else { Unit::Pixels };
+        let seen = if range.is_normalised() { Unit::Normalised } else { Unit::Pixels };
         let (unit, from) = match section.unit {
             Some(unit) => (unit, Origin::Manifest),
             None if range.any => (seen, Origin::Trial),

@@ -1,7 +1,7 @@
 //! The ways to read a set of outputs, family by family. Each yields those that the shapes allow, ranked by how well
 //! the numbers fit.
 
-use super::numbers::{Ordering, Range};
+use super::numbers::{Ordering, PerCell, Range};
 use super::{Ending, Evidence, Origin, Output, indexed};
 use crate::layout::grid::{STRIDES, STRIDES_OF_FOUR, cell_count};
 use crate::layout::{Layout, Level, Parts};
@@ -226,14 +226,26 @@ pub(super) fn pairs(evidence: &Evidence<'_>) -> Vec<Fit> {
                 found.push(Fit { layout, parts: parts.clone(), columns, rank, origin });
             };
             if on_grid {
-                // Distances from cells, or boxes that happen to be as many (YOLO-NAS)? Only boxes are ordered.
+                // Distances from cells, or boxes that happen to be as many (YOLO-NAS)? Only corners are ordered, and
+                // middles (YOLOv8 before it joins boxes and scores) are where the cells are.
                 let by_name = boxes.named(&["dist", "ltrb"]);
                 let told = |layout| evidence.layout == Some(layout);
                 match form {
                     _ if told(Layout::Ltrb) || by_name => {
                         push(Layout::Ltrb, Columns::Labels(columns), rank + 1, Origin::Name);
                     }
-                    Ordering::Unordered => push(Layout::Ltrb, Columns::Labels(columns), rank, Origin::Trial),
+                    _ if told(Layout::Yolov8) => {
+                        push(Layout::Yolov8, Columns::Labels(columns), rank, Origin::Manifest);
+                    }
+                    Ordering::Unordered => {
+                        let shown = PerCell::of(Rows::new(&boxes.numbers, 4, transposed), evidence.size);
+                        if shown != PerCell::Middles {
+                            push(Layout::Ltrb, Columns::Labels(columns), rank, Origin::Trial);
+                        }
+                        if shown != PerCell::Distances {
+                            push(Layout::Yolov8, Columns::Labels(columns), rank, Origin::Trial);
+                        }
+                    }
                     Ordering::Unknown => {
                         push(Layout::Ltrb, Columns::Labels(columns), rank, Origin::Convention);
                     }
@@ -405,7 +417,7 @@ fn finished_or_scored(output: &Output, columns: usize, evidence: &Evidence<'_>) 
     let boxes = if label_first && !label_last { rows.columns(2..6) } else { rows.columns(0..4) };
     let range = Range::of(boxes.iter());
     match (label_last || label_first, Ordering::of_rows(boxes)) {
-        (true, Ordering::Unordered) => (true, range.largest.max(-range.least) <= 2.0),
+        (true, Ordering::Unordered) => (true, range.is_normalised()),
         (true, _) => (true, false),
         (false, form) => (form == Ordering::Ordered, true),
     }
