@@ -30,12 +30,7 @@ pub(super) fn boxes_and_scores(
 /// has it. With seven columns the first is the picture's number, then the box, then label and score (YOLOv7) or score
 /// and label (YOLO-NAS). Returns how many scores are none.
 pub(super) fn table(rows: Rows<'_>, frame: &Frame<'_>, candidates: &mut Vec<Candidate>) -> usize {
-    let (at_box, at_label, at_score) = match (rows.columns, frame.coding.label_first) {
-        (7, true) => (1, 5, 6),
-        (7, false) => (1, 6, 5),
-        (_, true) => (2, 0, 1),
-        _ => (0, 5, 4),
-    };
+    let (at_box, at_label, at_score) = table_columns(rows.columns, frame.coding.label_first);
     for row in 0..rows.count {
         finished(rows.at(row, at_label), rows.at(row, at_score), frame, |label, score| {
             let bounds = frame.coding.bounds(rows.four(row, at_box), frame.size);
@@ -43,6 +38,16 @@ pub(super) fn table(rows: Rows<'_>, frame: &Frame<'_>, candidates: &mut Vec<Cand
         });
     }
     impossible(rows.columns(at_score..at_score + 1))
+}
+
+/// Where such rows have the box, the label and the score.
+pub(super) fn table_columns(columns: usize, label_first: bool) -> (usize, usize, usize) {
+    match (columns, label_first) {
+        (7, true) => (1, 5, 6),
+        (7, false) => (1, 6, 5),
+        (_, true) => (2, 0, 1),
+        _ => (0, 5, 4),
+    }
 }
 
 /// Finished detections as three lists, of which the first `count` entries hold. Returns how many scores are none.

@@ -91,6 +91,15 @@ impl Export {
         file
     }
 
+    /// What an inspection says of some subjects.
+    fn remarks<const N: usize>(&self, runtime: &Runtime, subjects: [&str; N]) -> [Option<String>; N] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut measure = |run: &mut dyn FnMut() -> Result<(), ModelError>| run().map(|()| 1.0);
+        let found = super::Inspection::of(runtime, &self.write(folder.path()), 1, &mut measure);
+        let value = |subject| found.remarks.iter().find(|remark| remark.subject == subject);
+        subjects.map(|subject| value(subject).map(|remark| remark.value.clone()))
+    }
+
     fn load(&self, runtime: &Runtime) -> Result<Detector, ModelError> {
         let folder = tempfile::tempdir().unwrap();
         Detector::load(runtime, &self.write(folder.path()), &DetectorOptions::default())
@@ -458,6 +467,17 @@ fn finished() -> Vec<Export> {
             ],
         )
         .beside("labels.txt", "person\nkite"),
+        Export::new(
+            "YOLO-NAS with suppression",
+            Layout::Detections,
+            vec![
+                TinyOutput::of(I64, "num_detections", &[1, 1], vec![2.0]),
+                out("detection_boxes", &[1, 100, 4], rows(100, 1, &CORNERS, &[-1.0; 4])),
+                out("detection_scores", &[1, 100], rows(100, 1, &[SCORE], &[-1.0])),
+                TinyOutput::of(I64, "detection_classes", &[1, 100], rows(100, 1, &[0.0], &[-1.0])),
+            ],
+        )
+        .names(TWO),
         tensorflow(false),
         tensorflow(true),
         eight,
@@ -716,16 +736,32 @@ fn every_export_is_recognised_and_sees_the_person_where_it_is() {
 #[test]
 fn every_export_is_given_the_pixels_of_its_project() {
     let Some(runtime) = runtime() else { return };
-    let mut measure = |run: &mut dyn FnMut() -> Result<(), ModelError>| run().map(|()| 1.0);
-    let mut pixels = |export: &Export| {
-        let folder = tempfile::tempdir().unwrap();
-        let found = super::Inspection::of(&runtime, &export.write(folder.path()), 1, &mut measure);
-        ["input.colour", "input.scale", "input.fit"]
-            .map(|subject| found.remarks.iter().find(|r| r.subject == subject).map(|r| r.value.clone()))
-    };
     for export in all().iter().filter(|export| export.pixels.is_some()) {
+        let pixels = export.remarks(&runtime, ["input.colour", "input.scale", "input.fit"]);
         let expected = export.pixels.map(|pixels| pixels.map(|pixel| Some(pixel.to_owned())));
-        assert_eq!(Some(pixels(export)), expected, "{}", export.name);
+        assert_eq!(Some(pixels), expected, "{}", export.name);
+    }
+}
+
+#[test]
+fn padding_is_no_box_in_fractions_of_the_picture() {
+    let Some(runtime) = runtime() else { return };
+    let lists = |count: f32, score: f32| {
+        vec![
+            TinyOutput::of(I64, "num_detections", &[1, 1], vec![count]),
+            out("detection_boxes", &[1, 100, 4], vec![-1.0; 400]),
+            out("detection_scores", &[1, 100], vec![score; 100]),
+            TinyOutput::of(I64, "detection_classes", &[1, 100], vec![-1.0; 100]),
+        ]
+    };
+    for (layout, outputs) in [
+        (Layout::Detections, lists(0.0, 0.5)),
+        (Layout::Detections, lists(100.0, -1.0)),
+        (Layout::EndToEnd, vec![out("output0", &[1, 100, 6], vec![-1.0; 600])]),
+    ] {
+        let export = Export::new("nothing seen", layout, outputs).names(TWO);
+        assert_eq!(export.load(&runtime).unwrap().model().layout, layout);
+        assert_eq!(export.remarks(&runtime, ["output.unit"]), [Some("pixels".to_owned())], "{layout}");
     }
 }
 

@@ -6,6 +6,7 @@ use super::fits::{Columns, Fit};
 use super::numbers::Range;
 use super::{Ending, Evidence, Origin, Output, Recognised, Remark, Unrecognised};
 use crate::layout::grid::{STRIDES, cell_count};
+use crate::layout::sets::table_columns;
 use crate::layout::{Background, BoxForm, Coding, Decoder, Layout, Parts, Scores, Unit};
 use crate::tensor::{Rows, Slot};
 
@@ -39,7 +40,7 @@ pub(super) fn code(fit: &Fit, origin: Origin, evidence: &Evidence<'_>) -> Result
                 _ => "box, score, label",
             };
             remark("output.label_first", &format!("{first}: {order}"), origin);
-            let at = if rows.columns == 7 { 1 } else { 2 * usize::from(first) };
+            let (at, ..) = table_columns(rows.columns, first);
             (Some(all.columns(at..at + 4)), None)
         }
         (Parts::Pair { scores, .. }, Layout::Ltrb) => (None, Some(rows_of(scores))),
@@ -61,7 +62,7 @@ pub(super) fn code(fit: &Fit, origin: Origin, evidence: &Evidence<'_>) -> Result
         let (form, from) = section.boxes.map_or((form, Origin::Convention), |form| (form, Origin::Manifest));
         coding.boxes = form;
         remark("output.boxes", &lower(form), from);
-        let range = Range::of(boxes.iter());
+        let range = range_of_boxes(boxes, fit, coding.label_first, evidence);
         let seen = if range.is_normalised() { Unit::Normalised } else { Unit::Pixels };
         let (unit, from) = match section.unit {
             Some(unit) => (unit, Origin::Manifest),
@@ -164,6 +165,29 @@ pub(super) fn code(fit: &Fit, origin: Origin, evidence: &Evidence<'_>) -> Result
         origin,
         remarks,
     })
+}
+
+/// Between which limits boxes lie. Rows of finished detections without a score or a label, or beyond their number, are
+/// padding, which may hold anything.
+fn range_of_boxes(boxes: Rows<'_>, fit: &Fit, label_first: bool, evidence: &Evidence<'_>) -> Range {
+    let rows_of =
+        |slot: &Slot| Rows::new(&evidence.outputs[slot.output].numbers, slot.columns, slot.transposed);
+    let (labels, scores, count) = match &fit.parts {
+        Parts::List { boxes, labels, scores, count } => {
+            let count = count.as_ref().and_then(|count| rows_of(count).iter().next());
+            let scores = scores.as_ref().map_or_else(|| rows_of(boxes).columns(4..5), rows_of);
+            (rows_of(labels), scores, count)
+        }
+        Parts::Rows(rows) if fit.layout == Layout::EndToEnd => {
+            let (_, label, score) = table_columns(rows.columns, label_first);
+            (rows_of(rows).columns(label..label + 1), rows_of(rows).columns(score..score + 1), None)
+        }
+        _ => return Range::of(boxes.iter()),
+    };
+    let count = count.map_or(usize::MAX, |count| count.max(0.0) as usize);
+    let rows = boxes.count.min(labels.count).min(scores.count).min(count);
+    let real = |row: &usize| scores.at(*row, 0) > 0.0 && labels.at(*row, 0) >= 0.0;
+    Range::of((0..rows).filter(real).flat_map(|row| boxes.four(row, 0)))
 }
 
 /// Whether there is a column of class scores more than labels.
