@@ -250,6 +250,16 @@ fn grids() -> Vec<Export> {
         Export::new("YOLOv5, one class", Layout::Yolov5, vec![out("output0", &[1, three, 6], v5(1, three))])
             .names("['person']"),
         Export::new(
+            "YOLOv5 with two strides, one class",
+            Layout::Yolov5,
+            vec![out(
+                "output",
+                &[1, 1400, 6],
+                rows(1400, 10, &[24.01, 16.0, 16.0, 16.0, 1.0, SCORE], &[40.5, 20.0, 6.0, 6.0, 0.001, 0.5]),
+            )],
+        )
+        .names("['person']"),
+        Export::new(
             "YOLOv5 with its feature maps",
             Layout::Yolov5,
             vec![
@@ -862,6 +872,10 @@ fn what_is_no_detector_or_open_is_refused_and_says_what_helps() {
                 .names(TWO),
             &["fit the layouts ltrb and yolov8 alike", "layout = \"ltrb\""],
         ),
+        (
+            bare(vec![zeros("output", &[1, 1400, 6])]).names("['person']"),
+            &["fit the layouts end-to-end and yolov5 alike", "layout = \"end-to-end\""],
+        ),
         (bare(v8()), &["does not name the 2 labels", "detector.labels", "one a line"]),
         (bare(v8()).names("{0: 'person'}"), &["scores 2 labels", "lists 1"]),
         (bare(v8()).names("{0: 'FACE_FEMALE', 1: 'person'}"), &["\"face\"", "never identities"]),
@@ -927,6 +941,17 @@ fn the_manifest_settles_whether_six_columns_are_finished_or_scored() {
             labels = [\"person\", \"kite\"]"
         );
         let outputs = vec![out("output0", &[1, 300, 6], two_scores(0.0))];
+        let export = Export::new("own", layout, outputs).beside("detector.toml", manifest);
+        assert_eq!(export.load(&runtime).unwrap().model().layout, layout);
+    }
+}
+
+#[test]
+fn the_manifest_settles_whether_many_rows_are_finished_or_a_grid() {
+    let Some(runtime) = runtime() else { return };
+    for layout in [Layout::EndToEnd, Layout::Yolov5] {
+        let manifest = format!("{OWN}layout = \"{layout}\"\nlabels = [\"person\"]");
+        let outputs = vec![out("output", &[1, 1400, 6], vec![0.0; 8400])];
         let export = Export::new("own", layout, outputs).beside("detector.toml", manifest);
         assert_eq!(export.load(&runtime).unwrap().model().layout, layout);
     }
