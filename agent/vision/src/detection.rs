@@ -62,6 +62,8 @@ pub enum DetectError {
     Onnx { model: ModelName, source: OnnxError },
     #[error("model {model}: {source}")]
     Shape { model: ModelName, source: UnexpectedShape },
-    #[error("model {model}: {count} of its numbers are not finite; its detections of this frame are dropped")]
+    #[error(
+        "model {model}: {count} of its numbers are not finite, or scores beyond 1; its detections of this frame are dropped"
+    )]
     NotFinite { model: ModelName, count: usize },
 }

@@ -241,7 +241,8 @@ impl TinyModel {
                 Some(_) => format!("{name}_constant"),
                 None => self.inputs[0].0.to_owned(),
             };
-            if let Some(numbers) = numbers.as_ref().filter(|_| !made) {
+            // A node that makes it can read `NAME_constant`.
+            if let Some(numbers) = numbers {
                 graph.extend(constant(&source, sides, *element, numbers));
             }
             if !made {

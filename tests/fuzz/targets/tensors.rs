@@ -45,7 +45,7 @@ fuzz_target!(|graph: Graph| {
             let (shape, numbers) = tensor(&output.sides, &output.numbers);
             let open = (0..shape.len()).map(|side| output.open.get(side) == Some(&true)).collect();
             let (name, whole) = (output.name.clone(), output.whole);
-            Output { name, whole, shape, open, numbers, ending: None, exponential: false }
+            Output { name, whole, shape, open, numbers, ..Output::default() }
         })
         .collect();
     let labels: Option<Vec<String>> =

@@ -40,7 +40,7 @@ pub enum Layout {
     Yolox,
     /// YOLOv5, v7, and YOLOX with its decoding: `[1, N, 5 + C]`, boxes, objectness and class scores.
     Yolov5,
-    /// YOLOv8, v9, 11, 12: `[1, 4 + C, N]`, or the same transposed; boxes and class scores.
+    /// YOLOv8, v9, 11, 12: `[1, 4 + C, N]`, or the same transposed; boxes and class scores. Or both beside each other.
     Yolov8,
     /// Finished detections as rows: `[1, N, 6]`, as YOLOv10, YOLO26 and exports with suppression yield them.
     #[serde(rename = "end-to-end")]
@@ -104,7 +104,7 @@ impl Layout {
         match self {
             Self::Yolox => format!("[1, {three}, 5 + C], boxes not decoded"),
             Self::Yolov5 => format!("[1, {}, 5 + C], boxes decoded", 3 * three),
-            Self::Yolov8 => format!("[1, 4 + C, {three}]"),
+            Self::Yolov8 => format!("[1, 4 + C, {three}], or [1, 4, {three}] and [1, C, {three}]"),
             Self::EndToEnd => "[1, N, 6], finished detections".into(),
             Self::Ltrb => format!("[1, {three}, 4] and [1, {three}, C]"),
             Self::Detr => "boxes [1, N, 4] and class scores [1, N, C] or [1, N, C + 1]".into(),
@@ -296,7 +296,8 @@ pub struct Decoder {
 
 impl Decoder {
     /// Adds what is wanted and found, for a tensor of `size` (width, height). Returns how many numbers are not
-    /// finite: a NaN compares as smaller than any threshold, so that a broken model would look like an empty street.
+    /// finite, or scores that are none: a NaN compares as smaller than any threshold, so that a broken model would
+    /// look like an empty street, and so would labels that are read as scores.
     pub fn decode(
         &self,
         outputs: &[Tensor<'_>],
@@ -315,7 +316,7 @@ impl Decoder {
                     Layout::Yolox => dense::yolox(rows, &frame, candidates),
                     Layout::Yolov5 => dense::with_objectness(rows, &frame, candidates),
                     Layout::Fastestdet => dense::fastestdet(rows, &frame, candidates),
-                    Layout::EndToEnd => sets::table(rows, &frame, candidates),
+                    Layout::EndToEnd => not_finite += sets::table(rows, &frame, candidates),
                     _ => dense::without_objectness(rows, &frame, candidates),
                 }
             }
@@ -343,9 +344,9 @@ impl Decoder {
                 // A list of another length than its neighbours ends with the shortest.
                 let counted = counted.min(rows.count).min(labels.count).min(scores.count);
                 // Beyond the count there may be anything.
-                let numbers = [rows.first(counted), scores.first(counted)];
+                let numbers = [rows.first(counted), labels.first(counted), scores.first(counted)];
                 not_finite += numbers.iter().flat_map(|rows| rows.iter()).filter(|n| !n.is_finite()).count();
-                sets::list(rows, labels, scores, counted, &frame, candidates);
+                not_finite += sets::list(rows, labels, scores, counted, &frame, candidates);
             }
             Parts::Joined { rows, labels } => {
                 not_finite += not_finite_of(rows, outputs);

@@ -32,7 +32,14 @@ struct Export {
     layout: Layout,
     model: TinyModel,
     beside: Vec<(&'static str, String)>,
+    /// Colour, scale and fit that it is to be given, where the table says.
+    pixels: Option<[&'static str; 3]>,
 }
+
+/// What most of the YOLO family want, what YOLOX wants, and those with ImageNet's mean and deviation.
+const UNIT: [&str; 3] = ["rgb", "1/255", "letterbox"];
+const YOLOX: [&str; 3] = ["bgr", "1", "letterbox"];
+const IMAGENET: [&str; 3] = ["rgb", "[1/58.395, 1/57.12, 1/57.375]", "stretch"];
 
 impl Export {
     fn new(name: &'static str, layout: Layout, outputs: Vec<TinyOutput>) -> Self {
@@ -41,6 +48,7 @@ impl Export {
             layout,
             model: TinyModel { outputs, ..TinyModel::new(&[1, 3, HEIGHT, WIDTH], F32) },
             beside: Vec::new(),
+            pixels: None,
         }
     }
 
@@ -69,6 +77,11 @@ impl Export {
         self
     }
 
+    fn pixels(mut self, pixels: [&'static str; 3]) -> Self {
+        self.pixels = Some(pixels);
+        self
+    }
+
     fn write(&self, folder: &Path) -> std::path::PathBuf {
         for (name, text) in &self.beside {
             std::fs::write(folder.join(name), text).unwrap();
@@ -76,6 +89,15 @@ impl Export {
         let file = folder.join("detector.onnx");
         std::fs::write(&file, self.model.to_bytes()).unwrap();
         file
+    }
+
+    /// What an inspection says of some subjects.
+    fn remarks<const N: usize>(&self, runtime: &Runtime, subjects: [&str; N]) -> [Option<String>; N] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut measure = |run: &mut dyn FnMut() -> Result<(), ModelError>| run().map(|()| 1.0);
+        let found = super::Inspection::of(runtime, &self.write(folder.path()), 1, &mut measure);
+        let value = |subject| found.remarks.iter().find(|remark| remark.subject == subject);
+        subjects.map(|subject| value(subject).map(|remark| remark.value.clone()))
     }
 
     fn load(&self, runtime: &Runtime) -> Result<Detector, ModelError> {
@@ -110,10 +132,10 @@ fn open(name: &'static str, declared: &[i64], sides: &[i64], numbers: Vec<f32>) 
     TinyOutput::new(name, sides, numbers).declared(declared)
 }
 
-/// A distribution over 8 bins for each side, whose mean is so many strides.
-fn distributions(sides: [f32; 4]) -> Vec<f32> {
+/// A distribution over so many bins for each side, whose mean is so many strides.
+fn distributions(bins: usize, sides: [f32; 4]) -> Vec<f32> {
     let bins = |side: f32| {
-        (0..8).map(move |bin| {
+        (0..bins).map(move |bin| {
             let share: f32 = (1.0 - (side - bin as f32).abs()).max(0.0);
             share.max(1e-9).ln()
         })
@@ -121,6 +143,8 @@ fn distributions(sides: [f32; 4]) -> Vec<f32> {
     sides.into_iter().flat_map(bins).collect()
 }
 
+/// What every manifest has.
+const OWN: &str = "name = \"own\"\nversion = \"1\"\nlicence = \"MIT\"\ntraining_data = []\n";
 const TWO: &str = "{0: 'person', 1: 'kite'}";
 const FIVE: [f32; 4] = [24.0, 16.0, 16.0, 16.0];
 const CENTRE: [f32; 4] = [0.375, 0.5, 0.25, 0.5];
@@ -152,6 +176,15 @@ fn grids() -> Vec<Export> {
     let ln2 = 2f32.ln();
     let yolox =
         rows(CELLS, 10, &[1.0, 1.0, ln2, ln2, 0.9, SCORE / 0.9, 0.1], &[0.5, 0.5, -1.0, -1.0, 0.0, 0.5, 0.5]);
+    let mut negative = v5(2, CELLS);
+    negative[2] = -0.01;
+    let mut decoded_yolox =
+        Export::new("YOLOX, decoded", Layout::Yolov5, vec![out("output", &[1, CELLS, 7], v5(2, CELLS))])
+            .beside("detector.txt", "person\nkite\n")
+            .pixels(YOLOX);
+    decoded_yolox.model.constants = vec![("zero", vec![0.0])];
+    decoded_yolox.model.nodes =
+        vec![("Exp", vec!["zero"], vec!["one"]), ("Mul", vec!["output_constant", "one"], vec!["output"])];
     let hundreds: &'static str = Box::leak(
         format!(
             "{{{}}}",
@@ -217,6 +250,16 @@ fn grids() -> Vec<Export> {
         Export::new("YOLOv5, one class", Layout::Yolov5, vec![out("output0", &[1, three, 6], v5(1, three))])
             .names("['person']"),
         Export::new(
+            "YOLOv5 with two strides, one class",
+            Layout::Yolov5,
+            vec![out(
+                "output",
+                &[1, 1400, 6],
+                rows(1400, 10, &[24.01, 16.0, 16.0, 16.0, 1.0, SCORE], &[40.5, 20.0, 6.0, 6.0, 0.001, 0.5]),
+            )],
+        )
+        .names("['person']"),
+        Export::new(
             "YOLOv5 with its feature maps",
             Layout::Yolov5,
             vec![
@@ -234,9 +277,18 @@ fn grids() -> Vec<Export> {
         )
         .beside("labels.txt", "person\nkite\n"),
         Export::new("YOLOX", Layout::Yolox, vec![out("output", &[1, CELLS, 7], yolox)])
-            .beside("detector.names", "person\nkite\n"),
-        Export::new("YOLOX, decoded", Layout::Yolov5, vec![out("output", &[1, CELLS, 7], v5(2, CELLS))])
-            .beside("detector.txt", "person\nkite\n"),
+            .beside("detector.names", "person\nkite\n")
+            .pixels(YOLOX),
+        decoded_yolox,
+        Export::new("YOLOv6", Layout::Yolov5, vec![out("output", &[1, CELLS, 7], v5(2, CELLS))])
+            .beside("detector.txt", "person\nkite\n")
+            .pixels(UNIT),
+        Export::new(
+            "YOLOv6 with a negative width",
+            Layout::Yolov5,
+            vec![out("output", &[1, CELLS, 7], negative)],
+        )
+        .beside("detector.txt", "person\nkite\n"),
     ]
 }
 
@@ -303,7 +355,8 @@ fn finished() -> Vec<Export> {
                 ),
             )],
         )
-        .names(TWO),
+        .names(TWO)
+        .pixels(UNIT),
         Export::new(
             "PaddleDetection",
             Layout::EndToEnd,
@@ -320,7 +373,8 @@ fn finished() -> Vec<Export> {
         .input("image", &[-1, 3, HEIGHT, WIDTH], F32)
         .and_input("im_shape", &[-1, 2], F32)
         .and_input("scale_factor", &[-1, 2], F32)
-        .beside("labels.txt", "person\nkite"),
+        .beside("labels.txt", "person\nkite")
+        .pixels(IMAGENET),
         Export::new(
             "RT-DETR",
             Layout::Detections,
@@ -391,7 +445,8 @@ fn finished() -> Vec<Export> {
                 ),
             )],
         )
-        .names(TWO),
+        .names(TWO)
+        .pixels(UNIT),
         Export::new(
             "PP-YOLOE",
             Layout::EndToEnd,
@@ -422,6 +477,17 @@ fn finished() -> Vec<Export> {
             ],
         )
         .beside("labels.txt", "person\nkite"),
+        Export::new(
+            "YOLO-NAS with suppression",
+            Layout::Detections,
+            vec![
+                TinyOutput::of(I64, "num_detections", &[1, 1], vec![2.0]),
+                out("detection_boxes", &[1, 100, 4], rows(100, 1, &CORNERS, &[-1.0; 4])),
+                out("detection_scores", &[1, 100], rows(100, 1, &[SCORE], &[-1.0])),
+                TinyOutput::of(I64, "detection_classes", &[1, 100], rows(100, 1, &[0.0], &[-1.0])),
+            ],
+        )
+        .names(TWO),
         tensorflow(false),
         tensorflow(true),
         eight,
@@ -481,12 +547,46 @@ fn queries() -> Vec<Export> {
             out("boxes", &[1, 3000, 4], boxes),
         ]
     };
-    let nas = rows(CELLS, 10, &CORNERS, &[1.0, 2.0, 9.0, 9.0]);
     let ltrb = rows(CELLS, 10, &[0.5, 0.5, 1.5, 1.5], &[3.0, 2.0, 1.0, 1.0]);
     let two = rows(CELLS, 10, &[SCORE, 0.1], &[0.0, 0.02]);
+    let nas = || {
+        let boxes = rows(CELLS, 10, &CORNERS, &[1.0, 2.0, 9.0, 9.0]);
+        vec![out("a", &[1, CELLS, 4], boxes), out("b", &[1, CELLS, 2], two.clone())]
+    };
+    // Small boxes, each in its cell, but for the one that is found.
+    let split = |name, (across, down): (f32, f32)| {
+        let in_cell = |stride: i64| {
+            (0..HEIGHT / stride).flat_map(move |y| {
+                (0..WIDTH / stride).map(move |x| {
+                    let middle = |at: i64| (at as f32 + 0.5) * stride as f32;
+                    [middle(x), middle(y), 6.0, 6.0]
+                })
+            })
+        };
+        let mut boxes: Vec<[f32; 4]> = [8, 16, 32].into_iter().flat_map(in_cell).collect();
+        boxes[10] = FIVE;
+        let sides = [across, down, across, down];
+        let columns = (0..4).flat_map(|side| boxes.iter().map(move |numbers| numbers[side] * sides[side]));
+        let scores = transposed(CELLS, 10, &[SCORE, 0.1], &[0.0, 0.02]);
+        let outputs =
+            vec![out("boxes", &[1, 4, CELLS], columns.collect()), out("scores", &[1, 2, CELLS], scores)];
+        Export::new(name, Layout::Yolov8, outputs).names(TWO).pixels(UNIT)
+    };
+    let (mut logits, boxes) = detr(300, 3, 0, false);
+    logits.iter_mut().skip(2).step_by(3).for_each(|spare| *spare = -9.0);
+    let rf = |name, labels, output: &str| {
+        let outputs =
+            vec![out("dets", &[1, 300, 4], boxes.clone()), out("labels", &[1, 300, 3], logits.clone())];
+        Export::new(name, Layout::Detr, outputs)
+            .beside("labels.txt", labels)
+            .beside("detector.toml", format!("{OWN}{output}"))
+            .pixels(IMAGENET)
+    };
     vec![
-        hugging,
-        rt,
+        hugging.pixels(IMAGENET),
+        rt.pixels(["rgb", "1/255", "stretch"]),
+        rf("RF-DETR of two labels", "person\nkite", "[output]\nbackground = \"last\""),
+        rf("RF-DETR that names its spare column", "person\nkite\nN/A", ""),
         Export::new(
             "RT-DETR of ultralytics",
             Layout::Yolov8,
@@ -508,19 +608,33 @@ fn queries() -> Vec<Export> {
             vec![out("output0", &[1, 300, 6], two_scores(0.02))],
         )
         .names(TWO),
-        Export::new("pytorch-ssd", Layout::Ssd, priors(3, 1, 1.0)).beside("labels.txt", "person\nkite"),
+        Export::new("pytorch-ssd", Layout::Ssd, priors(3, 1, 1.0))
+            .beside("labels.txt", "person\nkite")
+            .pixels(["rgb", "1/128", "stretch"]),
         Export::new("pytorch-ssd with BACKGROUND", Layout::Ssd, priors(3, 1, 1.0))
-            .beside("labels.txt", "BACKGROUND\nperson\nkite"),
+            .beside("labels.txt", "BACKGROUND\nperson\nkite")
+            .pixels(["rgb", "1/128", "stretch"]),
+        Export::new("YOLO-NAS", Layout::Ssd, nas()).names(TWO).pixels(UNIT),
+        Export::new("PP-YOLOE without suppression", Layout::Ssd, nas())
+            .and_input("scale_factor", &[-1, 2], F32)
+            .beside("labels.txt", "person\nkite")
+            .pixels(IMAGENET),
         Export::new(
-            "YOLO-NAS",
+            "YOLOv4 of PyTorch",
             Layout::Ssd,
-            vec![out("a", &[1, CELLS, 4], nas), out("b", &[1, CELLS, 2], two.clone())],
+            vec![
+                out("boxes", &[1, 3000, 1, 4], rows(3000, 3, &FRACTIONS, &[0.1, 0.1, 0.2, 0.3])),
+                out("confs", &[1, 3000, 2], rows(3000, 3, &[SCORE, 0.1], &[0.0, 0.02])),
+            ],
         )
-        .names(TWO),
+        .names(TWO)
+        .pixels(["rgb", "1/255", "stretch"]),
+        split("YOLOv8, boxes beside scores", (1.0, 1.0)),
+        split("YOLOv8, boxes of 0 to 1 beside scores", (1.0 / 64.0, 1.0 / 32.0)),
         Export::new(
             "the built-in layout without its name",
             Layout::Ltrb,
-            vec![out("b", &[1, CELLS, 2], two), out("a", &[1, CELLS, 4], ltrb)],
+            vec![out("b", &[1, CELLS, 2], two.clone()), out("a", &[1, CELLS, 4], ltrb)],
         )
         .names(TWO),
     ]
@@ -528,27 +642,27 @@ fn queries() -> Vec<Export> {
 
 /// Distributions and FastestDet.
 fn maps() -> Vec<Export> {
-    let place = distributions([0.5, 0.5, 1.5, 1.5]);
-    let far = distributions([1.0; 4]);
-    let level = |cells: i64, found: bool| {
+    let place = |bins| distributions(bins, [0.5, 0.5, 1.5, 1.5]);
+    let far = |bins| distributions(bins, [1.0; 4]);
+    let level = |cells: i64, bins: usize, found: bool| {
         let at = if found { 10 } else { usize::MAX };
-        (rows(cells, at, &[SCORE, 0.1], &[0.0, 0.01]), rows(cells, at, &place, &far))
+        (rows(cells, at, &[SCORE, 0.1], &[0.0, 0.01]), rows(cells, at, &place(bins), &far(bins)))
     };
-    let levels = |strides: &[(i64, &'static str, &'static str)], batch: bool| {
+    let levels = |strides: &[(i64, &'static str, &'static str)], bins: usize, batch: bool| {
         let mut outputs = Vec::new();
         for (index, &(cells, scores, sides)) in strides.iter().enumerate() {
-            let (score_numbers, side_numbers) = level(cells, index == 0);
+            let (score_numbers, side_numbers) = level(cells, bins, index == 0);
             let shape = |columns: i64| if batch { vec![1, cells, columns] } else { vec![cells, columns] };
             outputs.push(out(scores, &shape(2), score_numbers));
-            outputs.push(out(sides, &shape(32), side_numbers));
+            outputs.push(out(sides, &shape(4 * bins as i64), side_numbers));
         }
         outputs
     };
     let three = [(32, "792", "795"), (8, "814", "817"), (2, "836", "839")];
     let four = [(32, "t0", "t1"), (8, "t2", "t3"), (2, "t4", "t5"), (1, "t6", "t7")];
-    let mut shuffled = levels(&three, true);
+    let mut shuffled = levels(&three, 8, true);
     shuffled.sort_by_key(|output| std::cmp::Reverse(output.name));
-    let plus = |count, at, sides| rows(count, at, &scored(&distributions(sides), 0, 0, 0.0, 0.0), &far);
+    let plus = |count, at, sides| rows(count, at, &scored(&distributions(8, sides), 0, 0, 0.0, 0.0), &far(8));
     let joined = |count: i64, at: usize, sides: [f32; 4]| {
         let sides = plus(count, at, sides);
         let scores = rows(count, at, &[SCORE, 0.1], &[0.0, 0.01]);
@@ -561,11 +675,20 @@ fn maps() -> Vec<Export> {
     let fastest = [SCORE, 0.549_306_1, 0.0, -1.098_612_3, 0.0, SCORE, 0.2];
     let two = "person\nkite";
     vec![
-        Export::new("NanoDet", Layout::Nanodet, levels(&three, true)).beside("labels.txt", two),
+        Export::new("NanoDet", Layout::Nanodet, levels(&three, 8, true)).beside("labels.txt", two).pixels([
+            "bgr",
+            "[1/57.375, 1/57.12, 1/58.395]",
+            "stretch",
+        ]),
+        Export::new("YOLOv8, heads cut off", Layout::Nanodet, levels(&three, 16, true))
+            .names(TWO)
+            .pixels(UNIT),
         Export::new("NanoDet in any order", Layout::Nanodet, shuffled).beside("labels.txt", two),
-        Export::new("NanoDet without a batch axis", Layout::Nanodet, levels(&three, false))
+        Export::new("NanoDet without a batch axis", Layout::Nanodet, levels(&three, 8, false))
             .beside("labels.txt", two),
-        Export::new("PicoDet", Layout::Nanodet, levels(&four, true)).metadata("character", "person\nkite"),
+        Export::new("PicoDet", Layout::Nanodet, levels(&four, 8, true))
+            .metadata("character", "person\nkite")
+            .pixels(IMAGENET),
         Export::new(
             "NanoDet-Plus",
             Layout::Nanodet,
@@ -621,6 +744,38 @@ fn every_export_is_recognised_and_sees_the_person_where_it_is() {
 }
 
 #[test]
+fn every_export_is_given_the_pixels_of_its_project() {
+    let Some(runtime) = runtime() else { return };
+    for export in all().iter().filter(|export| export.pixels.is_some()) {
+        let pixels = export.remarks(&runtime, ["input.colour", "input.scale", "input.fit"]);
+        let expected = export.pixels.map(|pixels| pixels.map(|pixel| Some(pixel.to_owned())));
+        assert_eq!(Some(pixels), expected, "{}", export.name);
+    }
+}
+
+#[test]
+fn padding_is_no_box_in_fractions_of_the_picture() {
+    let Some(runtime) = runtime() else { return };
+    let lists = |count: f32, score: f32| {
+        vec![
+            TinyOutput::of(I64, "num_detections", &[1, 1], vec![count]),
+            out("detection_boxes", &[1, 100, 4], vec![-1.0; 400]),
+            out("detection_scores", &[1, 100], vec![score; 100]),
+            TinyOutput::of(I64, "detection_classes", &[1, 100], vec![-1.0; 100]),
+        ]
+    };
+    for (layout, outputs) in [
+        (Layout::Detections, lists(0.0, 0.5)),
+        (Layout::Detections, lists(100.0, -1.0)),
+        (Layout::EndToEnd, vec![out("output0", &[1, 100, 6], vec![-1.0; 600])]),
+    ] {
+        let export = Export::new("nothing seen", layout, outputs).names(TWO);
+        assert_eq!(export.load(&runtime).unwrap().model().layout, layout);
+        assert_eq!(export.remarks(&runtime, ["output.unit"]), [Some("pixels".to_owned())], "{layout}");
+    }
+}
+
+#[test]
 fn numbers_that_are_none_are_no_empty_street() {
     let Some(runtime) = runtime() else { return };
     for poison in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
@@ -643,6 +798,11 @@ fn a_frame_without_detections_is_one() {
     let beside = "person\nkite";
     for export in [
         Export::new("rows", Layout::EndToEnd, vec![open("output0", &[1, -1, 6], &[1, 0, 6], vec![])]),
+        Export::new(
+            "rows of YOLO-NAS",
+            Layout::EndToEnd,
+            vec![open("graph2_flat_predictions", &[-1, 7], &[0, 7], vec![])],
+        ),
         Export::new(
             "lists",
             Layout::Detections,
@@ -680,6 +840,41 @@ fn what_is_no_detector_or_open_is_refused_and_says_what_helps() {
         (
             bare(vec![out("output0", &[1, 300, 6], [0.1, 0.1, 0.5, 0.7, 0.01, 0.02].repeat(300))]).names(TWO),
             &["fit the layouts end-to-end and yolov8 alike"],
+        ),
+        (
+            bare(vec![open("output", &[-1, 7], &[0, 7], vec![])]).names(TWO),
+            &["nothing shows its output.label_first", "[output] label_first = true (label, score) or false"],
+        ),
+        (
+            bare(vec![out("output0", &[1, 300, 6], [1.0, 1.0, 9.0, 9.0, 2.0, 0.5].repeat(300))])
+                .beside(
+                    "detector.toml",
+                    format!("{OWN}layout = \"end-to-end\"\n[output]\nlabel_first = false"),
+                )
+                .names(TWO),
+            &["300 of its numbers are not finite, or scores beyond 1"],
+        ),
+        (
+            // Whose column is to spare, the first or the last?
+            bare(vec![zeros("dets", &[1, 300, 4]), out("labels", &[1, 300, 3], vec![-6.0; 900])]).names(TWO),
+            &["nothing shows its output.background", "[output] background = \"first\" or \"last\""],
+        ),
+        (
+            bare(vec![
+                zeros("dets", &[1, 300, 4]),
+                out("labels", &[1, 300, 3], [-6.0, -6.0, -5.0].repeat(300)),
+            ])
+            .names(TWO),
+            &["nothing shows its output.scores", "[output] scores = \"softmax\" or \"sigmoid\""],
+        ),
+        (
+            bare(vec![out("a", &[1, CELLS, 4], [8.0, 4.0, 2.0, 2.0].repeat(42)), zeros("b", &[1, CELLS, 2])])
+                .names(TWO),
+            &["fit the layouts ltrb and yolov8 alike", "layout = \"ltrb\""],
+        ),
+        (
+            bare(vec![zeros("output", &[1, 1400, 6])]).names("['person']"),
+            &["fit the layouts end-to-end and yolov5 alike", "layout = \"end-to-end\""],
         ),
         (bare(v8()), &["does not name the 2 labels", "detector.labels", "one a line"]),
         (bare(v8()).names("{0: 'person'}"), &["scores 2 labels", "lists 1"]),
@@ -746,6 +941,17 @@ fn the_manifest_settles_whether_six_columns_are_finished_or_scored() {
             labels = [\"person\", \"kite\"]"
         );
         let outputs = vec![out("output0", &[1, 300, 6], two_scores(0.0))];
+        let export = Export::new("own", layout, outputs).beside("detector.toml", manifest);
+        assert_eq!(export.load(&runtime).unwrap().model().layout, layout);
+    }
+}
+
+#[test]
+fn the_manifest_settles_whether_many_rows_are_finished_or_a_grid() {
+    let Some(runtime) = runtime() else { return };
+    for layout in [Layout::EndToEnd, Layout::Yolov5] {
+        let manifest = format!("{OWN}layout = \"{layout}\"\nlabels = [\"person\"]");
+        let outputs = vec![out("output", &[1, 1400, 6], vec![0.0; 8400])];
         let export = Export::new("own", layout, outputs).beside("detector.toml", manifest);
         assert_eq!(export.load(&runtime).unwrap().model().layout, layout);
     }

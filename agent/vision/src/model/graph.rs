@@ -36,6 +36,23 @@ pub(super) enum PixelRange {
 /// How many nodes a look follows; what matters is near the ends.
 const NODES_MAX: usize = 64;
 
+/// Steps that only move numbers about.
+const MOVES: [&str; 13] = [
+    "Cast",
+    "DequantizeLinear",
+    "Flatten",
+    "Gather",
+    "GatherND",
+    "Identity",
+    "QuantizeLinear",
+    "Reshape",
+    "Slice",
+    "Split",
+    "Squeeze",
+    "Transpose",
+    "Unsqueeze",
+];
+
 /// Largest constant that is read: a mean or a deviation for each channel.
 const CONSTANT_MAX: usize = 16;
 
@@ -102,10 +119,7 @@ impl<'a> Graph<'a> {
                         |input: &&&str| self.ending_within(input, 8) == Some(Ending::Probability);
                     return node.inputs.iter().find(probability).map(|_| Ending::Probability);
                 }
-                "Identity" | "Cast" | "Transpose" | "Reshape" | "Squeeze" | "Unsqueeze" | "Flatten"
-                | "Slice" | "Gather" | "Split" | "QuantizeLinear" | "DequantizeLinear" => {
-                    name = node.inputs.first()?;
-                }
+                kind if MOVES.contains(&kind) => name = node.inputs.first()?,
                 _ => return None,
             }
         }
@@ -142,6 +156,34 @@ impl<'a> Graph<'a> {
             }
         }
         false
+    }
+
+    /// Which of the columns that are joined to an output are whole numbers: labels, and pictures' numbers.
+    pub(super) fn joined(&self, output: &str) -> Vec<bool> {
+        match self.source(output) {
+            Some(node) if node.kind == "Concat" => {
+                node.inputs.iter().map(|input| self.is_place(input)).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Whether a tensor says where something stood among others, as the label of a box does.
+    fn is_place(&self, tensor: &str) -> bool {
+        self.source(tensor).is_some_and(|node| matches!(node.kind, "ArgMax" | "NonMaxSuppression"))
+    }
+
+    /// The step that makes a tensor's numbers, seen through those that only move them about.
+    fn source(&self, tensor: &str) -> Option<&Node<'a>> {
+        let mut name = tensor;
+        for _ in 0..NODES_MAX {
+            let node = &self.nodes[*self.makers.get(name)?];
+            if !MOVES.contains(&node.kind) {
+                return Some(node);
+            }
+            name = node.inputs.first()?;
+        }
+        None
     }
 
     /// Which pixels the graph's own arithmetic expects, where it does any before its first convolution.
@@ -252,4 +294,32 @@ fn varint(bytes: &mut &[u8]) -> Option<u64> {
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{TinyElement, TinyModel};
+
+    #[test]
+    fn labels_are_told_from_scores_among_columns_that_are_joined() {
+        let mut yolov7 = TinyModel::new(&[1, 3, 32, 64], TinyElement::F32);
+        yolov7.nodes = vec![
+            ("NonMaxSuppression", vec!["boxes", "scores"], vec!["kept"]),
+            ("Gather", vec!["kept", "zero"], vec!["batch"]),
+            ("Cast", vec!["batch"], vec!["picture"]),
+            ("GatherND", vec!["boxes", "kept"], vec!["box"]),
+            ("ArgMax", vec!["scores"], vec!["category"]),
+            ("GatherND", vec!["category", "kept"], vec!["chosen"]),
+            ("Cast", vec!["chosen"], vec!["label"]),
+            ("ReduceMax", vec!["scores"], vec!["best"]),
+            ("GatherND", vec!["best", "kept"], vec!["score"]),
+            ("Concat", vec!["picture", "box", "label", "score"], vec!["joined"]),
+            ("Identity", vec!["joined"], vec!["output"]),
+        ];
+        let bytes = yolov7.to_bytes();
+        let graph = Graph::parse(&bytes);
+        assert_eq!(graph.joined("output"), [true, false, true, false]);
+        assert!(graph.joined("score").is_empty());
+    }
 }

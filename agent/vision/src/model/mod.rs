@@ -195,8 +195,13 @@ impl Model {
         }
         let range = graph.pixel_range(&picture.name);
         found.remarks.append(&mut recognised.remarks);
-        let (normalisation, fit) =
-            picture.normalisation(&manifest, &recognised, range, beside.as_ref(), &mut found.remarks);
+        let (normalisation, fit) = picture.normalisation(
+            &manifest,
+            (&recognised, &evidence),
+            range,
+            beside.as_ref(),
+            &mut found.remarks,
+        );
         found.layout = Some(Recognition::of(&recognised));
 
         let Some(labels) = labels else {
@@ -340,6 +345,7 @@ fn trial_run(
         numbers: tensor.numbers.into_owned(),
         ending: graph.ending(&info.name),
         exponential: graph.exponential(&info.name),
+        joined: graph.joined(&info.name),
     };
     Ok(outputs.tensors().into_iter().zip(&declared).map(output).collect())
 }

@@ -7,7 +7,7 @@ use half::f16;
 use super::Unlike;
 use super::graph::PixelRange;
 use super::manifest::{Axes, ChannelOrder, Manifest, PerChannel};
-use crate::layout::{Layout, Origin, Recognised, Remark, Scores};
+use crate::layout::{Background, Evidence, Layout, Origin, Parts, Recognised, Remark, Scores};
 use crate::letterbox::{Fit, Normalisation};
 use crate::onnx::{Feed, Numbers, TensorInfo};
 
@@ -197,12 +197,12 @@ impl Picture {
     pub(super) fn normalisation(
         &self,
         manifest: &Manifest,
-        recognised: &Recognised,
+        (recognised, evidence): (&Recognised, &Evidence<'_>),
         range: Option<PixelRange>,
         beside: Option<&Preprocessor>,
         remarks: &mut Vec<Remark>,
     ) -> (Normalisation, Fit) {
-        let usual = Usual::of(recognised, self.paddle);
+        let usual = Usual::of(recognised, evidence);
         let (colour, colour_from) = manifest
             .input
             .colour
@@ -337,7 +337,7 @@ struct Usual {
 }
 
 impl Usual {
-    fn of(recognised: &Recognised, paddle: bool) -> Self {
+    fn of(recognised: &Recognised, evidence: &Evidence<'_>) -> Self {
         use ChannelOrder::{Bgr, Rgb};
         const NONE: [f32; 3] = [0.0; 3];
         const ONE: [f32; 3] = [1.0; 3];
@@ -353,25 +353,47 @@ impl Usual {
         let usual = |colour, mean, scale, fit| Self { colour, mean, scale, fit };
         let imagenet = usual(Rgb, MEAN, inverse(DEVIATION), Fit::Stretch);
         let decoder = &recognised.decoder;
-        let levels = match &decoder.parts {
-            crate::layout::Parts::Levels(levels) => levels.len(),
-            _ => 0,
+        let (levels, sides) = match &decoder.parts {
+            Parts::Levels(levels) => (levels.len(), levels.first().map_or(0, |level| level.sides.columns)),
+            Parts::Joined { rows, labels } => (0, rows.columns - labels),
+            _ => (0, 0),
         };
+        let background = decoder.coding.background != Background::None || evidence.names_background();
+        let boxes_on_grid = matches!(&decoder.parts, Parts::Pair { boxes, .. } if evidence.on_grid(boxes));
+        let yolox = usual(Bgr, NONE, ONE, Fit::Letterbox);
+        // Of all that have one box a cell and objectness, only YOLOX has sizes as exponents.
+        let decoded_yolox = matches!(&decoder.parts, Parts::Rows(rows)
+            if evidence.on_grid(rows) && evidence.outputs[rows.output].exponential);
+        let named_dets = matches!(&decoder.parts, Parts::Pair { boxes, .. } if boxes.name == "dets");
+        let six = matches!(&decoder.parts, Parts::Rows(rows) if rows.columns == 6);
         match decoder.layout {
-            Layout::Yolox => usual(Bgr, NONE, ONE, Fit::Letterbox),
+            Layout::Yolox => yolox,
+            Layout::Yolov5 if decoded_yolox => yolox,
             Layout::Ltrb => usual(Rgb, NONE, ONE, Fit::Letterbox),
-            Layout::EndToEnd if paddle || decoder.coding.label_first => imagenet,
+            // YOLOv7 has its seventh column, the picture's number, before a label that comes first, too.
+            Layout::EndToEnd if evidence.paddle || (six && decoder.coding.label_first) => imagenet,
             Layout::Yolov5 | Layout::Yolov8 | Layout::EndToEnd => usual(Rgb, NONE, UNIT, Fit::Letterbox),
-            // RT-DETR and its kin score 80 labels for themselves and take 0 to 1; RF-DETR scores COCO's 91 numbers
-            // and takes ImageNet's; so does DETR, which has a softmax.
-            Layout::Detr if decoder.coding.scores == Scores::Sigmoid && recognised.labels != Some(91) => {
-                usual(Rgb, NONE, UNIT, Fit::Stretch)
+            // RT-DETR and its kin score labels for themselves and take 0 to 1; RF-DETR, which scores COCO's 91 numbers
+            // or has a column to spare, takes ImageNet's; so does DETR, which has a softmax.
+            Layout::Detr
+                if decoder.coding.scores != Scores::Sigmoid
+                    || decoder.coding.background != Background::None
+                    || recognised.labels == Some(91)
+                    || named_dets =>
+            {
+                imagenet
             }
-            Layout::Detr => imagenet,
-            Layout::Ssd => usual(Rgb, [127.0; 3], [1.0 / 128.0; 3], Fit::Stretch),
+            Layout::Detr => usual(Rgb, NONE, UNIT, Fit::Stretch),
+            // PaddleDetection's without suppression, pytorch-ssd, YOLO-NAS, and YOLOv4 of PyTorch.
+            Layout::Ssd if evidence.paddle => imagenet,
+            Layout::Ssd if background => usual(Rgb, [127.0; 3], [1.0 / 128.0; 3], Fit::Stretch),
+            Layout::Ssd if boxes_on_grid => usual(Rgb, NONE, UNIT, Fit::Letterbox),
+            Layout::Ssd => usual(Rgb, NONE, UNIT, Fit::Stretch),
             Layout::Detections => usual(Rgb, NONE, UNIT, Fit::Stretch),
             // Those that take bytes have their own arithmetic.
             Layout::Tensorflow => usual(Rgb, [127.5; 3], [1.0 / 127.5; 3], Fit::Stretch),
+            // YOLOv8's heads, cut off before its decoding: they alone have 16 bins a side.
+            Layout::Nanodet if sides == 4 * 16 => usual(Rgb, NONE, UNIT, Fit::Letterbox),
             // PicoDet has four feature maps in as many outputs.
             Layout::Nanodet if levels == 4 => imagenet,
             Layout::Nanodet => usual(Bgr, reversed(MEAN), inverse(reversed(DEVIATION)), Fit::Stretch),

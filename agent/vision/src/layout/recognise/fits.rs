@@ -1,7 +1,7 @@
 //! The ways to read a set of outputs, family by family. Each yields those that the shapes allow, ranked by how well
 //! the numbers fit.
 
-use super::numbers::{Ordering, Range};
+use super::numbers::{Ordering, PerCell, Range};
 use super::{Ending, Evidence, Origin, Output, indexed};
 use crate::layout::grid::{STRIDES, STRIDES_OF_FOUR, cell_count};
 use crate::layout::{Layout, Level, Parts};
@@ -226,14 +226,26 @@ pub(super) fn pairs(evidence: &Evidence<'_>) -> Vec<Fit> {
                 found.push(Fit { layout, parts: parts.clone(), columns, rank, origin });
             };
             if on_grid {
-                // Distances from cells, or boxes that happen to be as many (YOLO-NAS)? Only boxes are ordered.
+                // Distances from cells, or boxes that happen to be as many (YOLO-NAS)? Only corners are ordered, and
+                // middles (YOLOv8 before it joins boxes and scores) are where the cells are.
                 let by_name = boxes.named(&["dist", "ltrb"]);
                 let told = |layout| evidence.layout == Some(layout);
                 match form {
                     _ if told(Layout::Ltrb) || by_name => {
                         push(Layout::Ltrb, Columns::Labels(columns), rank + 1, Origin::Name);
                     }
-                    Ordering::Unordered => push(Layout::Ltrb, Columns::Labels(columns), rank, Origin::Trial),
+                    _ if told(Layout::Yolov8) => {
+                        push(Layout::Yolov8, Columns::Labels(columns), rank, Origin::Manifest);
+                    }
+                    Ordering::Unordered => {
+                        let shown = PerCell::of(Rows::new(&boxes.numbers, 4, transposed), evidence.size);
+                        if shown != PerCell::Middles {
+                            push(Layout::Ltrb, Columns::Labels(columns), rank, Origin::Trial);
+                        }
+                        if shown != PerCell::Distances {
+                            push(Layout::Yolov8, Columns::Labels(columns), rank, Origin::Trial);
+                        }
+                    }
                     Ordering::Unknown => {
                         push(Layout::Ltrb, Columns::Labels(columns), rank, Origin::Convention);
                     }
@@ -309,28 +321,12 @@ pub(super) fn singles(evidence: &Evidence<'_>) -> Vec<Fit> {
             // The longer side is that of the boxes, unless the other is exactly as long as a grid.
             let plausible = if dense(first) != dense(last) { dense(rows) } else { rows > columns };
             let slot = || output.slot(index, columns, transposed, false);
-            if !transposed
-                && is_table(output, columns)
-                && (!dense(rows) || evidence.layout == Some(Layout::EndToEnd))
-            {
-                // Six columns could also be one label of YOLOv5; but so few rows are no grid.
-                let rank = if rows <= QUERIES_MAX { 3 } else { 1 };
-                let (finished, scored) = finished_or_scored(output, columns, evidence);
-                if finished {
-                    let (layout, parts) =
-                        (Layout::EndToEnd, Parts::Rows(output.slot(index, columns, false, true)));
-                    found.push(Fit { layout, parts, columns: Columns::Unknown, rank, origin: Origin::Graph });
-                }
-                if scored {
-                    let (layout, parts) = (Layout::Yolov8, Parts::Rows(slot()));
-                    found.push(Fit {
-                        layout,
-                        parts,
-                        columns: Columns::Labels(columns - 4),
-                        rank,
-                        origin: Origin::Trial,
-                    });
-                }
+            let may_be_table = match evidence.layout {
+                None | Some(Layout::Yolov8) => !dense(rows),
+                layout => layout == Some(Layout::EndToEnd),
+            };
+            if !transposed && is_table(output, columns) && may_be_table {
+                found.extend(tables(evidence, index, output, columns));
                 continue;
             }
             if !plausible || columns < 5 {
@@ -389,6 +385,35 @@ fn is_table(output: &Output, columns: usize) -> bool {
     columns == 6 || (columns == 7 && output.shape.len() == 2)
 }
 
+/// The ways to read such rows: finished detections, the scores of two labels, and, where there are many, YOLOv5 with
+/// strides of its own.
+fn tables(evidence: &Evidence<'_>, index: usize, output: &Output, columns: usize) -> Vec<Fit> {
+    let rows = Rows::new(&output.numbers, columns, false);
+    // So few rows are no grid.
+    let rank = if rows.count <= QUERIES_MAX { 3 } else { 1 };
+    let grid = rows.count > QUERIES_MAX && evidence.layout.is_none();
+    let labelled = [0, columns - 2, columns - 1].into_iter().any(|column| is_whole(rows, column));
+    let (finished, scored) = finished_or_scored(output, columns, evidence);
+    let fit = |layout, list, columns_of, origin| {
+        let parts = Parts::Rows(output.slot(index, columns, false, list));
+        Fit { layout, parts, columns: columns_of, rank, origin }
+    };
+    [
+        (finished && (labelled || !grid))
+            .then(|| fit(Layout::EndToEnd, true, Columns::Unknown, Origin::Graph)),
+        scored.then(|| fit(Layout::Yolov8, false, Columns::Labels(columns - 4), Origin::Trial)),
+        grid.then(|| fit(Layout::Yolov5, false, Columns::Labels(columns - 5), Origin::Trial)),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// Whether a column holds whole numbers only.
+fn is_whole(rows: Rows<'_>, column: usize) -> bool {
+    rows.columns(column..column + 1).iter().all(|number| number.fract() == 0.0)
+}
+
 /// Whether such rows can be finished detections, and whether they can be boxes with the scores of two labels, as RT-DETR of
 /// ultralytics has them: boxes by their middle, 0 to 1, and no column of whole numbers.
 fn finished_or_scored(output: &Output, columns: usize, evidence: &Evidence<'_>) -> (bool, bool) {
@@ -400,12 +425,11 @@ fn finished_or_scored(output: &Output, columns: usize, evidence: &Evidence<'_>) 
         None if columns == 6 && two && Range::of(rows.iter()).any => {}
         _ => return (true, false),
     }
-    let whole = |column: usize| rows.columns(column..column + 1).iter().all(|number| number.fract() == 0.0);
-    let (label_last, label_first) = (whole(5), whole(0));
+    let (label_last, label_first) = (is_whole(rows, 5), is_whole(rows, 0));
     let boxes = if label_first && !label_last { rows.columns(2..6) } else { rows.columns(0..4) };
     let range = Range::of(boxes.iter());
     match (label_last || label_first, Ordering::of_rows(boxes)) {
-        (true, Ordering::Unordered) => (true, range.largest.max(-range.least) <= 2.0),
+        (true, Ordering::Unordered) => (true, range.is_normalised()),
         (true, _) => (true, false),
         (false, form) => (form == Ordering::Ordered, true),
     }
@@ -419,12 +443,13 @@ fn decoded(output: &Output, columns: usize, size: (u32, u32)) -> Option<bool> {
     let rows = Rows::new(&output.numbers, columns, false);
     let places = Range::of(rows.columns(0..2).iter());
     let sizes = Range::of(rows.columns(2..4).iter());
-    if sizes.least < 0.0 {
-        return Some(false); // logarithms of sizes
-    }
+    // Places across the picture tell, whatever the sizes are: one of thousands may be negative.
     let side = size.0.max(size.1) as f32;
     if places.largest > side / 4.0 && places.largest <= side * 1.5 {
         return Some(true);
+    }
+    if sizes.least < 0.0 {
+        return Some(false); // logarithms of sizes
     }
     (places.largest != 0.0 || sizes.largest != 0.0).then_some(false)
 }

@@ -15,6 +15,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::grid::{STRIDES, cell_count};
 use super::{Background, BoxForm, Decoder, Layout, Parts, Scores, Unit};
 use crate::tensor::Slot;
 use coding::code;
@@ -37,6 +38,8 @@ pub struct Output {
     pub ending: Option<Ending>,
     /// Whether an exponential function is part of its last steps: boxes are decoded already.
     pub exponential: bool,
+    /// Which of the columns that its last step joins are whole numbers, where the graph shows it.
+    pub joined: Vec<bool>,
 }
 
 /// The last step that makes numbers of an output.
@@ -64,6 +67,24 @@ pub struct Evidence<'a> {
     pub channels_last: bool,
     /// Whether there are the inputs that PaddleDetection's exports with suppression have.
     pub paddle: bool,
+}
+
+impl Evidence<'_> {
+    /// Whether an output has a row for each cell of the strides 8, 16 and 32, as detectors without anchors have it.
+    pub(crate) fn on_grid(&self, slot: &Slot) -> bool {
+        let rows = self.outputs[slot.output].total() / slot.columns.max(1);
+        rows == cell_count(self.size, &STRIDES)
+    }
+
+    /// Whether the labels begin with one for "nothing", as lists of labels that start at 0 have it.
+    pub(crate) fn names_background(&self) -> bool {
+        self.labels.and_then(<[String]>::first).is_some_and(|label| is_background(label))
+    }
+}
+
+fn is_background(label: &str) -> bool {
+    let label = label.trim_matches(|c: char| !c.is_alphanumeric() && c != '/').to_lowercase();
+    matches!(label.as_str(), "background" | "bg" | "n/a" | "none" | "" | "no object" | "unlabeled")
 }
 
 /// The manifest's section `[output]`: settles what a graph leaves open.
@@ -160,6 +181,13 @@ pub enum Unrecognised {
     Not(Layout),
     /// Several fit alike.
     Several(Vec<Layout>),
+    /// A key of the manifest's `[output]` that nothing else settles, and what it can be.
+    Open {
+        /// The key.
+        key: &'static str,
+        /// What is to be written there, in words.
+        choice: &'static str,
+    },
     /// An output that no detector needs: it could be an embedding.
     Surplus(String),
 }
@@ -179,6 +207,12 @@ impl fmt::Display for Unrecognised {
                     "its outputs fit the layouts {} alike: name one in the manifest, layout = \"{}\"",
                     names.join(" and "),
                     names[0]
+                )
+            }
+            Self::Open { key, choice } => {
+                write!(
+                    f,
+                    "nothing shows its output.{key}: name it in the manifest, [output] {key} = {choice}"
                 )
             }
             Self::Surplus(output) => write!(f, "output {output} is none that a detector needs"),
@@ -218,7 +252,7 @@ pub fn recognise(evidence: &Evidence<'_>) -> Result<Recognised, Unrecognised> {
         return Err(Unrecognised::Several(layouts));
     };
     let origin = if evidence.layout.is_some() { Origin::Manifest } else { fit.origin };
-    Ok(code(fit, origin, evidence))
+    code(fit, origin, evidence)
 }
 
 impl Output {

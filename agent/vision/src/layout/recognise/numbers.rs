@@ -1,6 +1,7 @@
 //! What the numbers of a trial run show.
 
 use super::Output;
+use crate::layout::grid::{STRIDES, cell};
 use crate::tensor::Rows;
 
 /// Between which limits numbers lie, those that are not finite left out.
@@ -25,6 +26,11 @@ impl Range {
     /// Whether scores are logits; `None` where all are 0. Rounding takes a sigmoid a little beyond its limits.
     pub(super) fn is_logit(self) -> Option<bool> {
         self.any.then_some(self.least < -0.01 || self.largest > 1.01)
+    }
+
+    /// Whether boxes are fractions of the picture: pixels go further.
+    pub(super) fn is_normalised(self) -> bool {
+        self.largest.max(-self.least) <= 2.0
     }
 
     pub(super) fn is_probability(self) -> bool {
@@ -60,6 +66,38 @@ impl Ordering {
             // A few boxes by their middle can look ordered by chance, many cannot.
             (8.., _) => Self::Ordered,
             _ => Self::Unknown,
+        }
+    }
+}
+
+/// What four numbers for each cell of a grid are, where they are no corners.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PerCell {
+    /// The middle of a box, its width and its height.
+    Middles,
+    /// Distances to the four sides, in strides.
+    Distances,
+    /// Neither for sure.
+    Unclear,
+}
+
+impl PerCell {
+    /// The middle of a box is about where its cell is, and no distance reaches out of the picture.
+    pub(super) fn of(rows: Rows<'_>, size: (u32, u32)) -> Self {
+        let (width, height) = (size.0 as f32, size.1 as f32);
+        let (across, down) =
+            if Range::of(rows.iter()).is_normalised() { (width, height) } else { (1.0, 1.0) };
+        let is_middle = |row: &usize| {
+            let Some(cell) = cell(*row, size, &STRIDES) else { return false };
+            let [x, y, ..] = rows.four(*row, 0);
+            let near = |place: f32, cell_at: f32| (place / cell.stride - cell_at - 0.5).abs() <= 2.0;
+            let beyond = x > width / cell.stride + 1.0 || y > height / cell.stride + 1.0;
+            beyond || (near(x * across, cell.column) && near(y * down, cell.row))
+        };
+        match (0..rows.count).filter(is_middle).count() {
+            most if most * 4 >= rows.count * 3 => Self::Middles,
+            few if few * 3 <= rows.count => Self::Distances,
+            _ => Self::Unclear,
         }
     }
 }
