@@ -2,6 +2,7 @@
 //! the same order.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -50,9 +51,9 @@ pub enum Ended {
     Reconfigured,
 }
 
-/// Runs until `shutdown`, or until another configuration is in force. Whatever fails after the start is reported in health and
-/// tried again.
-pub async fn run(own: Config, shutdown: CancellationToken) -> Result<Ended, RunError> {
+/// Runs with the configuration of a file until `shutdown`, or until another configuration is in force. Whatever fails after
+/// the start is reported in health and tried again.
+pub async fn run(own: Config, own_file: &Path, shutdown: CancellationToken) -> Result<Ended, RunError> {
     camera::init()?;
     let mut remote = Remote::start(&own);
     let config = remote.as_ref().map_or(own, |remote| remote.in_force.clone());
@@ -77,7 +78,9 @@ pub async fn run(own: Config, shutdown: CancellationToken) -> Result<Ended, RunE
         let (hasten, remote) = (dispatch.updates.clone().unwrap_or_default(), remote.clone());
         tokio::spawn(Updater { options, desk, board, clock, hasten, remote }.run(shutdown.clone()))
     });
-    let keeper = remote.clone().map(|remote| tokio::spawn(remote.keep(board.clone(), shutdown.clone())));
+    let keeper = remote
+        .clone()
+        .map(|remote| tokio::spawn(remote.keep(own_file.to_owned(), board.clone(), shutdown.clone())));
     let (analysis, darkroom) = start_analysis(&config, &slots, &board, &clock, &dispatch, &desk)?;
     let rules = config.cameras.iter().map(|camera| camera.own_rules.clone());
     let watch = Watch {

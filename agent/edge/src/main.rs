@@ -9,7 +9,7 @@ use std::process::{self, ExitCode};
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use sharp_eyes_agent::config::Config;
+use sharp_eyes_agent::config::{Config, ConfigError};
 use sharp_eyes_agent::daemon::{self, Ended, RunError};
 use sharp_eyes_agent::log;
 use sharp_eyes_agent::maintenance::{
@@ -140,9 +140,9 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     match arguments.command {
-        Command::Run { config } => with_config(&config, |config| {
+        Command::Run { config: file } => with_config(&file, |config| {
             log::start();
-            run(config).map_or_else(
+            run(config, &file).map_or_else(
                 |error| {
                     tracing::error!("{error:#}");
                     ExitCode::FAILURE
@@ -189,7 +189,11 @@ fn with_config(file: &Path, then: impl FnOnce(Config) -> ExitCode) -> ExitCode {
         Ok(config) => then(config),
         Err(error) => {
             eprintln!("{error}");
-            ExitCode::from(BAD_CONFIGURATION)
+            match error {
+                ConfigError::Invalid { .. } => ExitCode::from(BAD_CONFIGURATION),
+                // A disk that fails may well read it the next time.
+                ConfigError::Unreadable { .. } => ExitCode::FAILURE,
+            }
         }
     }
 }
@@ -207,12 +211,12 @@ fn exit(result: Result<bool, impl std::fmt::Display>) -> ExitCode {
 }
 
 /// Two threads: cameras, analysis and outbox have their own, these only wait for the network.
-fn run(config: Config) -> anyhow::Result<()> {
+fn run(config: Config, file: &Path) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
         let shutdown = CancellationToken::new();
         tokio::spawn(stop_on_signal(shutdown.clone())?);
-        match daemon::run(config, shutdown).await {
+        match daemon::run(config, file, shutdown).await {
             Ok(Ended::AsAsked) => Ok(()),
             Ok(Ended::Reconfigured) => {
                 Err(environment::again(&[])).context("cannot start anew with another configuration")

@@ -29,7 +29,7 @@ pub fn judge(own: &Config, text: &str) -> Result<Config, String> {
     if problems.is_empty() { Ok(config) } else { Err(in_one_line(problems)) }
 }
 
-fn in_one_line(mut problems: Vec<String>) -> String {
+pub(super) fn in_one_line(mut problems: Vec<String>) -> String {
     let more = problems.len().saturating_sub(TOLD);
     problems.truncate(TOLD);
     if more > 0 {
