@@ -6,11 +6,12 @@ mod environment;
 
 use std::path::{Path, PathBuf};
 use std::process::{self, ExitCode};
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use sharp_eyes_agent::config::{Config, ConfigError};
-use sharp_eyes_agent::daemon::{self, Ended, RunError};
+use sharp_eyes_agent::daemon::{self, Ended};
 use sharp_eyes_agent::log;
 use sharp_eyes_agent::maintenance::{
     ImportOptions, LookOptions, PackOptions, RepoCommand, TryOptions, import, look, pack, status, try_model,
@@ -27,6 +28,9 @@ const BAD_CONFIGURATION: u8 = 64;
 
 /// Where the package puts the configuration.
 const DEFAULT_CONFIGURATION: &str = "/etc/sharp-eyes/agent.toml";
+
+/// How long what still runs when all parts have ended may take.
+const LAST_GRACE: Duration = Duration::from_secs(1);
 
 /// Watches village cameras for hazards and intrusions: events, never identities.
 #[derive(Parser)]
@@ -213,21 +217,19 @@ fn exit(result: Result<bool, impl std::fmt::Display>) -> ExitCode {
 /// Two threads: cameras, analysis and outbox have their own, these only wait for the network.
 fn run(config: Config, file: &Path) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let shutdown = CancellationToken::new();
         tokio::spawn(stop_on_signal(shutdown.clone())?);
-        match daemon::run(config, file, shutdown).await {
-            Ok(Ended::AsAsked) => Ok(()),
-            Ok(Ended::Reconfigured) => {
+        match daemon::run(config, file, shutdown).await? {
+            Ended::AsAsked => Ok(()),
+            Ended::Reconfigured => {
                 Err(environment::again(&[])).context("cannot start anew with another configuration")
             }
-            Err(error @ RunError::Hangs(_)) => {
-                tracing::error!("{error}");
-                process::exit(1) // the thread that hangs would be waited for
-            }
-            Err(error) => Err(error.into()),
         }
-    })
+    });
+    // Not dropped, which would wait for an inference that hangs, and for a model that is tried.
+    runtime.shutdown_timeout(LAST_GRACE);
+    ended
 }
 
 /// The first signal asks for an orderly end, a second one does not wait for it.
