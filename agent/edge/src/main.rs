@@ -6,6 +6,7 @@ mod environment;
 
 use std::path::{Path, PathBuf};
 use std::process::{self, ExitCode};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -21,6 +22,7 @@ use sharp_eyes_agent::print::{
 };
 use sharp_eyes_agent::replay::{ReplayOptions, replay};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 /// Exit status for a configuration that cannot be used (`EX_USAGE` of sysexits.h).
@@ -219,8 +221,9 @@ fn run(config: Config, file: &Path) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let ended = runtime.block_on(async {
         let shutdown = CancellationToken::new();
-        tokio::spawn(stop_on_signal(shutdown.clone())?);
-        match daemon::run(config, file, shutdown).await? {
+        let reload = Arc::new(Notify::new());
+        tokio::spawn(heed_signals(shutdown.clone(), reload.clone())?);
+        match daemon::run(config, file, &reload, shutdown).await? {
             Ended::AsAsked => Ok(()),
             Ended::Reconfigured => {
                 Err(environment::again(&[])).context("cannot start anew with another configuration")
@@ -232,15 +235,23 @@ fn run(config: Config, file: &Path) -> anyhow::Result<()> {
     ended
 }
 
-/// The first signal asks for an orderly end, a second one does not wait for it.
-fn stop_on_signal(shutdown: CancellationToken) -> std::io::Result<impl Future<Output = ()>> {
+/// The first signal asks for an orderly end, a second one does not wait for it. SIGHUP asks for a new start.
+fn heed_signals(
+    shutdown: CancellationToken,
+    reload: Arc<Notify>,
+) -> std::io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
     Ok(async move {
         loop {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
+                _ = hangup.recv() => {
+                    reload.notify_one();
+                    continue;
+                }
             }
             if shutdown.is_cancelled() {
                 tracing::warn!("second signal: exiting at once");
