@@ -36,8 +36,11 @@ fn files(config: &Config) -> Vec<(&'static str, &Path)> {
         password.chain(tls)
     });
     let models = config.models.iter().map(|models| ("the root of trust", &models.root));
-    let logins = config.cameras.iter().filter_map(|camera| camera.stream.login.as_ref());
-    let cameras = logins.map(|(_, file)| ("a camera's password", file));
+    let streams = || config.cameras.iter().map(|camera| &camera.stream);
+    let logins = streams().filter_map(|stream| stream.login.as_ref());
+    let passwords = logins.map(|(_, file)| ("a camera's password", file));
+    let authorities = streams().filter_map(|stream| stream.ca.as_ref()).map(|file| ("a camera's ca", file));
+    let cameras = passwords.chain(authorities);
     let all = detector.into_iter().chain(brokers).chain(models).chain(cameras);
     all.map(|(what, file)| (what, file.as_path())).collect()
 }
