@@ -3,7 +3,7 @@
 #
 #   tests/setup.sh [packages] [runtime] [footage] [asyncapi]      without arguments: all of them
 #
-# packages  GStreamer, SQLite, a C compiler, mosquitto and its clients, openssl, libfaketime from Debian
+# packages  GStreamer, SQLite, a C compiler, mosquitto and its clients, openssl, TLS for GLib, libfaketime from Debian
 # runtime   ONNX Runtime's library out of its Python wheel    -> .cache/onnxruntime/libonnxruntime.so
 # footage   a street with pedestrians out of Debian's opencv-doc -> .cache/footage/vtest.avi
 # asyncapi  AsyncAPI's parser out of its npm package              -> .cache/asyncapi/parser.js
@@ -98,7 +98,7 @@ packages() {
         libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev libgstrtspserver-1.0-dev \
         gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good \
         gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav \
-        mosquitto mosquitto-clients openssl libfaketime
+        mosquitto mosquitto-clients openssl libfaketime ca-certificates glib-networking
     say "packages: there"
 }
 

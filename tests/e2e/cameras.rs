@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 use sharp_eyes_protocol::report::CameraState;
 use sharp_eyes_tests::agent::Agent;
+use sharp_eyes_tests::authority::{Authority, Credentials};
 use sharp_eyes_tests::broker::{Broker, BrokerOptions};
 use sharp_eyes_tests::camera::Camera;
 use sharp_eyes_tests::console::Console;
@@ -42,6 +43,39 @@ impl Scene {
             cameras.iter().any(|entry| entry.name.as_str() == camera && entry.state == state).then_some(())
         })
     }
+}
+
+#[test]
+fn a_camera_that_speaks_tls_is_believed_by_the_file_that_vouches_for_it() {
+    play(|folder| {
+        let (maker, stranger) = (Authority::new(folder, "maker")?, Authority::new(folder, "stranger")?);
+        let Credentials { certificate, key, .. } = maker.vouch("ipc-4711")?; // as cameras are called, not where they are
+        let (certificate, key) = (certificate.display().to_string(), key.display().to_string());
+        let camera = street(folder, "street", &["--certificate", &certificate, "--key", &key])?;
+        let url = camera.url("street").replace("rtsp:", "rtsps:");
+        let (broker, _console) = township(folder, &BrokerOptions::default())?;
+        let ca = |file: &str| format!("ca = {file:?}");
+        let by = |name, line: String| VillageCamera::new(name, &url).line(&line);
+        let village = village(folder, &broker)?
+            .with(by("maker", ca(&maker.file().display().to_string())))
+            .with(by("itself", ca(&certificate)))
+            .with(by("stranger", ca(&stranger.file().display().to_string())))
+            .with(by("nobody", String::new()));
+        let mut agent = Agent::start(&village)?;
+        for name in ["maker", "itself"] {
+            await_state(&mut agent, name, CameraState::Streaming)?;
+        }
+        for (name, words) in [
+            (
+                "stranger",
+                ["certificate is not trusted: its ca ", "stranger.pem does not vouch for it: unknown ca"],
+            ),
+            ("nobody", ["certificate is not trusted: no authority of this system", "the key ca"]),
+        ] {
+            says(&await_state(&mut agent, name, CameraState::Failed)?, &words)?;
+        }
+        Ok(())
+    });
 }
 
 #[test]

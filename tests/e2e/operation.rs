@@ -37,6 +37,39 @@ fn systemd_is_told_of_start_life_and_end() {
 }
 
 #[test]
+fn a_changed_file_is_read_again_on_sighup_unless_it_is_wrong() {
+    play(|folder| {
+        let (broker, _console) = township(folder, &BrokerOptions::default())?;
+        let manager = ServiceManager::listen(&folder.join("notify"))?;
+        let village = village(folder, &broker)?.with(VillageCamera::new("gate", "rtsp://127.0.0.1:1/gate"));
+        let socket = folder.join("notify");
+        let mut agent = Agent::start_with(&village, |command| {
+            command.env("NOTIFY_SOCKET", &socket);
+        })?;
+        manager.await_word("READY=1")?;
+        let pid = agent.process().pid();
+
+        let file = village.write()?;
+        std::fs::write(&file, village.toml().replacen("[state]", "[stat]", 1))?;
+        agent.process().signal(rustix::process::Signal::HUP)?;
+        wait::until("it to refuse the file", wait::PATIENCE, || {
+            agent.process().log().contains("not reloaded, the agent goes on as it was").then_some(())
+        })?;
+        says(&agent.process().log(), &["stat"])?;
+        ensure!(agent.health()?.cameras.len() == 1, "it went on with something else");
+
+        let village = village.with(VillageCamera::new("yard", "rtsp://127.0.0.1:1/yard"));
+        village.write()?;
+        agent.process().signal(rustix::process::Signal::HUP)?;
+        manager.await_word("RELOADING=1")?;
+        manager.await_word("READY=1")?;
+        agent.health_when("the new camera", |health| (health.cameras.len() == 2).then_some(()))?;
+        ensure!(agent.process().pid() == pid && agent.stop()? == 0, "it did not end as asked");
+        Ok(())
+    });
+}
+
+#[test]
 fn a_box_says_how_many_cameras_it_carries() {
     play(|folder| {
         let camera = street(folder, "street", &[])?;

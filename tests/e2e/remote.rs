@@ -85,8 +85,19 @@ fn a_configuration_is_taken_over_and_kept_taken_back_or_refused_by_itself() {
         let mut agent = Agent::start(&village)?;
         told(&console, "the box's own file", |told, cameras| told.active.is_none() && cameras == ["gate"])?;
 
-        // A good one, which shows what was masked.
+        // A good one, which shows what was masked. It waits while somebody is editing the box's own file: the agent could not
+        // start with that.
+        let own_file = village.write()?;
+        fs::write(&own_file, village.toml().replacen("[state]", "[stat]", 1))?;
         says(&configure(&maintainer, &text(&["gate", "yard"], ""))?, &["wang-cun", BOXES])?;
+        told(&console, "it to wait for the box's own file", |told, cameras| {
+            let why = told.last_refusal.as_deref().unwrap_or_default();
+            why.starts_with("the box's own file: ")
+                && why.contains("stat")
+                && told.active.is_none()
+                && cameras == ["gate"]
+        })?;
+        village.write()?;
         let kept = told(&console, "the good configuration to be kept", |told, cameras| {
             told.active.is_some() && !told.on_trial && cameras == ["gate", "yard"]
         })?;

@@ -2,11 +2,13 @@
 //! the same order.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use sharp_eyes_protocol::report::CameraState;
+use tokio::sync::Notify;
 use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -46,13 +48,18 @@ pub enum RunError {
 pub enum Ended {
     /// It was asked to.
     AsAsked,
-    /// Another configuration is in force: it has to be started anew.
+    /// Another configuration is in force, or its own file is to be read again: it has to be started anew.
     Reconfigured,
 }
 
-/// Runs until `shutdown`, or until another configuration is in force. Whatever fails after the start is reported in health and
-/// tried again.
-pub async fn run(own: Config, shutdown: CancellationToken) -> Result<Ended, RunError> {
+/// Runs with the configuration of a file until `shutdown`, until that is to be read again, or until another configuration is
+/// in force. Whatever fails after the start is reported in health and tried again.
+pub async fn run(
+    own: Config,
+    own_file: &Path,
+    reload: &Notify,
+    shutdown: CancellationToken,
+) -> Result<Ended, RunError> {
     camera::init()?;
     let mut remote = Remote::start(&own);
     let config = remote.as_ref().map_or(own, |remote| remote.in_force.clone());
@@ -77,7 +84,9 @@ pub async fn run(own: Config, shutdown: CancellationToken) -> Result<Ended, RunE
         let (hasten, remote) = (dispatch.updates.clone().unwrap_or_default(), remote.clone());
         tokio::spawn(Updater { options, desk, board, clock, hasten, remote }.run(shutdown.clone()))
     });
-    let keeper = remote.clone().map(|remote| tokio::spawn(remote.keep(board.clone(), shutdown.clone())));
+    let keeper = remote
+        .clone()
+        .map(|remote| tokio::spawn(remote.keep(own_file.to_owned(), board.clone(), shutdown.clone())));
     let (analysis, darkroom) = start_analysis(&config, &slots, &board, &clock, &dispatch, &desk)?;
     let rules = config.cameras.iter().map(|camera| camera.own_rules.clone());
     let watch = Watch {
@@ -99,11 +108,12 @@ pub async fn run(own: Config, shutdown: CancellationToken) -> Result<Ended, RunE
     let timekeeper = tokio::spawn(clock.clone().keep(shutdown.clone()));
     tracing::info!(site = %config.site, cameras = board.cameras.len(), "running");
 
-    // Whatever else may end the two, only a model that hangs and another configuration end the agent.
+    // Whatever else may end the two, only a model that hangs and another configuration end the agent by themselves.
     let (hangs, reconfigured) = (only(updater, Result::err), only(keeper, |ended| ended));
     let ended = tokio::select! {
         () = shutdown.cancelled() => Ended::AsAsked,
         Reconfigured = reconfigured => Ended::Reconfigured,
+        () = can_reload(own_file, reload) => Ended::Reconfigured,
         hangs = hangs => {
             // The analysis hangs, and nothing else: what waits in memory gets to the disk.
             dispatch.outbox.close(GRACE).await;
@@ -124,13 +134,27 @@ pub async fn run(own: Config, shutdown: CancellationToken) -> Result<Ended, RunE
     finish("the watch on cameras", watch).await;
     finish("the clock", timekeeper).await;
     desk.stop();
-    if let (Some(remote), Ended::AsAsked) = (&remote, ended) {
-        remote.stop();
+    if let Some(remote) = &remote {
+        remote.stop(); // one that is in force from now on only has not been started yet, and nothing changes for it
     }
     dispatch.stop().await;
     watchdog.abort();
     tracing::info!("stopped");
     Ok(ended)
+}
+
+/// Waits until somebody asks for a file to be read again that can be. One that cannot would end the agent for good.
+async fn can_reload(own_file: &Path, reload: &Notify) {
+    loop {
+        reload.notified().await;
+        match Config::load(own_file) {
+            Ok(_) => {
+                tracing::info!("starting anew with {}, as asked", own_file.display());
+                return;
+            }
+            Err(error) => tracing::error!("not reloaded, the agent goes on as it was: {error}"),
+        }
+    }
 }
 
 /// What a task ends with, if that counts; for ever otherwise.
@@ -214,5 +238,27 @@ async fn run_cameras(
         tracing::error!(camera = %card.name, "the camera's task failed and starts anew: {error}");
         card.failed(CameraState::Failed, "internal error; see the log");
         index_of.insert(tasks.spawn(run_one(index, GRACE)).id(), index);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_a_file_that_can_be_read_is_reloaded() {
+        let place = tempfile::tempdir().unwrap();
+        let (file, reload) = (place.path().join("agent.toml"), Notify::new());
+        let asked = async || {
+            reload.notify_one();
+            tokio::time::timeout(Duration::from_millis(100), can_reload(&file, &reload)).await.is_ok()
+        };
+        assert!(!asked().await, "there is none");
+        std::fs::write(&file, "[site]").unwrap();
+        assert!(!asked().await, "it says nothing of cameras");
+        std::fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/../../config/agent.toml"), &file).unwrap();
+        assert!(asked().await);
+        let nobody = tokio::time::timeout(Duration::from_millis(100), can_reload(&file, &reload));
+        assert!(nobody.await.is_err(), "nobody asks any more");
     }
 }

@@ -6,11 +6,13 @@ mod environment;
 
 use std::path::{Path, PathBuf};
 use std::process::{self, ExitCode};
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use sharp_eyes_agent::config::Config;
-use sharp_eyes_agent::daemon::{self, Ended, RunError};
+use sharp_eyes_agent::config::{Config, ConfigError};
+use sharp_eyes_agent::daemon::{self, Ended};
 use sharp_eyes_agent::log;
 use sharp_eyes_agent::maintenance::{
     ImportOptions, LookOptions, PackOptions, RepoCommand, TryOptions, import, look, pack, status, try_model,
@@ -20,6 +22,7 @@ use sharp_eyes_agent::print::{
 };
 use sharp_eyes_agent::replay::{ReplayOptions, replay};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 /// Exit status for a configuration that cannot be used (`EX_USAGE` of sysexits.h).
@@ -27,6 +30,9 @@ const BAD_CONFIGURATION: u8 = 64;
 
 /// Where the package puts the configuration.
 const DEFAULT_CONFIGURATION: &str = "/etc/sharp-eyes/agent.toml";
+
+/// How long what still runs when all parts have ended may take.
+const LAST_GRACE: Duration = Duration::from_secs(1);
 
 /// Watches village cameras for hazards and intrusions: events, never identities.
 #[derive(Parser)]
@@ -140,9 +146,9 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     match arguments.command {
-        Command::Run { config } => with_config(&config, |config| {
+        Command::Run { config: file } => with_config(&file, |config| {
             log::start();
-            run(config).map_or_else(
+            run(config, &file).map_or_else(
                 |error| {
                     tracing::error!("{error:#}");
                     ExitCode::FAILURE
@@ -189,7 +195,11 @@ fn with_config(file: &Path, then: impl FnOnce(Config) -> ExitCode) -> ExitCode {
         Ok(config) => then(config),
         Err(error) => {
             eprintln!("{error}");
-            ExitCode::from(BAD_CONFIGURATION)
+            match error {
+                ConfigError::Invalid { .. } => ExitCode::from(BAD_CONFIGURATION),
+                // A disk that fails may well read it the next time.
+                ConfigError::Unreadable { .. } => ExitCode::FAILURE,
+            }
         }
     }
 }
@@ -207,34 +217,41 @@ fn exit(result: Result<bool, impl std::fmt::Display>) -> ExitCode {
 }
 
 /// Two threads: cameras, analysis and outbox have their own, these only wait for the network.
-fn run(config: Config) -> anyhow::Result<()> {
+fn run(config: Config, file: &Path) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let shutdown = CancellationToken::new();
-        tokio::spawn(stop_on_signal(shutdown.clone())?);
-        match daemon::run(config, shutdown).await {
-            Ok(Ended::AsAsked) => Ok(()),
-            Ok(Ended::Reconfigured) => {
+        let reload = Arc::new(Notify::new());
+        tokio::spawn(heed_signals(shutdown.clone(), reload.clone())?);
+        match daemon::run(config, file, &reload, shutdown).await? {
+            Ended::AsAsked => Ok(()),
+            Ended::Reconfigured => {
                 Err(environment::again(&[])).context("cannot start anew with another configuration")
             }
-            Err(error @ RunError::Hangs(_)) => {
-                tracing::error!("{error}");
-                process::exit(1) // the thread that hangs would be waited for
-            }
-            Err(error) => Err(error.into()),
         }
-    })
+    });
+    // Not dropped, which would wait for an inference that hangs, and for a model that is tried.
+    runtime.shutdown_timeout(LAST_GRACE);
+    ended
 }
 
-/// The first signal asks for an orderly end, a second one does not wait for it.
-fn stop_on_signal(shutdown: CancellationToken) -> std::io::Result<impl Future<Output = ()>> {
+/// The first signal asks for an orderly end, a second one does not wait for it. SIGHUP asks for a new start.
+fn heed_signals(
+    shutdown: CancellationToken,
+    reload: Arc<Notify>,
+) -> std::io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
     Ok(async move {
         loop {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
+                _ = hangup.recv() => {
+                    reload.notify_one();
+                    continue;
+                }
             }
             if shutdown.is_cancelled() {
                 tracing::warn!("second signal: exiting at once");

@@ -67,4 +67,31 @@ mod tests {
         assert_eq!(reason(61, 0).unwrap(), "the analysis has hung for 61s");
         assert_eq!(reason(0, 16).unwrap(), "16 decoders and connections of cameras hang for good");
     }
+
+    #[test]
+    fn the_unit_says_what_the_agent_relies_on() {
+        let unit = include_str!("../../../config/systemd/sharp-eyes-agent.service");
+        for line in [
+            "ExecReload=/bin/kill -HUP $MAINPID",
+            "RestartPreventExitStatus=64", // of main.rs
+            "OOMPolicy=continue",          // a model that is tried is what dies
+            "CacheDirectory=sharp-eyes",
+            "Environment=XDG_CACHE_HOME=/var/cache/sharp-eyes", // of GStreamer's registry
+            "DeviceAllow=char-drm rw",
+            "DeviceAllow=char-dma_heap rw",
+            "DeviceAllow=char-mpp_service rw",
+            "DeviceAllow=char-nvidia* rw",
+            "DeviceAllow=/dev/nvmap rw",
+            "DeviceAllow=/dev/rga rw",
+            "DeviceAllow=/dev/galcore rw",
+            "DeviceAllow=char-fastrpc rw",
+        ] {
+            assert!(unit.lines().any(|found| found == line), "{line}");
+        }
+        let seconds = |key: &str| {
+            let value = unit.lines().find_map(|line| line.strip_prefix(key));
+            Duration::from_secs(value.unwrap().trim_end_matches('s').parse().unwrap())
+        };
+        assert!(seconds("WatchdogSec=") > HANGS_AFTER, "it restarts an agent that could still help itself");
+    }
 }

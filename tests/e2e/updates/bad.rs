@@ -132,6 +132,41 @@ fn a_model_that_hangs_or_ends_the_process_while_it_is_tried_is_refused() {
 }
 
 #[test]
+fn the_agent_ends_while_a_model_that_hangs_is_tried_and_takes_it_along() {
+    play(|folder| {
+        let maintainer = Maintainer::new(folder)?;
+        let (broker, console) = township(folder, &BrokerOptions::default())?;
+        // With such a budget it may be silent for two minutes.
+        let lines = "interval = \"1s\"\nbudget = \"10s\"";
+        let village = watched(folder, &broker, "rtsp://127.0.0.1:1/gate", &maintainer, lines)?;
+        let mut agent = Agent::start(&village)?;
+        publish_bad(&maintainer, "3.0.1", Mood::Hangs, AT_THE_PICTURE)?;
+        stage(&console, "3.0.1", ModelStage::Golden)?;
+        let tried = child(agent.process().pid())?;
+        let victim = fs::read_to_string(tried.join("oom_score_adj"))?;
+        ensure!(victim.trim() == "1000", "when memory runs out, others may go before it: {victim}");
+        ensure!(agent.stop_within(Duration::from_secs(15))? == 0, "it did not end as asked");
+        wait::until("the end of what tries the model", wait::PATIENCE, || {
+            fs::read(tried.join("cmdline")).unwrap_or_default().is_empty().then_some(()) // as one that nobody waits for has
+        })?;
+        let status = maintainer::status(&village)?;
+        ensure!(status["refused"].as_array().is_some_and(Vec::is_empty), "nobody's fault: {status}");
+        Ok(())
+    });
+}
+
+/// The folder in /proc of the only child of a process.
+fn child(pid: u32) -> Result<PathBuf> {
+    let mut children = Vec::new();
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let text = fs::read_to_string(thread?.path().join("children"))?;
+        children.extend(text.split_whitespace().map(str::to_owned));
+    }
+    ensure!(children.len() == 1, "its children: {children:?}");
+    Ok(Path::new("/proc").join(&children[0]))
+}
+
+#[test]
 fn a_model_that_turns_bad_while_it_looks_is_rolled_back_and_no_camera_is_blind_for_long() {
     turns_bad("");
 }

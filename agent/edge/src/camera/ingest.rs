@@ -11,6 +11,7 @@ use gstreamer_rtsp as gst_rtsp;
 use tokio::sync::mpsc;
 
 use super::bitstream::{Bitstream, Codec, UnitFacts};
+use super::certificate::vouch_by;
 use super::in_order::{CLOCK_RATE, instead_of_jitter_buffers};
 use super::{CameraError, CameraOptions, bus};
 use crate::secret::Secret;
@@ -130,6 +131,7 @@ impl Ingest {
             source.set_property("user-id", user);
             source.set_property("user-pw", password.expose());
         }
+        vouch_by(options.ca.clone(), &source, failed.clone());
         pipeline.add(&source)?;
         bus::forward(&pipeline, |_| {}, failed.clone(), describe);
         if options.transport == Transport::Tcp {

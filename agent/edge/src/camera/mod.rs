@@ -3,6 +3,7 @@
 //! # Layout
 //!
 //! - [`ingest`]: RTSP to access units; depayloads and parses, never decodes;
+//! - [`certificate`]: whether a camera that speaks TLS is the one that is meant;
 //! - [`in_order`]: RTP over TCP without a jitter buffer;
 //! - [`bitstream`]: what an access unit says of itself without being decoded;
 //! - [`gate`]: whether the camera sleeps, a plain value;
@@ -17,6 +18,7 @@
 
 pub mod bitstream;
 mod bus;
+mod certificate;
 mod clip;
 mod decode;
 mod film;
@@ -79,6 +81,8 @@ pub struct CameraOptions {
     pub url: String,
     /// User name, and the file with the password and nothing else. Read anew at each attempt.
     pub login: Option<(String, PathBuf)>,
+    /// PEM file that vouches for the camera's certificate, whatever host that names, besides the system's authorities.
+    pub ca: Option<PathBuf>,
     /// What RTP runs over.
     pub transport: Transport,
     /// How long a late packet is waited for, over UDP.
@@ -105,6 +109,8 @@ pub enum CameraError {
     RefusedAgain(String),
     #[error("the camera has no connection left, or is still starting: {0}")]
     Busy(String),
+    #[error("the camera's certificate is not trusted: {0}")]
+    Certificate(String),
     #[error("the camera cannot be reached: {0}")]
     Unreachable(String),
     #[error("no RTP within {0:?} of connecting")]

@@ -95,6 +95,10 @@ fn camera(section: Section<'_>, names: &mut BTreeSet<String>) -> Option<CameraCo
     if section.has("user") != section.has("password_file") {
         section.problem("user", "user and password_file belong together; set both or neither");
     }
+    let ca = section.optional::<PathBuf>("ca");
+    if ca.is_some() && url.as_ref().is_some_and(|url| !url.starts_with("rtsps://")) {
+        section.problem("ca", "vouches for nothing where the url does not begin with rtsps://");
+    }
     let transport = section.or("transport", Transport::Tcp);
     let latency = section.or("latency", Duration::from_millis(200));
     if latency > Duration::from_secs(10) {
@@ -139,6 +143,7 @@ fn camera(section: Section<'_>, names: &mut BTreeSet<String>) -> Option<CameraCo
         name: name?,
         url: url?,
         login: user.zip(password_file),
+        ca,
         transport,
         latency,
         decoder,

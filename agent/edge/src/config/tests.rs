@@ -317,3 +317,15 @@ fn who_takes_configurations_from_outside_says_whose() {
     let confirm = Config::parse(&text).unwrap().remote.unwrap().confirm;
     assert_eq!(confirm, Duration::from_secs(300));
 }
+
+#[test]
+fn a_camera_s_ca_needs_tls() {
+    let lines = |scheme: &str| format!("url = \"{scheme}://10.0.0.7/stream\"\nca = \"/etc/gate.pem\"");
+    check(
+        &[("url = \"rtsp://10.0.0.7/stream\"", &lines("rtsp"))],
+        &["21 camera[0].ca: vouches for nothing where the url does not begin with rtsps://"],
+    );
+    let config = MINIMAL.replace("url = \"rtsp://10.0.0.7/stream\"", &lines("rtsps"));
+    let config = Config::parse(&config).unwrap();
+    assert_eq!(config.cameras[0].stream.ca, Some(PathBuf::from("/etc/gate.pem")));
+}

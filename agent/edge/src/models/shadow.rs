@@ -19,7 +19,7 @@ use sharp_eyes_vision::{
 };
 
 use super::compare::{Comparison, Look};
-use super::trial::is_interruption;
+use super::trial::{be_expendable, is_interruption};
 use crate::camera::Frame;
 use crate::config::View;
 use crate::sessions::is_of_the_model;
@@ -336,6 +336,7 @@ impl Object {
 
 /// The other end of [`Shadow`]: looks at the frames that come on standard input, until there are no more.
 pub fn for_parent(folder: &Path, runtime: &Path, options: &DetectorOptions) -> Result<(), String> {
+    be_expendable();
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let say = |answer: &Answer| -> Result<(), String> {
         let mut out = io::stdout().lock();

@@ -10,7 +10,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
+use rustix::process::{Signal, set_parent_process_death_signal};
 use serde::{Deserialize, Serialize};
 use sharp_eyes_protocol::alert::ModelName;
 use sharp_eyes_protocol::report::ModelStage;
@@ -225,8 +225,17 @@ fn latency(detector: &mut Detector, files: &GoldenFiles, alive: &mut dyn FnMut()
     Ok(times[RUNS / 2])
 }
 
+/// Makes this process one that only serves the thread that waits for it: it ends with that, also when the agent is killed or
+/// starts anew, and when memory runs out, it goes first.
+pub(super) fn be_expendable() {
+    // Where either cannot be had, the model is tried all the same.
+    let _ = set_parent_process_death_signal(Some(Signal::KILL));
+    let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
+}
+
 /// Tries a model and prints what happens for the process that waits for it: the other end of [`in_child`].
 pub fn for_parent(folder: &Path, options: &TrialOptions) {
+    be_expendable();
     let say = |line: &Line| {
         let mut out = std::io::stdout().lock();
         let text = serde_json::to_string(line).unwrap_or_default();

@@ -29,7 +29,7 @@ pub fn judge(own: &Config, text: &str) -> Result<Config, String> {
     if problems.is_empty() { Ok(config) } else { Err(in_one_line(problems)) }
 }
 
-fn in_one_line(mut problems: Vec<String>) -> String {
+pub(super) fn in_one_line(mut problems: Vec<String>) -> String {
     let more = problems.len().saturating_sub(TOLD);
     problems.truncate(TOLD);
     if more > 0 {
@@ -65,11 +65,19 @@ fn secrets_of_broker(own: &Config, broker: &BrokerConfig) -> Vec<String> {
 fn secrets_of_camera(own: &Config, camera: &CameraConfig) -> Vec<String> {
     let (stream, mut problems) = (&camera.stream, Vec::new());
     let login = |camera: &CameraConfig| -> Option<(String, PathBuf)> { camera.stream.login.clone() };
-    let known =
-        |known: &CameraConfig| host(&known.stream.url) == host(&stream.url) && login(known) == login(camera);
-    if stream.login.is_some() && !own.cameras.iter().any(known) {
+    let knows =
+        |own: &CameraConfig| host(&own.stream.url) == host(&stream.url) && login(own) == login(camera);
+    let known: Vec<_> = own.cameras.iter().filter(|own| knows(own)).collect();
+    if stream.login.is_some() && known.is_empty() {
         problems.push(format!(
             "camera {}: its user and password_file belong to no camera at {} in the box's own file",
+            stream.name,
+            host(&stream.url)
+        ));
+    } else if stream.login.is_some() && !known.iter().any(|own| own.stream.ca == stream.ca) {
+        // Whoever that vouches for would be told the password.
+        problems.push(format!(
+            "camera {}: its ca is another than that of {} in the box's own file",
             stream.name,
             host(&stream.url)
         ));
@@ -152,6 +160,24 @@ masks = [[[0.8, 0.0], [1.0, 0.0], [1.0, 0.25]], [[0.0, 0.0], [0.1, 0.0], [0.1, 0
         let config = judge(&own, "[escalation]\nminor = \"1h\"\n").unwrap();
         assert_eq!(config.escalation.minor, Some(std::time::Duration::from_secs(3600)));
         assert_eq!(config.cameras.len(), 1);
+    }
+
+    #[test]
+    fn a_camera_s_password_goes_by_the_certificate_that_the_own_file_names() {
+        let login = "user = \"viewer\"\npassword_file = \"/run/gate\"\n";
+        let tls = |text: String| text.replace("rtsp://", "rtsps://");
+        let with_ca = format!("{login}ca = \"/etc/gate.pem\"\n");
+        let own = Config::parse(&tls(OWN.replace(login, &with_ca))).unwrap();
+        for (lines, refused) in [
+            (with_ca.clone(), None),
+            (String::new(), None), // nobody is told anything
+            (login.to_owned(), Some("camera gate: its ca is another than that of rtsps://10.0.0.7")),
+            (with_ca.replace("gate.pem", "ssl/certs/ca-certificates.crt"), Some("its ca is another")),
+        ] {
+            let judged = judge(&own, &tls(camera(&lines))).err();
+            assert_eq!(judged.is_some(), refused.is_some(), "{lines}: {judged:?}");
+            assert!(judged.unwrap_or_default().contains(refused.unwrap_or_default()), "{lines}");
+        }
     }
 
     #[test]

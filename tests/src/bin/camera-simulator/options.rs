@@ -22,6 +22,7 @@ camera-simulator --mount NAME=FILE[@SECONDS] [--mount ...] [options]
   --reel STRETCHES             which seconds to play, as 0-18,19~25x8: the last eight times forward and back
   --transport tcp|udp|any      what clients may ask for; any unless given
   --user NAME --password TEXT  ask for them (RTSP basic authentication)
+  --certificate FILE --key FILE  speak TLS (rtsps) with these, in PEM
   --cache FOLDER               where encoded footage is kept; .cache/encoded unless given
   --silent-after N             send nothing after N access units, but keep the session
   --garbage-after N            send random bytes after N access units
@@ -38,6 +39,7 @@ pub(crate) struct Options {
     pub(crate) reel: Reel,
     pub(crate) transport: Transport,
     pub(crate) login: Option<(String, String)>,
+    pub(crate) certificate: Option<(PathBuf, PathBuf)>,
     pub(crate) cache: PathBuf,
     pub(crate) faults: Faults,
     pub(crate) until_stdin_closes: bool,
@@ -75,11 +77,13 @@ fn parse(mut arguments: lexopt::Parser) -> Result<Option<Options>> {
         reel: Reel::default(),
         transport: Transport::Any,
         login: None,
+        certificate: None,
         cache: PathBuf::from(".cache/encoded"),
         faults: Faults::default(),
         until_stdin_closes: false,
     };
     let (mut user, mut password) = (None, None);
+    let (mut certificate, mut key) = (None, None);
     while let Some(argument) = arguments.next()? {
         match argument {
             Long("help") | Short('h') => return Ok(None),
@@ -95,6 +99,8 @@ fn parse(mut arguments: lexopt::Parser) -> Result<Option<Options>> {
             Long("transport") => options.transport = transport(&arguments.value()?.string()?)?,
             Long("user") => user = Some(arguments.value()?.string()?),
             Long("password") => password = Some(arguments.value()?.string()?),
+            Long("certificate") => certificate = Some(PathBuf::from(arguments.value()?)),
+            Long("key") => key = Some(PathBuf::from(arguments.value()?)),
             Long("cache") => options.cache = arguments.value()?.into(),
             Long("silent-after") => options.faults.silent_after = Some(arguments.value()?.parse()?),
             Long("garbage-after") => options.faults.garbage_after = Some(arguments.value()?.parse()?),
@@ -109,6 +115,11 @@ fn parse(mut arguments: lexopt::Parser) -> Result<Option<Options>> {
         (Some(user), Some(password)) => Some((user, password)),
         (None, None) => None,
         _ => bail!("--user and --password go together"),
+    };
+    options.certificate = match (certificate, key) {
+        (Some(certificate), Some(key)) => Some((certificate, key)),
+        (None, None) => None,
+        _ => bail!("--certificate and --key go together"),
     };
     if options.mounts.is_empty() {
         bail!("no --mount: there is nothing to play\n{USAGE}");

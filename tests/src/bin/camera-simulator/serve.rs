@@ -51,7 +51,7 @@ pub(crate) fn serve(options: &Options) -> Result<()> {
         let phase = main.frame_time.mul_f64((index as f64 * GOLDEN).fract());
         let play = Play { main, smaller, tampered, start, phase, faults, told_half: told_half.clone() };
         let factory = factory(play, options.transport);
-        if options.login.is_some() {
+        if options.login.is_some() || options.certificate.is_some() {
             let role = gst::Structure::builder(ROLE)
                 .field(rtsp::RTSP_PERM_MEDIA_FACTORY_ACCESS, true)
                 .field(rtsp::RTSP_PERM_MEDIA_FACTORY_CONSTRUCT, true);
@@ -59,11 +59,8 @@ pub(crate) fn serve(options: &Options) -> Result<()> {
         }
         paths.add_factory(&format!("/{}", mount.name), factory);
     }
-    if let Some((user, password)) = &options.login {
-        let access = rtsp::RTSPAuth::new();
-        let token = rtsp::RTSPToken::builder().field(rtsp::RTSP_TOKEN_MEDIA_FACTORY_ROLE, ROLE).build();
-        access.add_basic(&rtsp::RTSPAuth::make_basic(user, password), &token);
-        server.set_auth(Some(&access));
+    if options.login.is_some() || options.certificate.is_some() {
+        server.set_auth(Some(&access(options)?));
     }
     let clients = AtomicU64::new(0);
     server.connect_client_connected(move |_, _| {
@@ -85,6 +82,20 @@ pub(crate) fn serve(options: &Options) -> Result<()> {
     }
     main_loop.run();
     Ok(())
+}
+
+/// Who may look, and whether that is encrypted.
+fn access(options: &Options) -> Result<rtsp::RTSPAuth> {
+    let access = rtsp::RTSPAuth::new();
+    let mut token = rtsp::RTSPToken::builder().field(rtsp::RTSP_TOKEN_MEDIA_FACTORY_ROLE, ROLE).build();
+    match &options.login {
+        Some((user, password)) => access.add_basic(&rtsp::RTSPAuth::make_basic(user, password), &token),
+        None => access.set_default_token(Some(&mut token)),
+    }
+    if let Some((certificate, key)) = &options.certificate {
+        access.set_tls_certificate(Some(&rtsp::gio::TlsCertificate::from_files(certificate, key)?));
+    }
+    Ok(access)
 }
 
 /// The clip as it looks through a lens that somebody has tampered with.
