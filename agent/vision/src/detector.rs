@@ -2,14 +2,13 @@
 
 use std::path::Path;
 
-use crate::detection::{DetectError, Detection, has_head};
+use crate::detection::{DetectError, Detection};
 use crate::frame::{Colour, FrameView, PixelFormat, Plane};
 use crate::geometry::{Polygon, Rect};
 use crate::layout::Candidate;
 use crate::letterbox::{Canvas, Fit};
 use crate::look::Look;
 use crate::model::{Model, ModelError, ModelInfo};
-use crate::nms;
 use crate::onnx::{Interrupt, OnnxError, Runtime};
 use crate::packing::{self, Object, Placement, Sights};
 use crate::settings::{DetectorOptions, Provider};
@@ -165,10 +164,7 @@ impl Detector {
             let bounds = place(candidate.bounds)?.clamped();
             (bounds.area() > 0.0).then(|| Detection { class, score: candidate.score.min(1.0), bounds })
         };
-        let all = self.candidates.iter().filter_map(detection).collect();
-        let (detections, mut hidden) = nms::split(all, nms::OVERLAP);
-        hidden.retain(|detection| has_head(detection.class));
-        Look { detections, hidden, whole }
+        Look::of(self.candidates.iter().filter_map(detection).collect(), whole)
     }
 }
 
@@ -285,7 +281,7 @@ mod tests {
         let close = detector.detect_closely(&[glance]).unwrap().unwrap().remove(0);
         for look in [whole, close] {
             assert_eq!(scores(&look.detections), [0.9], "{look:?}");
-            assert_eq!(scores(&look.everybody()), [0.9, 0.3], "{look:?}");
+            assert_eq!(scores(&look.everybody().unwrap()), [0.9, 0.3], "{look:?}");
         }
     }
 
