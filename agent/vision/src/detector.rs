@@ -286,6 +286,19 @@ mod tests {
     }
 
     #[test]
+    fn whoever_rides_is_a_person_like_all_others() {
+        let Some(runtime) = runtime() else { return };
+        let manifest = MANIFEST.replace(r#"["person", "kite"]"#, r#"["pedestrian", "rider"]"#);
+        let model = ltrb(&[(0, [0.5, 0.5, 1.5, 2.5], [0.9, 0.0]), (20, [0.5; 4], [0.0, 0.7])]);
+        let mut detector = load(&runtime, &manifest, &model.to_bytes()).unwrap();
+        assert_eq!(detector.model().classes, [ObjectClass::Person]);
+        let frame = TestFrame::new(128, 64, PixelFormat::I420, |_, _| [80, 128, 128]);
+        let everybody = detector.look(&frame.view(), &[]).unwrap().everybody().unwrap();
+        let found: Vec<_> = everybody.iter().map(|found| (found.class, found.score)).collect();
+        assert_eq!(found, [(ObjectClass::Person, 0.9), (ObjectClass::Person, 0.7)]);
+    }
+
+    #[test]
     fn a_close_look_finds_its_objects_where_they_are_in_the_picture() {
         let Some(runtime) = runtime() else { return };
         // Anchor 0 is the first of stride 8, at 4,4 of the tensor: a box of 8x8 there; and one that lies beyond all parts.
