@@ -75,10 +75,17 @@ impl ObjectClass {
 
     /// The class that a model's label means, if it means one of ours. A few other words are accepted because common
     /// data sets say so; everything else that is not a class's own name is `None`, kinds of people among it.
+    ///
+    /// What somebody does, ride or work, is no kind: such a label is a person whose head has to be found, and no more than
+    /// a person from here on. A model that tells pedestrians and riders apart would else leave the riders' heads as they are.
     pub fn from_label(label: &str) -> Option<Self> {
         match label.trim().to_ascii_lowercase().as_str() {
             "motorbike" => Some(Self::Motorcycle),
-            "pedestrian" | "people" | "human" => Some(Self::Person),
+            "pedestrian" | "pedestrians" | "people" | "persons" | "human" | "person_sitting" => {
+                Some(Self::Person)
+            }
+            "rider" | "riders" | "cyclist" | "bicyclist" | "motorcyclist" => Some(Self::Person),
+            "driver" | "passenger" | "worker" | "workers" => Some(Self::Person),
             "flame" => Some(Self::Fire),
             other => Self::ALL.into_iter().find(|class| class.name() == other),
         }
@@ -118,8 +125,12 @@ mod tests {
             ("fire", Some(ObjectClass::Fire)),
             ("People", Some(ObjectClass::Person)),
             ("human", Some(ObjectClass::Person)),
-            ("worker", None),
-            ("rider", None),
+            ("pedestrian", Some(ObjectClass::Person)),
+            ("Rider", Some(ObjectClass::Person)),
+            ("Cyclist", Some(ObjectClass::Person)),
+            ("worker", Some(ObjectClass::Person)),
+            ("woman", None),
+            ("police officer", None),
             ("human face", None),
             ("face", None),
             ("license plate", None),

@@ -2,14 +2,13 @@
 
 use std::path::Path;
 
-use crate::detection::{DetectError, Detection, has_head};
+use crate::detection::{DetectError, Detection};
 use crate::frame::{Colour, FrameView, PixelFormat, Plane};
 use crate::geometry::{Polygon, Rect};
 use crate::layout::Candidate;
 use crate::letterbox::{Canvas, Fit};
 use crate::look::Look;
 use crate::model::{Model, ModelError, ModelInfo};
-use crate::nms;
 use crate::onnx::{Interrupt, OnnxError, Runtime};
 use crate::packing::{self, Object, Placement, Sights};
 use crate::settings::{DetectorOptions, Provider};
@@ -165,10 +164,7 @@ impl Detector {
             let bounds = place(candidate.bounds)?.clamped();
             (bounds.area() > 0.0).then(|| Detection { class, score: candidate.score.min(1.0), bounds })
         };
-        let all = self.candidates.iter().filter_map(detection).collect();
-        let (detections, mut hidden) = nms::split(all, nms::OVERLAP);
-        hidden.retain(|detection| has_head(detection.class));
-        Look { detections, hidden, whole }
+        Look::of(self.candidates.iter().filter_map(detection).collect(), whole)
     }
 }
 
@@ -285,8 +281,21 @@ mod tests {
         let close = detector.detect_closely(&[glance]).unwrap().unwrap().remove(0);
         for look in [whole, close] {
             assert_eq!(scores(&look.detections), [0.9], "{look:?}");
-            assert_eq!(scores(&look.everybody()), [0.9, 0.3], "{look:?}");
+            assert_eq!(scores(&look.everybody().unwrap()), [0.9, 0.3], "{look:?}");
         }
+    }
+
+    #[test]
+    fn whoever_rides_is_a_person_like_all_others() {
+        let Some(runtime) = runtime() else { return };
+        let manifest = MANIFEST.replace(r#"["person", "kite"]"#, r#"["pedestrian", "rider"]"#);
+        let model = ltrb(&[(0, [0.5, 0.5, 1.5, 2.5], [0.9, 0.0]), (20, [0.5; 4], [0.0, 0.7])]);
+        let mut detector = load(&runtime, &manifest, &model.to_bytes()).unwrap();
+        assert_eq!(detector.model().classes, [ObjectClass::Person]);
+        let frame = TestFrame::new(128, 64, PixelFormat::I420, |_, _| [80, 128, 128]);
+        let everybody = detector.look(&frame.view(), &[]).unwrap().everybody().unwrap();
+        let found: Vec<_> = everybody.iter().map(|found| (found.class, found.score)).collect();
+        assert_eq!(found, [(ObjectClass::Person, 0.9), (ObjectClass::Person, 0.7)]);
     }
 
     #[test]

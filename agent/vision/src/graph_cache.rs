@@ -52,6 +52,13 @@ impl Cached {
         made
     }
 
+    /// Forgets the graph: it is whole and cannot be loaded.
+    pub(crate) fn remove(&self) {
+        for file in self.files().into_iter().filter(|file| self.is_ours(file)) {
+            let _ = fs::remove_file(file); // next time
+        }
+    }
+
     fn path(&self, bytes: &[u8]) -> PathBuf {
         self.folder.join(format!("{}-{}.onnx", self.key, &hex::encode(Sha256::digest(bytes))[..16]))
     }

@@ -14,7 +14,15 @@ pub(crate) struct Span {
 /// Every pixel that any of the polygons touches, also with its edge only: what is masked is masked for somebody's
 /// privacy, so half a pixel is a pixel. Spans may overlap.
 pub(crate) fn spans(polygons: &[Polygon], width: u32, height: u32) -> Vec<Span> {
-    let (columns, rows) = (width as f32, height as f32);
+    spans_of_cells(polygons, (width as f32, height as f32), (width, height))
+}
+
+/// The same of cells, where a picture is so many cells wide and high, and not all of it need be in whole ones.
+pub(crate) fn spans_of_cells(
+    polygons: &[Polygon],
+    (columns, rows): (f32, f32),
+    (width, height): (u32, u32),
+) -> Vec<Span> {
     let mut spans = Vec::new();
     let mut crossings = Vec::new();
     for polygon in polygons {

@@ -5,7 +5,7 @@
 
 use crate::frame::FrameView;
 use crate::geometry::{Polygon, Rect};
-use crate::mask::spans;
+use crate::mask::spans_of_cells;
 
 /// Columns that a miniature has at most.
 const COLUMNS_MAX: usize = 160;
@@ -44,7 +44,9 @@ impl Miniature {
             let of = |sums: &[u16]| sums.iter().map(|&sum| u32::from(sum)).sum::<u32>();
             cells.extend(sums.chunks_exact(cell).map(|sums| Some(of(sums) as f32 / samples)));
         }
-        for span in spans(masks, columns as u32, rows as u32) {
+        // Masks are parts of the picture, which can be wider and higher than all whole cells together.
+        let sides = (width as f32 / cell as f32, height as f32 / cell as f32);
+        for span in spans_of_cells(masks, sides, (columns as u32, rows as u32)) {
             cells[span.row * columns..][span.from..span.to].fill(None);
         }
         Self { columns, cells }
@@ -315,6 +317,34 @@ mod tests {
         let background = Background::of(&masked(0, 0));
         assert_eq!(background.compare(&masked(1, 48)).cells, 0);
         assert!(background.compare(&masked(1, 250)).is_motion(), "what sticks out is seen");
+    }
+
+    #[test]
+    fn no_cell_shows_what_is_masked_also_where_cells_are_no_whole_part_of_the_picture() {
+        let corner = |x, y| Point { x, y };
+        for (width, height) in [(704, 576), (2688, 1520), (1280, 720), (641, 361)] {
+            for (left, right) in [(0.0, 0.93), (0.41, 0.877), (0.9, 1.0)] {
+                let corners =
+                    vec![corner(left, 0.3), corner(right, 0.3), corner(right, 0.94), corner(left, 0.94)];
+                let mask = Polygon::new(corners).unwrap();
+                let inside = |x: usize, y: usize| {
+                    let (x, y) = (x as f32 / width as f32, y as f32 / height as f32);
+                    (left..right).contains(&x) && (0.3..0.94).contains(&y)
+                };
+                let picture = TestFrame::new(width, height, PixelFormat::I420, |x, y| {
+                    [if inside(x, y) { 255 } else { 80 }, 128, 128]
+                });
+                let miniature = Miniature::of(&picture.view(), std::slice::from_ref(&mask));
+                let open = miniature.cells.iter().flatten();
+                assert!(open.clone().all(|cell| *cell == 80.0), "{width}x{height} {left} to {right}");
+                let all = miniature.cells.len() as f32;
+                let least = (1.0 - (right - left + 0.02) * 0.66) * all;
+                assert!(
+                    open.count() as f32 > least,
+                    "{width}x{height} {left} to {right}: no more than needed"
+                );
+            }
+        }
     }
 
     #[test]

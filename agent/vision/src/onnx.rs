@@ -116,9 +116,15 @@ impl Runtime {
                     });
                     written.is_ok()
                 };
-                cached.read().or_else(|| cached.make(optimise))
+                let graph = cached.read().or_else(|| cached.make(optimise))?;
+                let session = builder().and_then(|mut builder| builder.commit_from_memory(&graph));
+                // Another build of the same release may lack what this one put into the graph: the model is as good as before.
+                session.inspect_err(|_| cached.remove()).ok()
             });
-            let inner = builder()?.commit_from_memory(optimised.as_deref().unwrap_or(model))?;
+            let inner = match optimised {
+                Some(session) => session,
+                None => builder()?.commit_from_memory(model)?,
+            };
             let inputs = inner.inputs().iter().map(TensorInfo::new).collect();
             let outputs = inner.outputs().iter().map(TensorInfo::new).collect();
             let metadata = {
@@ -412,6 +418,23 @@ mod tests {
             let expected = Tensor { name: "echo", shape: vec![1, 2], numbers: expected.to_vec().into() };
             assert_eq!(outputs.tensors(), [expected]);
         }
+    }
+
+    #[test]
+    fn a_kept_graph_that_cannot_be_loaded_gives_way_to_the_model() {
+        let Some(runtime) = runtime() else { return };
+        let model = TinyModel {
+            outputs: vec![TinyOutput::new("boxes", &[1, 2], vec![0.5, 0.25])],
+            ..TinyModel::new(&[1, 2], TinyElement::F32)
+        };
+        let (model, folder) = (model.to_bytes(), tempfile::tempdir().unwrap());
+        let options = DetectorOptions { cache: Some(folder.path().to_owned()), ..DetectorOptions::default() };
+        let cached = Cached::of(folder.path(), &model, runtime.version());
+        assert!(cached.make(|file| std::fs::write(file, b"no graph").is_ok()).is_some());
+        runtime.session(&model, Provider::Cpu, &options).unwrap();
+        assert_eq!(cached.read(), None);
+        runtime.session(&model, Provider::Cpu, &options).unwrap();
+        assert!(cached.read().is_some_and(|graph| graph != b"no graph"), "it is made anew");
     }
 
     #[test]

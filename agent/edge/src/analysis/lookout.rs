@@ -153,7 +153,7 @@ impl Lookout {
 
     /// Everybody whose head a picture of this frame could show, the doubtful ones and the half hidden ones too: whoever is found
     /// by a look at all of it or by a close one, and those who were there before and are overlooked now. `None` where the model
-    /// knows no people.
+    /// knows no people, or there are too many to know all.
     pub(crate) fn everybody(
         &self,
         detector: &mut Detector,
@@ -164,11 +164,14 @@ impl Lookout {
         if !detector.model().knows_people() {
             return Ok(None);
         }
-        let mut everybody = seen.look.everybody();
+        let Some(mut everybody) = seen.look.everybody() else { return Ok(None) };
         if self.view.look_closer {
             let (masks, tracks) = (&self.view.masks, self.scene.tracks());
             let again = self.attention.look_again(detector, planes, masks, tracks)?;
-            everybody.extend(again.iter().flat_map(Look::everybody));
+            if let Some(again) = again {
+                let Some(others) = again.everybody() else { return Ok(None) };
+                everybody.extend(others);
+            }
         }
         let overlooked = self.scene.tracks().iter().filter(|track| track.seen() != now.monotonic);
         everybody.extend(overlooked.map(|track| Detection {

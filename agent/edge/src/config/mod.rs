@@ -3,6 +3,7 @@
 //! A file becomes the options of each component here and nowhere else; the components know nothing of TOML.
 //! Nothing is tried while reading: no file that the configuration names is opened, no host is looked up.
 
+mod calendar;
 mod camera;
 mod models;
 mod overlay;
@@ -15,6 +16,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
@@ -25,6 +27,7 @@ pub use camera::{CameraConfig, View};
 pub use models::ModelsConfig;
 pub use overlay::Overlay;
 pub use reader::Problem;
+use sharp_eyes_vision::schedule::Dates;
 use sharp_eyes_vision::{DetectorOptions, Provider};
 
 use reader::{Bytes, Document, Section, WithinOrNever};
@@ -41,6 +44,8 @@ pub struct Config {
     pub site: Site,
     /// The time zone that schedules are judged in.
     pub time_zone: TimeZone,
+    /// Section `[calendar]`: the days that schedules call holidays.
+    pub holidays: Option<Arc<[Dates]>>,
     /// Where alerts wait for the broker.
     pub state: StateConfig,
     /// The brokers that they wait for, the first one first. At least one.
@@ -180,6 +185,11 @@ impl Config {
     pub fn parse(text: &str) -> Result<Self, Vec<Problem>> {
         Document::read(text, read)
     }
+
+    /// What a schedule lacks to be judged.
+    pub fn lacks_holidays(&self) -> Option<String> {
+        if self.holidays.is_some() { None } else { calendar::unlisted(&self.cameras) }
+    }
 }
 
 /// The configuration, if each part of it could be read; what could not has been reported.
@@ -196,12 +206,21 @@ fn read(root: Section<'_>) -> Option<Config> {
         root.problem("remote", "has no [models], which says whose signature a configuration has to bear");
     }
     let metrics = root.read_section("metrics", metrics);
-    let cameras = camera::cameras(&root);
+    let holidays = root.read_section("calendar", calendar::holidays);
+    let mut cameras = camera::cameras(&root);
+    match (&mut cameras, &holidays) {
+        (Some(cameras), Some(Some(holidays))) => calendar::tell(cameras, holidays),
+        (Some(cameras), Some(None)) => {
+            calendar::unlisted(cameras).into_iter().for_each(|problem| root.problem("calendar", problem));
+        }
+        _ => {}
+    }
     root.finish();
     let (site, time_zone) = site?;
     Some(Config {
         site,
         time_zone,
+        holidays: holidays?,
         state: state?,
         brokers: brokers?,
         delivery: delivery?,

@@ -439,6 +439,7 @@ from_text!(sharp_eyes_protocol::level::Severity, "\"minor\", \"major\" or \"crit
 from_text!(sharp_eyes_protocol::topic::Name, "a name of 1 to 16 of a-z, 0-9 and \"-\"");
 from_text!(crate::cores::Cores, "\"all\" or \"big\"");
 from_text!(sharp_eyes_vision::Provider, "an execution provider such as \"cpu\"");
+from_text!(sharp_eyes_vision::schedule::Dates, "dates such as \"2026-10-01..2026-10-07\" or \"2027-01-01\"");
 from_text!(sharp_eyes_vision::schedule::Schedule, "\"always\" or times such as \"daily 19:00-07:00\"");
 
 #[cfg(test)]

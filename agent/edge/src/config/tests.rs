@@ -261,6 +261,35 @@ fn rules_about_the_camera_itself_have_no_zone_and_no_classes_and_are_one_of_a_ki
 }
 
 #[test]
+fn a_schedule_that_names_holidays_knows_them() {
+    let check_calendar = |calendar: &str, schedule: &str, expected: &[&str]| {
+        let rule = format!("schedule = {schedule:?}\nseverity = ");
+        check(&[("[state]", &format!("{calendar}[state]")), ("severity = ", &rule)], expected);
+    };
+    let holidays = "[calendar]\nholidays = [\"2026-10-01..2026-10-07\", \"2027-01-01\"]\n";
+    check_calendar(holidays, "workday 18:00-08:00; holiday 00:00-24:00", &[]);
+    check_calendar("", "2026-10-01..2026-10-07 00:00-24:00", &[]);
+    check_calendar("[calendar]\nholidays = []\n", "workday 18:00-08:00", &[]);
+    check_calendar("", "workday 18:00-08:00", &["1 calendar: missing; rule night of camera gate says"]);
+    check_calendar("[calendar]\n", "always", &["9 calendar.holidays: missing; expected an array"]);
+    check_calendar(
+        &holidays.replace("07", "00"),
+        "always",
+        &["10 calendar.holidays: \"2026-10-00\" is no date"],
+    );
+    check_calendar(
+        &holidays.replace("07", "00").replace("01..", "31..").replace("10-00", "10-30"),
+        "always",
+        &["10 calendar.holidays: ends before it begins"],
+    );
+    check_calendar(
+        "",
+        "2026-02-30 08:00-09:00",
+        &["31 camera[0].rule[0].schedule: \"2026-02-30\" is no date"],
+    );
+}
+
+#[test]
 fn five_mistakes_are_five_problems_in_the_order_of_the_file() {
     check(
         &[

@@ -19,7 +19,8 @@ pub fn judge(own: &Config, text: &str) -> Result<Config, String> {
     let overlay = Overlay::parse(text)
         .map_err(|problems| in_one_line(problems.iter().map(ToString::to_string).collect()))?;
     let config = overlay.over(own);
-    let mut problems = Vec::new();
+    let mut problems: Vec<_> =
+        config.lacks_holidays().into_iter().map(|lack| format!("calendar: {lack}")).collect();
     for broker in &config.brokers {
         problems.extend(secrets_of_broker(own, broker));
     }
@@ -149,6 +150,12 @@ masks = [[[0.8, 0.0], [1.0, 0.0], [1.0, 0.25]], [[0.0, 0.0], [0.1, 0.0], [0.1, 0
         format!("[[camera]]\nname = \"gate\"\nurl = \"rtsp://10.0.0.7/stream\"\n{lines}\n")
     }
 
+    /// A camera with a rule of this schedule.
+    fn night(schedule: &str) -> String {
+        let rule = "[[camera.rule]]\nname = \"night\"\nkind = \"hazard\"\nseverity = \"minor\"";
+        camera(&format!("{rule}\nschedule = {schedule:?}"))
+    }
+
     const BROKER: &str = "[[broker]]\nname = \"new\"\nhost = \"mqtt.yun-shan.example\"\n";
 
     #[test]
@@ -181,6 +188,23 @@ masks = [[[0.8, 0.0], [1.0, 0.0], [1.0, 0.25]], [[0.0, 0.0], [0.1, 0.0], [0.1, 0
     }
 
     #[test]
+    fn holidays_from_outside_hold_for_the_rules_of_the_box_s_own_file() {
+        let calendar = |date: &str| format!("[calendar]\nholidays = [{date:?}]\n");
+        let rules = night("holiday 00:00-24:00").replace("\"gate\"", "\"yard\"");
+        let own = Config::parse(&format!("{OWN}{rules}{}", calendar("2026-10-01"))).unwrap();
+        let is_on = |config: &Config, moment: &str| {
+            let schedule = &config.cameras.last().unwrap().rules[0].schedule;
+            schedule.contains(moment.parse().unwrap(), &config.time_zone)
+        };
+        let (before, after) = ("2026-10-01T12:00:00+08:00", "2027-10-01T12:00:00+08:00");
+        assert!(is_on(&own, before) && !is_on(&own, after));
+        let config = judge(&own, &calendar("2027-10-01")).unwrap();
+        assert!(!is_on(&config, before) && is_on(&config, after));
+        let config = judge(&own, &night("holiday 00:00-24:00")).unwrap();
+        assert!(is_on(&config, before), "the box's own calendar holds for rules from outside");
+    }
+
+    #[test]
     fn what_it_may_not_change_is_refused_and_named() {
         let own = Config::parse(OWN).unwrap();
         let tls = "[broker.tls]\nca = \"/etc/ca.pem\"\n";
@@ -198,6 +222,12 @@ masks = [[[0.8, 0.0], [1.0, 0.0], [1.0, 0.25]], [[0.0, 0.0], [0.1, 0.0], [0.1, 0
             ("[remote]\nconfirm = \"30d\"".into(), "remote: is the box's own"),
             ("[camra]".into(), "line 1: camra: unknown key; did you mean \"camera\"?"),
             (camera("dwell = 2"), "camera[0].dwell: unknown key"),
+            (night("workday 18:00-08:00"), "calendar: missing; rule night of camera gate"),
+            (night("workday 18:00-08:00") + "[calendar]\nholidays = [\"2027-01-01\"]", ""),
+            (
+                "[calendar]\nholidays = [\"2027-02-29\"]".into(),
+                "line 2: calendar.holidays: \"2027-02-29\" is no date",
+            ),
             ("camera = []".into(), "at least one [[camera]]"),
             ("[[camera]]\nname".into(), "line 2"),
             // Secrets stay where they belong.

@@ -30,6 +30,13 @@ impl Region {
     pub(super) fn height(self) -> usize {
         self.bottom.saturating_sub(self.top)
     }
+
+    pub(super) fn contains(self, other: Self) -> bool {
+        self.left <= other.left
+            && self.top <= other.top
+            && self.right >= other.right
+            && self.bottom >= other.bottom
+    }
 }
 
 impl Pixels {

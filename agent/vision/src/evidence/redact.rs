@@ -23,6 +23,13 @@ const BLOCKS: usize = 4;
 /// Least side of a block in pixels, for heads that are only a few blocks of that size themselves.
 const BLOCK_MIN: usize = 6;
 
+/// Part of its sides by which a head region is widened, but for the lower one: boxes cut off hair and ears.
+const WIDENED: f32 = 0.15;
+
+/// How many times over a picture may be pixelated for single heads, a tenth of a second of a server's core. Nothing but a
+/// wall of faces comes near it.
+const WORK_MAX: usize = 64;
+
 /// A frame after its redaction: what masks cover is black, and the head of everybody who was detected, however
 /// faintly, is pixelated; all of it where nobody can be detected.
 ///
@@ -39,8 +46,9 @@ impl Redacted {
     /// Redacts a frame, of which at most 1280 pixels on the long side remain.
     ///
     /// `everybody` are all detections of the frame, faint ones too: the head region of every person among them is
-    /// pixelated, that of the incident also, and what `masks` cover is black. `None` where the model knows no people:
-    /// the whole picture becomes as coarse as a head. Without an incident it is a snapshot. The label is drawn in
+    /// pixelated, that of the incident also, and what `masks` cover is black. `None` where the model knows no people, or
+    /// there are more than can be told apart: the whole picture becomes as coarse as a head, as it does where heads fill
+    /// it over and over. Without an incident it is a snapshot. The label is drawn in
     /// ASCII; other characters become `?`; an empty one is not drawn.
     pub fn of(
         frame: &FrameView<'_>,
@@ -52,18 +60,17 @@ impl Redacted {
         let (width, height) = shrunk((frame.width(), frame.height()), LONG_SIDE);
         let mut pixels = converted(frame, width, height);
         let seen = everybody.into_iter().flatten().map(|detection| (detection.class, detection.bounds));
-        let heads = seen
-            .chain(incident.map(|incident| (incident.class, incident.bounds)))
-            .filter(|(class, _)| has_head(*class));
+        let of_incident = incident.map(|incident| (incident.class, incident.bounds));
+        let heads = of_incident.into_iter().chain(seen).filter(|(class, _)| has_head(*class));
         // Masks go on before the heads, so that no block takes its colour from below a mask, and again after them,
         // so that none spreads into one.
         let masks = mask::spans(masks, width, height);
         black_out(&mut pixels, &masks);
-        for (_, person) in heads {
-            let head = head_region(&pixels, person);
+        let regions = regions(&pixels, heads.map(|(_, person)| person));
+        for &head in regions.iter().flatten() {
             pixelate(&mut pixels, head);
         }
-        if everybody.is_none() {
+        if everybody.is_none() || regions.is_none() {
             let whole = pixels.whole();
             pixelate(&mut pixels, whole);
         }
@@ -173,15 +180,34 @@ fn black_out(pixels: &mut Pixels, masks: &[Span]) {
     }
 }
 
+/// The regions to pixelate so that nobody's head is left. `None` where that is too much work: heads fill the picture
+/// over and over.
+fn regions(pixels: &Pixels, people: impl Iterator<Item = Rect>) -> Option<Vec<Region>> {
+    let mut regions: Vec<Region> = Vec::new();
+    let mut left = WORK_MAX * pixels.width * pixels.height;
+    for person in people {
+        // The many boxes of one person have heads within each other, but for the edge by which each is widened.
+        let core = head_region(pixels, person, WIDENED / 2.0);
+        if regions.iter().any(|region| region.contains(core)) {
+            continue;
+        }
+        let head = head_region(pixels, person, WIDENED);
+        left = left.checked_sub(head.width() * head.height())?;
+        regions.push(head);
+    }
+    Some(regions)
+}
+
 /// Where the head of a person is. Of a standing person it is the top 30 % of the box; of one who sits, lies or is
-/// cut off by the picture's edge, a larger part: three quarters of the box's width covers both. It is widened,
-/// because boxes cut off hair and ears.
-fn head_region(pixels: &Pixels, person: Rect) -> Region {
+/// cut off by the picture's edge, a larger part: three quarters of the box's width covers both. It is widened by a
+/// part of its sides.
+fn head_region(pixels: &Pixels, person: Rect, widened: f32) -> Region {
     let (columns, rows) = (pixels.width as f32, pixels.height as f32);
     let (width, height) = (person.width * columns, person.height * rows);
     let tall = (0.3 * height).max((0.75 * width).min(height));
     let (left, top) = (person.left * columns, person.top * rows);
-    pixels.region(left - 0.15 * width, top - 0.15 * tall, left + 1.15 * width, top + tall)
+    let (beside, above) = (widened * width, widened * tall);
+    pixels.region(left - beside, top - above, left + width + beside, top + tall)
 }
 
 fn pixelate(pixels: &mut Pixels, region: Region) {

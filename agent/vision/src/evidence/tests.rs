@@ -193,6 +193,37 @@ fn nothing_keeps_its_detail_where_the_model_knows_no_people() {
 }
 
 #[test]
+fn no_head_keeps_its_detail_in_a_crowd_and_nothing_does_where_heads_fill_the_picture() {
+    let fine = |x: usize, y: usize| [if noise(x / 2, y / 2) > 127 { 235 } else { 16 }, 128, 128];
+    let frame = TestFrame::new(640, 480, PixelFormat::Nv12, fine);
+    let detail = |everybody: &[Detection], part: [f32; 4]| {
+        let redacted = Redacted::of(&frame.view(), &[], Some(everybody), None, "");
+        Shown::picture(&redacted, EVIDENCE_MAX_BYTES).detail(part)
+    };
+    // Fifty boxes on each of thirty people, a little apart from each other, and somebody far away.
+    let of_crowd = |at: usize| {
+        let (place, off) = (at % 30, (at / 30) as f32 * 1e-4);
+        let (column, row) = ((place % 10) as f32, (place / 10) as f32);
+        seen(ObjectClass::Person, 0.9, [0.02 + 0.1 * column + off, 0.05 + 0.2 * row, 0.04 + off, 0.15])
+    };
+    let lone = seen(ObjectClass::Person, 0.06, [0.5, 0.8, 0.03, 0.1]);
+    let crowd: Vec<_> = (0..1500).map(of_crowd).chain([lone]).collect();
+    let open = detail(&[], [0.5, 0.65, 0.1, 0.1]);
+    assert!(open > 5.0, "the frame has detail to lose: {open}");
+    assert!(detail(&crowd, [0.5, 0.65, 0.1, 0.1]) > open / 2.0, "what is nobody's head is shown");
+    assert!(detail(&crowd, [0.5, 0.8, 0.03, 0.03]) < open / 4.0);
+    for place in 0..30 {
+        let Rect { left, top, .. } = of_crowd(place).bounds;
+        assert!(detail(&crowd, [left, top, 0.04, 0.04]) < open / 4.0, "{place}");
+    }
+    // Too many heads to pixelate, each a little lower than the one before.
+    let lower = |at: usize| seen(ObjectClass::Person, 0.5, [0.35, 0.0021 * at as f32, 0.5, 0.5]);
+    let all: Vec<_> = (0..220).map(lower).collect();
+    assert!(detail(&all[..20], [0.02, 0.05, 0.2, 0.9]) > open / 2.0);
+    assert!(detail(&all, [0.02, 0.05, 0.2, 0.9]) < open / 8.0);
+}
+
+#[test]
 fn the_incident_itself_is_redacted_even_if_this_frame_does_not_show_it() {
     // Somebody rough before a wall: a picture all of noise is too much for a thumbnail, which shows little of it then.
     let frame = TestFrame::new(640, 480, PixelFormat::I420, |x, y| {

@@ -48,7 +48,7 @@ const LOOKS: u32 = 3;
 /// Pictures that come farther apart than this are no sequence.
 const GAP: Duration = Duration::from_secs(60);
 
-/// How long a camera may show something else until that is what it usually shows: somebody has aimed it anew.
+/// How long a camera may be turned away until what it shows is what it usually shows: somebody has aimed it anew.
 const ACCEPTED: Duration = Duration::from_secs(86_400);
 
 /// Covered: so many blocks are flat, and so few show the same.
@@ -81,7 +81,24 @@ pub struct Tamper {
 enum State {
     Usual,
     Suspected { what: Tampering, since: Duration, looks: u32 },
-    Found { what: Tampering, since: Duration, usual: Option<(Duration, u32)> },
+    Found { what: Tampering, since: Duration, instead: Option<Instead> },
+}
+
+/// What a picture alone looks like.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Judged {
+    Usual,
+    /// Nothing can be told: no memory is of pictures like this one, or it shows too little.
+    Unknown,
+    Found(Tampering),
+}
+
+/// What pictures have looked like since they no longer look like what was found.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Instead {
+    judged: Judged,
+    since: Duration,
+    looks: u32,
 }
 
 impl Tamper {
@@ -108,37 +125,77 @@ impl Tamper {
         let frozen = self.frozen.observe(now, &seen.miniature, self.options.frozen_after);
         let judged = self.judge(seen);
         self.state = match (self.state, judged) {
-            (State::Found { what, .. }, _) if what == Tampering::Frozen && frozen => self.state,
+            (State::Found { what: Tampering::Frozen, .. }, _) if frozen => self.state,
             // That took its time already.
-            (State::Usual | State::Suspected { .. }, None) if frozen => {
-                State::Found { what: Tampering::Frozen, since: now, usual: None }
+            (State::Usual | State::Suspected { .. }, Judged::Usual | Judged::Unknown) if frozen => {
+                State::Found { what: Tampering::Frozen, since: now, instead: None }
             }
-            (State::Usual | State::Suspected { .. }, None) => {
+            (State::Usual | State::Suspected { .. }, Judged::Usual | Judged::Unknown) => {
                 self.learn(seen, passed);
                 State::Usual
             }
-            (State::Usual, Some(what)) => State::Suspected { what, since: now, looks: 1 },
-            (State::Suspected { since, looks, .. }, Some(what)) => {
+            (State::Usual, Judged::Found(what)) => State::Suspected { what, since: now, looks: 1 },
+            (State::Suspected { since, looks, .. }, Judged::Found(what)) => {
                 if looks + 1 >= LOOKS && now.saturating_sub(since) >= self.options.after {
-                    State::Found { what, since, usual: None }
+                    State::Found { what, since, instead: None }
                 } else {
                     State::Suspected { what, since, looks: looks + 1 }
                 }
             }
-            (State::Found { since, .. }, _) if now.saturating_sub(since) >= ACCEPTED => {
+            (State::Found { what, since, .. }, judged)
+                if now.saturating_sub(since) >= ACCEPTED && self.is_new_usual(what, judged, seen) =>
+            {
                 self.memories = [None, None];
                 State::Usual
             }
-            (State::Found { what, since, .. }, Some(_)) => State::Found { what, since, usual: None },
-            (State::Found { what, since, usual }, None) => {
-                let (from, looks) = usual.map_or((now, 1), |(from, looks)| (from, looks + 1));
-                if looks >= LOOKS && now.saturating_sub(from) >= self.options.after {
-                    State::Usual
-                } else {
-                    State::Found { what, since, usual: Some((from, looks)) }
-                }
-            }
+            (State::Found { what, since, instead }, judged) => self.last(now, (what, since), instead, judged),
         };
+    }
+
+    /// What was found goes on until pictures have looked otherwise for its time: as usual, or in another wrong way.
+    fn last(
+        &self,
+        now: Duration,
+        (what, since): (Tampering, Duration),
+        instead: Option<Instead>,
+        judged: Judged,
+    ) -> State {
+        let judged = match judged {
+            // That it moves again is known without a memory.
+            Judged::Unknown if what == Tampering::Frozen => Judged::Usual,
+            Judged::Unknown => return State::Found { what, since, instead },
+            // A camera that was turned away looks covered at night, and is turned away all the same.
+            Judged::Found(other) if other == what || what == Tampering::TurnedAway => {
+                return State::Found { what, since, instead: None };
+            }
+            judged => judged,
+        };
+        let first = Instead { judged, since: now, looks: 0 };
+        let mut instead = instead.filter(|instead| instead.judged == judged).unwrap_or(first);
+        instead.looks += 1;
+        if instead.looks < LOOKS || now.saturating_sub(instead.since) < self.options.after {
+            return State::Found { what, since, instead: Some(instead) };
+        }
+        match judged {
+            Judged::Found(what) => State::Found { what, since: instead.since, instead: None },
+            Judged::Usual | Judged::Unknown => State::Usual,
+        }
+    }
+
+    /// Whether what has been found for so long may be what the camera shows from now on: where it was aimed anew, or sends
+    /// pictures of another size, with which no memory can be compared. What covers or blurs a lens never is: it would be
+    /// learned, and a black picture says nothing ever again. So a covered camera whose pictures change their size for good
+    /// stays covered until one of them shows more than a covered one: by day at the latest, once it is uncovered.
+    fn is_new_usual(&self, what: Tampering, judged: Judged, seen: &Impression) -> bool {
+        match judged {
+            Judged::Found(Tampering::TurnedAway) => what == Tampering::TurnedAway,
+            Judged::Unknown => {
+                let sharp = seen.sharpness.iter().flatten().filter(|sharpness| **sharpness > BLURRED.1);
+                let fits = self.memories.iter().flatten().any(|memory| memory.fits(seen));
+                !fits && sharp.count() as f32 > (1.0 - COVERED.0) * seen.sharpness.len() as f32
+            }
+            Judged::Usual | Judged::Found(_) => false,
+        }
     }
 
     /// What was found, until it is over.
@@ -168,7 +225,7 @@ impl Tamper {
     }
 
     /// What this picture alone looks like.
-    fn judge(&self, seen: &Impression) -> Option<Tampering> {
+    fn judge(&self, seen: &Impression) -> Judged {
         let of = |light: bool| {
             let memory = self.memories[usize::from(light)].as_ref();
             memory.filter(|memory| memory.is_ready() && memory.fits(seen))
@@ -176,16 +233,18 @@ impl Tamper {
         let (memory, (flat, other), turned, own) = match (of(seen.monochrome), of(!seen.monochrome)) {
             (Some(memory), _) => (memory, COVERED, TURNED, true),
             (None, Some(memory)) => (memory, COVERED_IN_OTHER_LIGHT, TURNED_IN_OTHER_LIGHT, false),
-            (None, None) => return None,
+            (None, None) => return Judged::Unknown,
         };
-        let found = memory.compare(seen)?;
-        if found.flat >= flat && found.same < other {
-            return Some(Tampering::Covered);
-        }
-        if found.same < turned {
-            return Some(Tampering::TurnedAway);
-        }
+        let Some(found) = memory.compare(seen) else { return Judged::Unknown };
         let blurred = |(sharpness, part): (f32, f32)| part < BLURRED.0 && sharpness < BLURRED.1;
-        (own && found.sharpness.is_some_and(blurred)).then_some(Tampering::Defocused)
+        if found.flat >= flat && found.same < other {
+            Judged::Found(Tampering::Covered)
+        } else if found.same < turned {
+            Judged::Found(Tampering::TurnedAway)
+        } else if own && found.sharpness.is_some_and(blurred) {
+            Judged::Found(Tampering::Defocused)
+        } else {
+            Judged::Usual
+        }
     }
 }

@@ -58,11 +58,20 @@ struct Camera {
     looks: usize,
     noise: u8,
     colour: bool,
+    /// Three quarters of each side, the rest cut off.
+    smaller: bool,
 }
 
 impl Camera {
     fn new() -> Self {
-        Self { tamper: Tamper::new(OPTIONS), now: Duration::ZERO, looks: 0, noise: 3, colour: true }
+        Self {
+            tamper: Tamper::new(OPTIONS),
+            now: Duration::ZERO,
+            looks: 0,
+            noise: 3,
+            colour: true,
+            smaller: false,
+        }
     }
 
     /// One that has seen a picture for two minutes.
@@ -76,7 +85,8 @@ impl Camera {
         self.now += later;
         self.looks += 1;
         let chroma = if self.colour { 118 } else { 128 };
-        let frame = TestFrame::new(WIDTH as u32, HEIGHT as u32, PixelFormat::I420, |x, y| {
+        let side = |whole: usize| if self.smaller { whole / 4 * 3 } else { whole } as u32;
+        let frame = TestFrame::new(side(WIDTH), side(HEIGHT), PixelFormat::I420, |x, y| {
             let noise = if self.noise > 0 { noise(x + WIDTH * self.looks, y) % self.noise } else { 0 };
             [luma[y * WIDTH + x].saturating_add(noise), chroma, 140 - (128 - chroma)]
         });
@@ -256,6 +266,51 @@ fn a_passing_van_and_a_break_raise_nothing_and_a_new_view_is_accepted_after_a_da
     }
     assert_eq!(camera.sees(&other, 120), None);
     assert_eq!(camera.sees(&street, 30), Some(Tampering::TurnedAway), "the new view is the usual one");
+}
+
+#[test]
+fn what_covers_or_blurs_a_camera_is_never_its_usual_picture() {
+    use Tampering::{Covered, Defocused, TurnedAway};
+    let street = street(1);
+    let black = each(&street, |_, _, _| 16.0);
+    for (luma, expected) in [(&black, Covered), (&blurred(&street, 4), Defocused)] {
+        let mut camera = Camera::used_to(&street);
+        assert_eq!(camera.sees(luma, 60), Some(expected));
+        for _ in 0..25 {
+            camera.look(luma, Duration::from_secs(3600));
+        }
+        assert_eq!(camera.sees(luma, 120), Some(expected), "a day later");
+        assert_eq!(camera.sees(&street, 20), None, "it is over");
+    }
+    // Somebody uncovers it and leaves it turned away: that is another thing, and lasts for a day of its own.
+    let mut camera = Camera::used_to(&street);
+    camera.sees(&black, 60);
+    camera.now += Duration::from_secs(90_000);
+    assert_eq!(camera.sees(&self::street(2), 5), Some(Covered));
+    assert_eq!(camera.sees(&self::street(2), 15), Some(TurnedAway));
+    assert_eq!(camera.sees(&black, 60), Some(TurnedAway), "at night");
+    assert_eq!(camera.sees(&street, 20), None);
+}
+
+#[test]
+fn pictures_of_another_size_end_nothing_until_a_day_has_passed_and_they_show_something() {
+    let (street, black) = (street(1), vec![16; WIDTH * HEIGHT]);
+    for tampered in [&self::street(2), &black] {
+        let mut camera = Camera::used_to(&street);
+        let found = camera.sees(tampered, 60);
+        camera.smaller = true;
+        assert_eq!(camera.sees(tampered, 120), found);
+        assert_eq!(camera.tamper.is_displaced(), found == Some(Tampering::TurnedAway));
+        camera.smaller = false;
+        assert_eq!(camera.sees(&street, 20), None, "as before");
+        camera.sees(tampered, 60);
+        camera.smaller = true;
+        camera.now += Duration::from_secs(90_000);
+        assert_eq!(camera.sees(&black, 120), found, "nothing can be told");
+        assert_eq!(camera.sees(&street, 5), None);
+        camera.sees(&street, 60);
+        assert_eq!(camera.sees(&black, 60), Some(Tampering::Covered), "the new size is known by now");
+    }
 }
 
 #[test]
