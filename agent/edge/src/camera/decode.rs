@@ -13,6 +13,7 @@ use gstreamer_video as gst_video;
 use tokio::sync::mpsc;
 
 use super::frame::Frame;
+use super::gate::CHECK_FPS;
 use super::ingest::AccessUnit;
 use super::threads::give_way;
 use super::{CameraError, FrameSink, bus};
@@ -35,6 +36,8 @@ pub(super) enum Want {
     Reference,
     /// To look at it. Late: it arrived before the camera woke up.
     Look { late: bool },
+    /// The same, often enough to check whether anything happens, however few frames are analysed.
+    Check,
 }
 
 /// A running decode pipeline. Ends when dropped.
@@ -43,7 +46,7 @@ pub(super) struct Decoder {
     source: gst_app::AppSrc,
     name: String,
     caps: gst::Caps,
-    sampler: Sampler,
+    samplers: Samplers,
     arrivals: Arc<Mutex<Arrivals>>,
     work: Arc<Work>,
 }
@@ -86,8 +89,8 @@ impl Decoder {
         let chain = [source.upcast_ref::<gst::Element>(), &decoder, &convert, sink.upcast_ref()];
         pipeline.add_many(chain)?;
         gst::Element::link_many(chain)?;
-        let sampler = Sampler::new(options.analysed_fps);
-        let decoder = Self { pipeline, source, name, caps, sampler, arrivals, work };
+        let samplers = Samplers::new(options.analysed_fps);
+        let decoder = Self { pipeline, source, name, caps, samplers, arrivals, work };
         decoder
             .pipeline
             .set_state(gst::State::Playing)
@@ -120,10 +123,7 @@ impl Decoder {
         let arrived = unit.arrived();
         let sample = unit.into_sample();
         let Some(buffer) = sample.buffer_owned() else { return Ok(false) };
-        let want = match want {
-            Want::Look { .. } if !self.sampler.takes(buffer.pts()) => Want::Reference,
-            want => want,
-        };
+        let want = self.samplers.sample(want, buffer.pts());
         if want == Want::Reference && !reference {
             return Ok(false);
         }
@@ -345,6 +345,34 @@ impl Arrivals {
     }
 }
 
+/// The rates at which units are looked at.
+struct Samplers {
+    analysed: Sampler,
+    /// Where that takes too few to check anything.
+    checks: Option<Sampler>,
+}
+
+impl Samplers {
+    fn new(analysed_fps: f32) -> Self {
+        let checks = (analysed_fps < CHECK_FPS).then(|| Sampler::new(CHECK_FPS));
+        Self { analysed: Sampler::new(analysed_fps), checks }
+    }
+
+    /// What a unit is decoded for that somebody wants.
+    fn sample(&mut self, want: Want, pts: Option<gst::ClockTime>) -> Want {
+        let (taken, late) = match want {
+            Want::Reference => (false, false),
+            Want::Look { late } => (self.analysed.takes(pts), late),
+            // Both are told of it, so that neither takes its neighbour, too.
+            Want::Check => {
+                let analysed = self.analysed.takes(pts);
+                (self.checks.as_mut().is_some_and(|checks| checks.takes(pts)) || analysed, false)
+            }
+        };
+        if taken { Want::Look { late } } else { Want::Reference }
+    }
+}
+
 /// Takes access units at the analysed rate by their presentation time stamps, evenly, whatever the camera's rate is and in
 /// whatever order they are decoded: one of each interval.
 #[derive(Clone, Debug)]
@@ -416,6 +444,22 @@ mod tests {
                 })
                 .count();
             assert!(expected.contains(&taken), "{camera_fps} -> {analysed_fps}: {taken} frames in 10 s");
+        }
+    }
+
+    #[test]
+    fn a_check_sees_enough_frames_however_few_are_analysed() {
+        // Of two seconds at 15 fps.
+        for (analysed_fps, expected) in [(0.1, 4..=5), (1.0, 4..=6), (5.0, 10..=10)] {
+            let mut samplers = Samplers::new(analysed_fps);
+            let earlier = Want::Look { late: true };
+            assert_eq!(samplers.sample(earlier, Some(gst::ClockTime::from_seconds(19))), earlier);
+            let pts =
+                |frame: u64| Some(gst::ClockTime::from_nseconds(20_000_000_000 + frame * 1_000_000_000 / 15));
+            let looks = (0..30)
+                .filter(|frame| samplers.sample(Want::Check, pts(*frame)) == Want::Look { late: false });
+            let looks = looks.count();
+            assert!(expected.contains(&looks), "{analysed_fps}: {looks}");
         }
     }
 

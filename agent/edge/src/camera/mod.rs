@@ -319,6 +319,7 @@ impl Decoding {
         };
         match verdict {
             Verdict::Decode => return self.decode(unit, Want::Look { late: false }),
+            Verdict::Check => return self.decode(unit, Want::Check),
             Verdict::Wake => return self.wake(unit.0.arrived()),
             // A decoder that hangs is behind for ever, and owes a picture all the while.
             Verdict::Skip if waiting > 0 => self.card.admitted.increment(),
@@ -352,7 +353,7 @@ impl Decoding {
     fn wake(&mut self, now: Instant) -> Result<(), CameraError> {
         for unit in self.ring.units().to_vec() {
             let want = match now.saturating_duration_since(unit.0.arrived()) {
-                Duration::ZERO => Want::Look { late: false },
+                Duration::ZERO => Want::Check,
                 before if before <= LOOK_BACK => Want::Look { late: true },
                 _ => Want::Reference,
             };

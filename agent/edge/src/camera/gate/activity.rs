@@ -193,6 +193,12 @@ impl Activity {
         (self.short.value, self.long.value) = (0.0, 0.0);
     }
 
+    /// How much the bar has risen after false alarms.
+    #[cfg(test)]
+    pub(super) fn caution(&self) -> f32 {
+        self.caution
+    }
+
     /// Somebody looked, and there was nothing.
     pub(super) fn was_wrong(&mut self) {
         self.caution = (self.caution * 1.3).min(CAUTION_MAX);

@@ -78,12 +78,22 @@ const GLANCE_TAKES: Duration = Duration::from_secs(5);
 const CHECK_FRAMES: u32 = 3;
 const CHECK_TAKES: Duration = Duration::from_millis(1500);
 
+/// How long it waits where nobody has seen a frame yet, or more of them are on their way: a decoder that has a long group
+/// of pictures to catch up with, or holds some back, shows them late.
+const CHECK_WAITS: Duration = Duration::from_secs(5);
+
+/// Frames a second that show enough of what is checked, where fewer are analysed.
+pub(super) const CHECK_FPS: f32 = 2.0;
+
 /// How much before its awakening a camera's frames are looked at: what made it wake took time to show in sizes.
 pub(super) const LOOK_BACK: Duration = Duration::from_secs(1);
 
 /// Access units that may wait in front of the decoder: two seconds at 15 fps. A decoder that is further behind
 /// than this will not catch up, and what it would deliver is old.
 pub(super) const BACKLOG_MAX: u64 = 30;
+
+/// Access units in front of a decoder that keeps up: with more, what happens now is yet to be seen.
+const BEHIND_MAX: u64 = 1;
 
 /// How long what stays takes to belong to the background of an awake camera, and the share of one keyframe asleep.
 const SETTLE: Duration = Duration::from_millis(600);
@@ -98,6 +108,8 @@ const SPARE: Duration = Duration::from_millis(350);
 pub(super) enum Verdict {
     /// It goes to the decoder.
     Decode,
+    /// The same of a camera that is checking: enough frames are looked at, however few are analysed.
+    Check,
     /// It does not.
     Skip,
     /// The decoder is given all of the ring, this unit included. It decodes from now on.
@@ -248,6 +260,7 @@ impl Gate {
             self.standing.keyframe(now, self.activity.group(), all_intra);
         }
         let mode = if self.kept { GateMode::Always } else { self.standing.mode() };
+        let keeps_up = waiting <= BEHIND_MAX;
         match &mut self.state {
             State::Awake(awake) if mode != GateMode::Always && !self.called && awake.may_sleep(self.hold) => {
                 if mode == GateMode::Adaptive && !self.activity.is_ready() {
@@ -258,7 +271,18 @@ impl Gate {
             }
             State::Awake(_) => self.pass(unit, waiting),
             State::Checking { since, calm_frames } => {
-                if *calm_frames < CHECK_FRAMES && now.saturating_duration_since(*since) < CHECK_TAKES {
+                let (checked, seen) = (now.saturating_duration_since(*since), *calm_frames);
+                let patience = if seen > 0 && keeps_up { CHECK_TAKES } else { CHECK_WAITS };
+                if seen < CHECK_FRAMES && checked < patience {
+                    return match self.pass(unit, waiting) {
+                        Verdict::Decode => Verdict::Check,
+                        other => other,
+                    };
+                }
+                if seen == 0 {
+                    // Nobody knows what it was. Whether its decoder hangs is the watchdog's to say.
+                    self.wakes += 1;
+                    self.state = State::Awake(Awake::new(now));
                     return self.pass(unit, waiting);
                 }
                 self.activity.was_wrong();

@@ -27,6 +27,8 @@ struct Stage {
     glances_hang: bool,
     /// The decoder gives out nothing of what it is given.
     held_back: bool,
+    /// Units in front of it.
+    waiting: u64,
 }
 
 impl Stage {
@@ -52,6 +54,7 @@ impl Stage {
             shown: 0,
             glances_hang: false,
             held_back: false,
+            waiting: 0,
         }
     }
 
@@ -90,8 +93,10 @@ impl Stage {
             ..UnitFacts::default()
         };
         self.group = if keyframe { 1 } else { self.group + 1 };
-        match self.gate.unit(self.now, &unit, 0, self.group) {
-            Verdict::Decode | Verdict::Wake if self.units.is_multiple_of(3) && !self.held_back => {
+        match self.gate.unit(self.now, &unit, self.waiting, self.group) {
+            Verdict::Decode | Verdict::Check | Verdict::Wake
+                if self.units.is_multiple_of(3) && !self.held_back =>
+            {
                 self.show(Look::Live);
             }
             Verdict::Glance { audit } if !self.glances_hang => self.show(Look::Glance { audit }),
@@ -157,6 +162,22 @@ fn what_only_sizes_show_is_checked_and_never_analysed() {
     assert!(!states.contains('W'), "{states}");
     assert!(stage.gate.checks >= 2);
     assert_eq!(stage.shown, shown, "the detector is not asked");
+}
+
+#[test]
+fn what_nobody_has_seen_yet_is_waited_for_and_was_no_false_alarm() {
+    let mut stage = Stage::new(GateMode::Adaptive);
+    stage.play(&".".repeat(20));
+    stage.held_back = true;
+    assert_eq!(stage.play("ss......"), "cccccWWW");
+    assert_eq!((stage.gate.activity.caution(), stage.gate.wakes()), (1.0, 1));
+    // A decoder that catches up shows what happened, late.
+    let mut stage = Stage::new(GateMode::Adaptive);
+    stage.play(&".".repeat(20));
+    (stage.held_back, stage.waiting) = (true, 29);
+    assert_eq!(stage.play("sss"), "ccc");
+    stage.held_back = false;
+    assert_eq!(stage.play("M"), "W");
 }
 
 #[test]
