@@ -82,6 +82,9 @@ const CHECK_TAKES: Duration = Duration::from_millis(1500);
 /// of pictures to catch up with, or holds some back, shows them late.
 const CHECK_WAITS: Duration = Duration::from_secs(5);
 
+/// How long after units became complex a calm picture says that it was nothing.
+const ACTIVITY_SHOWS: Duration = Duration::from_millis(500);
+
 /// Frames a second that show enough of what is checked, where fewer are analysed.
 pub(super) const CHECK_FPS: f32 = 2.0;
 
@@ -179,6 +182,8 @@ enum State {
 struct Awake {
     /// When something last moved or mattered.
     stirred: Instant,
+    /// Since when access units have been complex, if they are.
+    active_since: Option<Instant>,
     /// When a frame was last compared, and last analysed.
     compared: Option<Instant>,
     analysed: Option<Instant>,
@@ -260,16 +265,18 @@ impl Gate {
             self.standing.keyframe(now, self.activity.group(), all_intra);
         }
         let mode = if self.kept { GateMode::Always } else { self.standing.mode() };
+        let active = active && mode == GateMode::Adaptive;
         let keeps_up = waiting <= BEHIND_MAX;
         match &mut self.state {
-            State::Awake(awake) if mode != GateMode::Always && !self.called && awake.may_sleep(self.hold) => {
-                if mode == GateMode::Adaptive && !self.activity.is_ready() {
+            State::Awake(awake) => {
+                awake.active_since = active.then(|| awake.active_since.unwrap_or(now));
+                let calm = keeps_up && !self.called && awake.may_sleep(self.hold);
+                if !calm || !self.would_wake(mode) {
                     return self.pass(unit, waiting);
                 }
                 self.fall_asleep(now);
                 Verdict::Sleep
             }
-            State::Awake(_) => self.pass(unit, waiting),
             State::Checking { since, calm_frames } => {
                 let (checked, seen) = (now.saturating_duration_since(*since), *calm_frames);
                 let patience = if seen > 0 && keeps_up { CHECK_TAKES } else { CHECK_WAITS };
@@ -299,7 +306,7 @@ impl Gate {
                     self.wakes += 1;
                     self.wake(now, State::Awake(Awake::new(now)), group);
                     Verdict::Wake
-                } else if group > 0 && active && mode == GateMode::Adaptive {
+                } else if group > 0 && active {
                     self.checks += 1;
                     self.wake(now, State::Checking { since: now, calm_frames: 0 }, group);
                     Verdict::Wake
@@ -315,6 +322,15 @@ impl Gate {
                     Verdict::Skip
                 }
             }
+        }
+    }
+
+    /// Whether enough is known of the stream to wake up by it.
+    fn would_wake(&self, mode: GateMode) -> bool {
+        match mode {
+            GateMode::Adaptive => self.activity.is_ready(),
+            GateMode::Keyframes => true,
+            GateMode::Always => false,
         }
     }
 
@@ -474,7 +490,14 @@ impl Gate {
 
 impl Awake {
     fn new(now: Instant) -> Self {
-        Self { stirred: now, compared: None, analysed: None, shown: None, sight: Sight::Stirring }
+        Self {
+            stirred: now,
+            active_since: None,
+            compared: None,
+            analysed: None,
+            shown: None,
+            sight: Sight::Stirring,
+        }
     }
 
     /// Whether the detector is to see a frame. It sees all of them while it is unsure or a rule has something to decide.
@@ -493,10 +516,12 @@ impl Awake {
             && self.compared > Some(self.stirred)
     }
 
-    /// Somebody saw it calm for that long since something last moved, and the detector looked, too. A decoder that holds back
-    /// pictures shows them late.
+    /// Somebody saw it calm for that long since something last moved, and after access units became complex, and the detector
+    /// looked, too. A decoder that holds back pictures shows them late.
     fn may_sleep(&self, hold: Duration) -> bool {
-        self.compared.is_some_and(|compared| compared.saturating_duration_since(self.stirred) >= hold)
+        let Some(compared) = self.compared else { return false };
+        compared.saturating_duration_since(self.stirred) >= hold
+            && self.active_since.is_none_or(|since| compared >= since + ACTIVITY_SHOWS)
             && self.analysed > Some(self.stirred)
     }
 }

@@ -216,6 +216,38 @@ fn pictures_that_a_decoder_holds_back_are_waited_for() {
 }
 
 #[test]
+fn what_waits_for_the_decoder_is_seen_before_it_sleeps() {
+    // Kept awake until it has been calm for longer than the hold time.
+    let mut stage = Stage::new(GateMode::Adaptive);
+    stage.gate.keep_awake(true);
+    stage.play(&".".repeat(20));
+    stage.gate.keep_awake(false);
+    (stage.held_back, stage.waiting) = (true, 29);
+    assert_eq!(stage.play("..."), "WWW");
+    (stage.held_back, stage.waiting) = (false, 1);
+    assert_eq!(stage.play("."), ".");
+}
+
+#[test]
+fn what_access_units_announce_is_seen_before_it_sleeps() {
+    let mut stage = Stage::new(GateMode::Adaptive);
+    stage.gate.keep_awake(true);
+    stage.play(&".".repeat(20));
+    stage.held_back = true;
+    stage.play("M");
+    stage.gate.keep_awake(false);
+    assert_eq!(stage.play("MM"), "WW");
+    stage.held_back = false;
+    assert_eq!(stage.play("MM"), "WW");
+    // What goes on and on without being seen keeps nobody awake.
+    let mut stage = Stage::new(GateMode::Adaptive);
+    stage.gate.keep_awake(true);
+    stage.play(&".".repeat(20));
+    stage.gate.keep_awake(false);
+    assert!(!stage.play("ss").ends_with('W'));
+}
+
+#[test]
 fn audits_find_what_sleep_hid_and_a_stream_loses_its_standing() {
     let options = GateOptions { audit: Duration::from_secs(4), ..GateOptions::default() };
     let mut stage = Stage::with(options, Instant::now());
