@@ -398,7 +398,10 @@ impl Connection {
                     if decoded > watchdog.decoded_at_start() {
                         card.streaming();
                     }
-                    if let Some(silence) = watchdog.look(Instant::now(), received, admitted, decoded) {
+                    let lacks_keyframe = card.gate().lacks_keyframe();
+                    if let Some(silence) =
+                        watchdog.look(Instant::now(), received, admitted, decoded, lacks_keyframe)
+                    {
                         return match silence {
                             watchdog::Silence::NoStream => CameraError::NoStream(watchdog::CONNECT),
                             watchdog::Silence::Silent => CameraError::Silent(watchdog::SILENT),

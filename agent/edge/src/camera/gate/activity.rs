@@ -182,6 +182,11 @@ impl Activity {
         self.group
     }
 
+    /// Time since the last keyframe.
+    pub(super) fn since_keyframe(&self, now: Instant) -> Option<Duration> {
+        self.keyframe_at.map(|at| now.saturating_duration_since(at))
+    }
+
     /// Units were lost or a connection began anew: the next keyframe says where the group of pictures stands.
     pub(super) fn gap(&mut self) {
         (self.place, self.last, self.keyframe_at) = (None, None, None);

@@ -154,6 +154,8 @@ pub struct Gate {
     state: State,
     /// Whether the decoder has what the next unit refers to.
     in_step: bool,
+    /// Since when it has waited for a keyframe to have that, if it is awake.
+    lacks_keyframe: Option<Instant>,
     /// Units of the ring that the decoder was given at once and may take its time for.
     catching_up: u64,
     /// Somebody waits for the detector to see a frame: the camera wakes up, and stays awake, until it did.
@@ -219,6 +221,7 @@ impl Gate {
             background: None,
             state: State::Awake(Awake::new(now)),
             in_step: false,
+            lacks_keyframe: None,
             catching_up: 0,
             called: false,
             kept: false,
@@ -238,7 +241,7 @@ impl Gate {
         self.count_sleep(now);
         self.activity.gap();
         self.state = State::Awake(Awake::new(now));
-        self.in_step = false;
+        (self.in_step, self.lacks_keyframe) = (false, None);
         self.catching_up = 0;
         self.woken = None;
     }
@@ -252,7 +255,7 @@ impl Gate {
     /// from the keyframe to this unit.
     pub(super) fn unit(&mut self, now: Instant, unit: &UnitFacts, waiting: u64, group: u64) -> Verdict {
         if !self.is_watching() {
-            return self.pass(unit, waiting);
+            return self.pass(now, unit, waiting);
         }
         let calm = match &self.state {
             State::Awake(awake) => awake.is_calm(now),
@@ -263,6 +266,8 @@ impl Gate {
         if unit.keyframe {
             let all_intra = self.activity.is_all_intra();
             self.standing.keyframe(now, self.activity.group(), all_intra);
+        } else if let Some(since) = self.activity.since_keyframe(now) {
+            self.standing.no_keyframe(now, since);
         }
         let mode = if self.kept { GateMode::Always } else { self.standing.mode() };
         let active = active && mode == GateMode::Adaptive;
@@ -272,7 +277,7 @@ impl Gate {
                 awake.active_since = active.then(|| awake.active_since.unwrap_or(now));
                 let calm = keeps_up && !self.called && awake.may_sleep(self.hold);
                 if !calm || !self.would_wake(mode) {
-                    return self.pass(unit, waiting);
+                    return self.pass(now, unit, waiting);
                 }
                 self.fall_asleep(now);
                 Verdict::Sleep
@@ -281,7 +286,7 @@ impl Gate {
                 let (checked, seen) = (now.saturating_duration_since(*since), *calm_frames);
                 let patience = if seen > 0 && keeps_up { CHECK_TAKES } else { CHECK_WAITS };
                 if seen < CHECK_FRAMES && checked < patience {
-                    return match self.pass(unit, waiting) {
+                    return match self.pass(now, unit, waiting) {
                         Verdict::Decode => Verdict::Check,
                         other => other,
                     };
@@ -290,7 +295,7 @@ impl Gate {
                     // Nobody knows what it was. Whether its decoder hangs is the watchdog's to say.
                     self.wakes += 1;
                     self.state = State::Awake(Awake::new(now));
-                    return self.pass(unit, waiting);
+                    return self.pass(now, unit, waiting);
                 }
                 self.activity.was_wrong();
                 self.fall_asleep(now);
@@ -302,10 +307,11 @@ impl Gate {
                     (asleep.glancing, asleep.alarmed) = (None, true);
                 }
                 let woken = asleep.alarmed || self.called || mode == GateMode::Always;
-                if group > 0 && woken {
+                if woken {
                     self.wakes += 1;
                     self.wake(now, State::Awake(Awake::new(now)), group);
-                    Verdict::Wake
+                    // Without a whole group it waits for the next one awake, so that its want is seen.
+                    if group > 0 { Verdict::Wake } else { self.pass(now, unit, waiting) }
                 } else if group > 0 && active {
                     self.checks += 1;
                     self.wake(now, State::Checking { since: now, calm_frames: 0 }, group);
@@ -329,7 +335,7 @@ impl Gate {
     fn would_wake(&self, mode: GateMode) -> bool {
         match mode {
             GateMode::Adaptive => self.activity.is_ready(),
-            GateMode::Keyframes => true,
+            GateMode::Keyframes => self.activity.group().is_some(),
             GateMode::Always => false,
         }
     }
@@ -420,6 +426,11 @@ impl Gate {
         self.kept = kept;
     }
 
+    /// Since when no keyframe has come that an awake camera's decoder needs to go on.
+    pub(super) fn lacks_keyframe(&self) -> Option<Instant> {
+        self.lacks_keyframe
+    }
+
     /// When what woke the camera arrived, once for each awakening.
     pub fn take_woken(&mut self) -> Option<Instant> {
         self.woken.take()
@@ -451,7 +462,7 @@ impl Gate {
     fn fall_asleep(&mut self, now: Instant) {
         self.activity.rest();
         self.woken = None;
-        self.in_step = false;
+        (self.in_step, self.lacks_keyframe) = (false, None);
         let audit_due = now + exponential(self.audit, &mut self.dice);
         let glance_due = now + glance_interval(self.standing.mode(), &self.activity);
         self.state =
@@ -463,7 +474,7 @@ impl Gate {
         self.activity.rest();
         self.woken = Some(now);
         self.state = state;
-        self.in_step = true;
+        self.in_step = group > 0;
         self.catching_up = group;
     }
 
@@ -475,7 +486,7 @@ impl Gate {
 
     /// What an awake camera does with a unit: nothing before the first keyframe, and after an overload nothing until the
     /// next one, because the frames between have lost their references.
-    fn pass(&mut self, unit: &UnitFacts, waiting: u64) -> Verdict {
+    fn pass(&mut self, now: Instant, unit: &UnitFacts, waiting: u64) -> Verdict {
         if waiting < BACKLOG_MAX {
             self.catching_up = 0;
         }
@@ -484,7 +495,14 @@ impl Gate {
         } else if unit.keyframe {
             self.in_step = true;
         }
-        if self.in_step { Verdict::Decode } else { Verdict::Skip }
+        if self.in_step {
+            self.lacks_keyframe = None;
+            return Verdict::Decode;
+        }
+        // One that came while the decoder was full was of no use, but it came.
+        let since = self.lacks_keyframe.filter(|_| !unit.keyframe);
+        self.lacks_keyframe = Some(since.unwrap_or(now));
+        Verdict::Skip
     }
 }
 

@@ -20,6 +20,9 @@ struct Stage {
     moved: bool,
     group: u64,
     all_intra: bool,
+    keyframe_every: u64,
+    /// There was no room for the units since the last keyframe.
+    overflowed: bool,
     /// What the detector finds in what it is given.
     stirring: bool,
     shown: u64,
@@ -50,6 +53,8 @@ impl Stage {
             moved: false,
             group: 0,
             all_intra: false,
+            keyframe_every: GROUP,
+            overflowed: false,
             stirring: false,
             shown: 0,
             glances_hang: false,
@@ -81,7 +86,7 @@ impl Stage {
     }
 
     fn unit(&mut self, complex: bool) {
-        let keyframe = self.all_intra || self.units.is_multiple_of(GROUP);
+        let keyframe = self.all_intra || self.units.is_multiple_of(self.keyframe_every);
         // Rate control that swings with the place in the group, and a fifth of an octave of noise.
         let octaves = if keyframe { 17.0 } else { 13.0 + (self.units % GROUP) as f32 * 0.02 };
         let octaves = octaves + (self.dice.f32() - 0.5) * 0.4 + if complex { 1.0 } else { 0.0 };
@@ -93,7 +98,8 @@ impl Stage {
             ..UnitFacts::default()
         };
         self.group = if keyframe { 1 } else { self.group + 1 };
-        match self.gate.unit(self.now, &unit, self.waiting, self.group) {
+        let group = if self.overflowed { 0 } else { self.group };
+        match self.gate.unit(self.now, &unit, self.waiting, group) {
             Verdict::Decode | Verdict::Check | Verdict::Wake
                 if self.units.is_multiple_of(3) && !self.held_back =>
             {
@@ -337,6 +343,41 @@ fn nobody_is_woken_without_a_whole_group_of_pictures() {
     assert_eq!(stage.gate.unit(now, &unit(true, 4096), 0, 1), Verdict::Wake);
 }
 
+#[test]
+fn a_stream_whose_keyframes_are_too_far_apart_never_sleeps() {
+    for mode in [GateMode::Keyframes, GateMode::Adaptive] {
+        let mut stage = Stage::new(mode);
+        stage.keyframe_every = 60 * FPS;
+        assert_eq!(stage.play(&".".repeat(200)), "W".repeat(200), "{mode:?}");
+        assert_eq!(stage.gate.health(stage.now).doubt.as_deref(), Some(standing::Doubt::LongGroups.text()));
+    }
+}
+
+#[test]
+fn keyframes_that_stop_coming_wake_it_before_it_can_no_longer_wake() {
+    for mode in [GateMode::Keyframes, GateMode::Adaptive] {
+        let mut stage = Stage::new(mode);
+        stage.play(&".".repeat(20));
+        stage.keyframe_every = 3600 * FPS;
+        assert_eq!(stage.play("................"), "..........WWWWWW", "{mode:?}");
+        assert_eq!(stage.gate.lacks_keyframe(), None, "{mode:?}");
+    }
+}
+
+#[test]
+fn without_a_whole_group_of_pictures_it_waits_for_one_awake() {
+    let mut stage = Stage::new(GateMode::Adaptive);
+    stage.play(&".".repeat(20));
+    stage.unit(false);
+    (stage.overflowed, stage.held_back) = (true, true);
+    stage.gate.call();
+    let began = stage.now;
+    assert_eq!(stage.play("."), "W");
+    assert_eq!(stage.gate.lacks_keyframe(), Some(began));
+    stage.play(".");
+    assert_eq!(stage.gate.lacks_keyframe(), None);
+}
+
 /// `K` keyframe, `p` delta unit, `!` a delta unit and `X` a keyframe while the decoder is full; the verdicts: `d` and `.`
 fn check_step(units: &str, verdicts: &str) {
     let options = GateOptions { mode: GateMode::Always, ..GateOptions::default() };
@@ -355,6 +396,27 @@ fn check_step(units: &str, verdicts: &str) {
         })
         .collect();
     assert_eq!(seen, verdicts, "{units}");
+}
+
+#[test]
+fn the_want_of_a_keyframe_begins_anew_with_each_that_the_decoder_had_no_room_for() {
+    let start = Instant::now();
+    let mut gate = Gate::new(GateOptions { mode: GateMode::Always, ..GateOptions::default() }, start);
+    let full = BACKLOG_MAX;
+    for (second, keyframe, waiting, since) in [
+        (1, false, 0, Some(1)),
+        (2, false, 0, Some(1)),
+        (3, true, 0, None),
+        (4, false, full, Some(4)),
+        (5, false, 0, Some(4)),
+        (6, true, full, Some(6)),
+        (7, false, full, Some(6)),
+        (8, true, 0, None),
+    ] {
+        let at = |second| start + Duration::from_secs(second);
+        gate.unit(at(second), &UnitFacts { keyframe, ..UnitFacts::default() }, waiting, 0);
+        assert_eq!(gate.lacks_keyframe(), since.map(at), "second {second}");
+    }
 }
 
 #[test]
