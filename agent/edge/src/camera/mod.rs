@@ -116,7 +116,7 @@ pub enum CameraError {
     )]
     NoPicture { decoder: String, after: Duration },
     #[error(
-        "access units arrive, but no keyframe among them for {0:?}: the stream is not of the kind that the camera says"
+        "access units arrive, but no keyframe among them for {0:?}: its I-frame interval is too long, or the stream is not of the kind that the camera says"
     )]
     NoKeyframe(Duration),
     #[error("the camera ended the stream")]

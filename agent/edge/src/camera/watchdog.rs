@@ -55,7 +55,8 @@ impl Watchdog {
         self.decoded_at_start
     }
 
-    /// Takes the counters as they are now, and since when no keyframe has come that the decoder needs. `Some` is the reason to give the connection up.
+    /// Takes the counters as they are now, and since when no keyframe has come that the decoder needs. `Some` is the reason
+    /// to give the connection up.
     pub(super) fn look(
         &mut self,
         now: Instant,
