@@ -56,7 +56,7 @@ impl Watchdog {
     }
 
     /// Takes the counters as they are now, and since when no keyframe has come that the decoder needs. `Some` is the reason
-    /// to give the connection up.
+    /// to give the connection up, and since when there has been one.
     pub(super) fn look(
         &mut self,
         now: Instant,
@@ -64,7 +64,7 @@ impl Watchdog {
         admitted: u64,
         decoded: u64,
         lacks_keyframe: Option<Instant>,
-    ) -> Option<Silence> {
+    ) -> Option<(Silence, Instant)> {
         if received > self.received {
             self.received = received;
             self.received_at = Some(now);
@@ -81,15 +81,15 @@ impl Watchdog {
             self.owed_since = None;
         }
         let owed_since = self.owed_since.filter(|_| is_fed(self.admitted_at));
-        match self.received_at {
-            None if now - self.started >= CONNECT => Some(Silence::NoStream),
-            Some(at) if now - at >= SILENT => Some(Silence::Silent),
-            Some(_) if lacks_keyframe.is_some_and(|since| now - since >= NO_KEYFRAME) => {
-                Some(Silence::NoKeyframe)
-            }
-            Some(_) if owed_since.is_some_and(|since| now - since >= NO_PICTURE) => Some(Silence::NoPicture),
-            _ => None,
-        }
+        let lasts = |silence, since: Option<Instant>, patience| {
+            since.filter(|since| now - *since >= patience).map(|since| (silence, since))
+        };
+        let Some(received_at) = self.received_at else {
+            return lasts(Silence::NoStream, Some(self.started), CONNECT);
+        };
+        lasts(Silence::Silent, Some(received_at), SILENT)
+            .or_else(|| lasts(Silence::NoKeyframe, lacks_keyframe, NO_KEYFRAME))
+            .or_else(|| lasts(Silence::NoPicture, owed_since, NO_PICTURE))
     }
 }
 
@@ -116,7 +116,14 @@ mod tests {
             }
             let now = start + Duration::from_secs_f64(second);
             let lacking = keyframe.filter(|from| *from <= second).map(|s| start + Duration::from_secs_f64(s));
-            if let Some(silence) = watchdog.look(now, counters.0, counters.1, counters.2, lacking) {
+            if let Some((silence, since)) = watchdog.look(now, counters.0, counters.1, counters.2, lacking) {
+                let patience = match silence {
+                    Silence::NoStream => CONNECT,
+                    Silence::Silent => SILENT,
+                    Silence::NoKeyframe => NO_KEYFRAME,
+                    Silence::NoPicture => NO_PICTURE,
+                };
+                assert!((patience..patience + TICK).contains(&(now - since)), "{silence:?} since {since:?}");
                 seen = Some((second, silence));
                 break;
             }
