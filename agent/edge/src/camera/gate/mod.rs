@@ -14,7 +14,8 @@
 //!
 //! Asleep, nothing is decoded but a keyframe now and then. Checking and awake, everything is, from the keyframe of the
 //! current group of pictures on, so that what woke the camera is seen; but only an awake camera's frames go to the
-//! detector. A random audit gives the detector a sleeping keyframe, and reports what sleep hid.
+//! detector. A check in which nobody saw a frame ends awake, and what units announced is seen before sleep. A random audit
+//! gives the detector a sleeping keyframe, and reports what sleep hid.
 //!
 //! - [`activity`]: whether access units became complex; [`standing`]: how far a stream is believed; [`ring`]: the current
 //!   group of pictures.
@@ -97,6 +98,10 @@ pub(super) const BACKLOG_MAX: u64 = 30;
 
 /// Access units in front of a decoder that keeps up: with more, what happens now is yet to be seen.
 const BEHIND_MAX: u64 = 1;
+
+/// How much longer a camera has to be calm whose decoder does not keep up. No longer: a box on which too many are awake
+/// comes to rest only because they fall asleep.
+const BEHIND_HOLD: Duration = Duration::from_secs(5);
 
 /// How long what stays takes to belong to the background of an awake camera, and the share of one keyframe asleep.
 const SETTLE: Duration = Duration::from_millis(600);
@@ -184,8 +189,8 @@ enum State {
 struct Awake {
     /// When something last moved or mattered.
     stirred: Instant,
-    /// Since when access units have been complex, if they are.
-    active_since: Option<Instant>,
+    /// When access units became complex, until somebody has seen that.
+    announced: Option<Instant>,
     /// When a frame was last compared, and last analysed.
     compared: Option<Instant>,
     analysed: Option<Instant>,
@@ -274,8 +279,8 @@ impl Gate {
         let keeps_up = waiting <= BEHIND_MAX;
         match &mut self.state {
             State::Awake(awake) => {
-                awake.active_since = active.then(|| awake.active_since.unwrap_or(now));
-                let calm = keeps_up && !self.called && awake.may_sleep(self.hold);
+                let hold = if keeps_up { self.hold } else { self.hold + BEHIND_HOLD };
+                let calm = awake.has_seen_activity(now, active) && !self.called && awake.may_sleep(hold);
                 if !calm || !self.would_wake(mode) {
                     return self.pass(now, unit, waiting);
                 }
@@ -510,7 +515,7 @@ impl Awake {
     fn new(now: Instant) -> Self {
         Self {
             stirred: now,
-            active_since: None,
+            announced: None,
             compared: None,
             analysed: None,
             shown: None,
@@ -534,12 +539,19 @@ impl Awake {
             && self.compared > Some(self.stirred)
     }
 
-    /// Somebody saw it calm for that long since something last moved, and after access units became complex, and the detector
-    /// looked, too. A decoder that holds back pictures shows them late.
+    /// Whether somebody has seen what access units announced, this one included. What goes on for longer is announced anew
+    /// by the next one: of activity that no picture shows there are moments at which all of it was seen.
+    fn has_seen_activity(&mut self, now: Instant, active: bool) -> bool {
+        let announced = self.announced.or(active.then_some(now));
+        let seen = announced.is_none_or(|since| self.compared >= Some(since + ACTIVITY_SHOWS));
+        self.announced = announced.filter(|_| !seen);
+        seen
+    }
+
+    /// Somebody saw it calm for that long since something last moved, and the detector looked, too. A decoder that holds back
+    /// pictures shows them late.
     fn may_sleep(&self, hold: Duration) -> bool {
-        let Some(compared) = self.compared else { return false };
-        compared.saturating_duration_since(self.stirred) >= hold
-            && self.active_since.is_none_or(|since| compared >= since + ACTIVITY_SHOWS)
+        self.compared.is_some_and(|compared| compared.saturating_duration_since(self.stirred) >= hold)
             && self.analysed > Some(self.stirred)
     }
 }

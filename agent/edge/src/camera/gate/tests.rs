@@ -30,8 +30,9 @@ struct Stage {
     glances_hang: bool,
     /// The decoder gives out nothing of what it is given.
     held_back: bool,
-    /// Units in front of it.
+    /// Units in front of it, and by how much its pictures are late.
     waiting: u64,
+    late: Duration,
 }
 
 impl Stage {
@@ -60,6 +61,7 @@ impl Stage {
             glances_hang: false,
             held_back: false,
             waiting: 0,
+            late: Duration::ZERO,
         }
     }
 
@@ -126,11 +128,12 @@ impl Stage {
             .map(|(data, stride)| Plane { data, stride });
         let (w, h) = (width as u32, height as u32);
         let view = FrameView::new(w, h, PixelFormat::I420, Colour::Bt601, false, &planes).unwrap();
-        if self.gate.frame(self.now, look, &Miniature::of(&view, &[])) {
+        let arrived = self.now - self.late;
+        if self.gate.frame(arrived, look, &Miniature::of(&view, &[])) {
             self.shown += 1;
             match look {
-                Look::Live if self.stirring => self.gate.analysed(self.now, Sight::Stirring),
-                Look::Live => self.gate.analysed(self.now, Sight::Calm),
+                Look::Live if self.stirring => self.gate.analysed(arrived, Sight::Stirring),
+                Look::Live => self.gate.analysed(arrived, Sight::Calm),
                 Look::Glance { .. } => self.gate.audited(self.now, self.stirring),
             }
         }
@@ -222,16 +225,15 @@ fn pictures_that_a_decoder_holds_back_are_waited_for() {
 }
 
 #[test]
-fn what_waits_for_the_decoder_is_seen_before_it_sleeps() {
-    // Kept awake until it has been calm for longer than the hold time.
-    let mut stage = Stage::new(GateMode::Adaptive);
-    stage.gate.keep_awake(true);
-    stage.play(&".".repeat(20));
-    stage.gate.keep_awake(false);
-    (stage.held_back, stage.waiting) = (true, 29);
-    assert_eq!(stage.play("..."), "WWW");
-    (stage.held_back, stage.waiting) = (false, 1);
-    assert_eq!(stage.play("."), ".");
+fn a_camera_whose_decoder_is_behind_sleeps_later() {
+    let awake = |waiting| {
+        let mut stage = Stage::new(GateMode::Adaptive);
+        stage.play(&".".repeat(20));
+        stage.play("M");
+        stage.waiting = waiting;
+        stage.play(&".".repeat(20)).matches('W').count()
+    };
+    assert_eq!([awake(0), awake(1), awake(2), awake(29)].map(|seconds| seconds - awake(0)), [0, 0, 5, 5]);
 }
 
 #[test]
@@ -251,6 +253,13 @@ fn what_access_units_announce_is_seen_before_it_sleeps() {
     stage.play(&".".repeat(20));
     stage.gate.keep_awake(false);
     assert!(!stage.play("ss").ends_with('W'));
+    // Nor does it where pictures come late.
+    let mut stage = Stage::new(GateMode::Adaptive);
+    stage.gate.keep_awake(true);
+    stage.play(&".".repeat(20));
+    (stage.late, stage.waiting) = (Duration::from_secs(2), 29);
+    stage.gate.keep_awake(false);
+    assert!(!stage.play("ssss").ends_with('W'));
 }
 
 #[test]
