@@ -109,6 +109,8 @@ struct Sight {
     reason: Option<String>,
     stream: Option<String>,
     blind_since: Option<Instant>,
+    /// When the last time that it was blind ended.
+    streaming_since: Instant,
     /// Pictures come, and the detector fails at them.
     overlooked_since: Option<Instant>,
     blind_before: Duration,
@@ -131,6 +133,7 @@ impl CameraCard {
             reason: None,
             stream: None,
             blind_since: Some(Instant::now()),
+            streaming_since: Instant::now(),
             overlooked_since: None,
             blind_before: Duration::ZERO,
         };
@@ -205,6 +208,7 @@ impl CameraCard {
         let mut sight = self.sight();
         if let Some(since) = sight.blind_since.take() {
             sight.blind_before += since.elapsed();
+            sight.streaming_since = Instant::now();
         }
         if sight.state != CameraState::Streaming {
             (sight.state, sight.reason) = (CameraState::Streaming, None);
@@ -212,12 +216,13 @@ impl CameraCard {
         }
     }
 
-    /// No pictures come, and why.
-    pub fn failed(&self, state: CameraState, reason: &str) {
+    /// No pictures come, why, and since when, which may have been noticed late.
+    pub fn failed(&self, state: CameraState, reason: &str, since: Instant) {
         self.failures.increment();
         let mut sight = self.sight();
-        let overlooked = sight.overlooked_since.take();
-        sight.blind_since.get_or_insert_with(|| overlooked.unwrap_or_else(Instant::now));
+        let since = since.max(sight.streaming_since); // what was before is counted
+        let since = sight.overlooked_since.take().map_or(since, |overlooked| overlooked.min(since));
+        sight.blind_since.get_or_insert(since);
         self.overlooked.store(0, Ordering::Relaxed);
         (sight.state, sight.reason) = (state, Some(reason.to_owned()));
     }
@@ -418,10 +423,25 @@ mod tests {
         card.waited(Duration::from_secs(5));
         assert_eq!(more(), 12.0);
         card.looked(ago(3), true);
-        card.failed(CameraState::Failed, "gone"); // blind all the time, once
+        card.failed(CameraState::Failed, "gone", ago(0)); // blind all the time, once
         assert_eq!(more(), 15.0);
         card.waited(Duration::from_secs(5));
         card.streaming();
         assert_eq!(more(), 15.0);
+    }
+
+    #[test]
+    fn a_camera_was_blind_before_that_was_noticed() {
+        let card = card();
+        card.streaming();
+        card.failed(CameraState::Failed, "silent", ago(4));
+        assert_eq!(card.health().blind_s.round(), 0.0, "it was blind until now, which is counted");
+        card.streaming();
+        card.sight().streaming_since = ago(60);
+        card.failed(CameraState::Failed, "silent", ago(4));
+        assert_eq!(card.health().blind_s.round(), 4.0);
+        card.failed(CameraState::Failed, "away", ago(0));
+        card.streaming();
+        assert_eq!(card.health().blind_s.round(), 4.0);
     }
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sharp_eyes_protocol::report::CameraState;
 use tokio::sync::Notify;
@@ -236,7 +236,7 @@ async fn run_cameras(
         let Some(index) = index_of.remove(&error.id()) else { continue };
         let card = &board.cameras[index];
         tracing::error!(camera = %card.name, "the camera's task failed and starts anew: {error}");
-        card.failed(CameraState::Failed, "internal error; see the log");
+        card.failed(CameraState::Failed, "internal error; see the log", Instant::now());
         index_of.insert(tasks.spawn(run_one(index, GRACE)).id(), index);
     }
 }

@@ -114,6 +114,7 @@ pub(super) fn flush_and_stop(pipeline: gst::Pipeline) -> oneshot::Receiver<()> {
 fn stop_after(before: fn(&gst::Pipeline), pipeline: gst::Pipeline) -> oneshot::Receiver<()> {
     let (done, stopped) = oneshot::channel();
     let stopping = Stopping::begin();
+    let left = pipeline.clone();
     let spawned = std::thread::Builder::new().name("camera-stop".into()).spawn(move || {
         before(&pipeline);
         if pipeline.set_state(gst::State::Null).is_err() {
@@ -124,6 +125,10 @@ fn stop_after(before: fn(&gst::Pipeline), pipeline: gst::Pipeline) -> oneshot::R
     });
     if let Err(error) = spawned {
         tracing::error!("cannot start a thread to stop a camera: {error}");
+        // It is left as it is, and counted: stopped here it could hold up whoever asks, and to let go of one that plays is
+        // an error.
+        before(&left);
+        std::mem::forget((left, Stopping::begin()));
     }
     stopped
 }

@@ -13,6 +13,7 @@ use gstreamer_video as gst_video;
 use tokio::sync::mpsc;
 
 use super::frame::Frame;
+use super::gate::CHECK_FPS;
 use super::ingest::AccessUnit;
 use super::threads::give_way;
 use super::{CameraError, FrameSink, bus};
@@ -35,6 +36,8 @@ pub(super) enum Want {
     Reference,
     /// To look at it. Late: it arrived before the camera woke up.
     Look { late: bool },
+    /// The same, often enough to check whether anything happens, however few frames are analysed.
+    Check,
 }
 
 /// A running decode pipeline. Ends when dropped.
@@ -43,7 +46,7 @@ pub(super) struct Decoder {
     source: gst_app::AppSrc,
     name: String,
     caps: gst::Caps,
-    sampler: Sampler,
+    samplers: Samplers,
     arrivals: Arc<Mutex<Arrivals>>,
     work: Arc<Work>,
 }
@@ -86,8 +89,8 @@ impl Decoder {
         let chain = [source.upcast_ref::<gst::Element>(), &decoder, &convert, sink.upcast_ref()];
         pipeline.add_many(chain)?;
         gst::Element::link_many(chain)?;
-        let sampler = Sampler::new(options.analysed_fps);
-        let decoder = Self { pipeline, source, name, caps, sampler, arrivals, work };
+        let samplers = Samplers::new(options.analysed_fps);
+        let decoder = Self { pipeline, source, name, caps, samplers, arrivals, work };
         decoder
             .pipeline
             .set_state(gst::State::Playing)
@@ -120,10 +123,7 @@ impl Decoder {
         let arrived = unit.arrived();
         let sample = unit.into_sample();
         let Some(buffer) = sample.buffer_owned() else { return Ok(false) };
-        let want = match want {
-            Want::Look { .. } if !self.sampler.takes(buffer.pts()) => Want::Reference,
-            want => want,
-        };
+        let want = self.samplers.sample(want, buffer.pts(), arrived);
         if want == Want::Reference && !reference {
             return Ok(false);
         }
@@ -336,23 +336,58 @@ impl Arrivals {
     }
 
     /// What is known of a frame that came out; what went in before it is forgotten, but for what reordering may hold back.
+    ///
+    /// Where the camera's clock stands, several have its time: as many are looked at as were to be, the oldest first.
     fn of(&mut self, pts: Option<gst::ClockTime>) -> (Instant, Want) {
-        let newest = self.0.iter().rposition(|(known, ..)| *known == pts && pts.is_some());
-        let Some(at) = newest else { return (Instant::now(), Want::Look { late: false }) };
-        let (_, arrived, want) = self.0[at];
+        let same = |known: &Option<gst::ClockTime>| pts.is_some() && *known == pts;
+        let wanted = self.0.iter().position(|(known, _, want)| same(known) && *want != Want::Reference);
+        let newest = || self.0.iter().rposition(|(known, ..)| same(known));
+        let Some(at) = wanted.or_else(newest) else { return (Instant::now(), Want::Look { late: false }) };
+        let (_, arrived, ref mut kept) = self.0[at];
+        let want = std::mem::replace(kept, Want::Reference);
         self.0.drain(..at.saturating_sub(REORDERED_MAX));
         (arrived, want)
     }
 }
 
+/// The rates at which units are looked at.
+struct Samplers {
+    analysed: Sampler,
+    /// Where that takes too few to check anything.
+    checks: Option<Sampler>,
+}
+
+impl Samplers {
+    fn new(analysed_fps: f32) -> Self {
+        let checks = (analysed_fps < CHECK_FPS).then(|| Sampler::new(CHECK_FPS));
+        Self { analysed: Sampler::new(analysed_fps), checks }
+    }
+
+    /// What a unit is decoded for that somebody wants.
+    fn sample(&mut self, want: Want, pts: Option<gst::ClockTime>, arrived: Instant) -> Want {
+        let (taken, late) = match want {
+            Want::Reference => (false, false),
+            Want::Look { late } => (self.analysed.takes(pts, arrived), late),
+            // Both are told of it, so that neither takes its neighbour, too.
+            Want::Check => {
+                let analysed = self.analysed.takes(pts, arrived);
+                (self.checks.as_mut().is_some_and(|checks| checks.takes(pts, arrived)) || analysed, false)
+            }
+        };
+        if taken { Want::Look { late } } else { Want::Reference }
+    }
+}
+
 /// Takes access units at the analysed rate by their presentation time stamps, evenly, whatever the camera's rate is and in
-/// whatever order they are decoded: one of each interval.
+/// whatever order they are decoded: one of each interval. A clock that stands or runs slow is told by the times of arrival.
 #[derive(Clone, Debug)]
 struct Sampler {
     interval: u64,
     /// Numbers of the intervals that had theirs: the newest, as many as reordering may reach back.
     taken: VecDeque<u64>,
     newest: u64,
+    /// When the last one taken arrived.
+    arrived: Option<Instant>,
 }
 
 /// How far reordering may reach back in time, in nanoseconds. What lies farther back is of a clock that was set anew.
@@ -360,10 +395,22 @@ const REORDERED: u64 = 3_000_000_000;
 
 impl Sampler {
     fn new(fps: f32) -> Self {
-        Self { interval: (1e9 / f64::from(fps)) as u64, taken: VecDeque::new(), newest: 0 }
+        Self { interval: (1e9 / f64::from(fps)) as u64, taken: VecDeque::new(), newest: 0, arrived: None }
     }
 
-    fn takes(&mut self, pts: Option<gst::ClockTime>) -> bool {
+    fn takes(&mut self, pts: Option<gst::ClockTime>, arrived: Instant) -> bool {
+        let overdue = self.arrived.is_some_and(|last| {
+            arrived.saturating_duration_since(last) >= Duration::from_nanos(2 * self.interval)
+        });
+        let takes = self.is_next(pts) || overdue;
+        if takes {
+            self.arrived = Some(arrived);
+        }
+        takes
+    }
+
+    /// Whether it is the first one of its interval.
+    fn is_next(&mut self, pts: Option<gst::ClockTime>) -> bool {
         let Some(pts) = pts.map(gst::ClockTime::nseconds) else { return true };
         if pts + REORDERED < self.newest {
             (self.taken, self.newest) = (VecDeque::new(), pts);
@@ -401,6 +448,7 @@ mod tests {
 
     #[test]
     fn the_sampler_keeps_the_analysed_rate() {
+        let start = Instant::now();
         for (camera_fps, analysed_fps, expected) in [
             (15.0, 5.0, 50..=51),
             (25.0, 5.0, 50..=51),
@@ -412,10 +460,30 @@ mod tests {
             let frames = (10.0 * camera_fps) as u64;
             let taken = (0..frames)
                 .filter(|i| {
-                    sampler.takes(Some(gst::ClockTime::from_nseconds((*i as f64 * 1e9 / camera_fps) as u64)))
+                    let time = Duration::from_secs_f64(*i as f64 / camera_fps);
+                    sampler.takes(Some(gst::ClockTime::try_from(time).unwrap()), start + time)
                 })
                 .count();
             assert!(expected.contains(&taken), "{camera_fps} -> {analysed_fps}: {taken} frames in 10 s");
+        }
+    }
+
+    #[test]
+    fn a_check_sees_enough_frames_however_few_are_analysed() {
+        // Of two seconds at 15 fps.
+        for (analysed_fps, expected) in [(0.1, 4..=5), (1.0, 4..=6), (5.0, 10..=10)] {
+            let mut samplers = Samplers::new(analysed_fps);
+            let earlier = Want::Look { late: true };
+            let start = Instant::now();
+            let mut sample = |want, time| {
+                samplers.sample(want, Some(gst::ClockTime::try_from(time).unwrap()), start + time)
+            };
+            assert_eq!(sample(earlier, Duration::from_secs(19)), earlier);
+            let time = |frame: u32| Duration::from_secs(20) + frame * Duration::from_secs(1) / 15;
+            let looks =
+                (0..30).filter(|frame| sample(Want::Check, time(*frame)) == Want::Look { late: false });
+            let looks = looks.count();
+            assert!(expected.contains(&looks), "{analysed_fps}: {looks}");
         }
     }
 
@@ -424,9 +492,15 @@ mod tests {
         // I4 B1 B2 B3 at 15 fps: 0 4 1 2 3 8 5 6 7 ...
         let order = (0..40).flat_map(|group| [4, 1, 2, 3].map(|place| 4 * group + place));
         let mut sampler = Sampler::new(5.0);
+        let start = Instant::now();
         let mut taken: Vec<_> = std::iter::once(0)
             .chain(order)
-            .filter(|frame| sampler.takes(Some(gst::ClockTime::from_nseconds(frame * 1_000_000_000 / 15))))
+            .enumerate()
+            .filter(|(place, frame)| {
+                let pts = gst::ClockTime::from_nseconds(frame * 1_000_000_000 / 15);
+                sampler.takes(Some(pts), start + *place as u32 * Duration::from_secs(1) / 15)
+            })
+            .map(|(_, frame)| frame)
             .collect();
         taken.sort_unstable();
         assert_eq!(taken.len(), 54, "{taken:?}"); // 161 frames
@@ -437,12 +511,42 @@ mod tests {
     fn a_clock_that_was_set_back_starts_anew() {
         let mut sampler = Sampler::new(5.0);
         let seconds = gst::ClockTime::from_seconds;
-        assert!(sampler.takes(Some(seconds(1000))));
-        assert!(sampler.takes(Some(seconds(1))));
-        assert!(!sampler.takes(Some(seconds(1) + gst::ClockTime::from_mseconds(40))));
-        assert!(sampler.takes(None));
+        let now = Instant::now();
+        assert!(sampler.takes(Some(seconds(1000)), now));
+        assert!(sampler.takes(Some(seconds(1)), now));
+        assert!(!sampler.takes(Some(seconds(1) + gst::ClockTime::from_mseconds(40)), now));
+        assert!(sampler.takes(None, now));
         let mut slow = Sampler::new(1.0);
-        let taken = (1000..1020).chain(1010..1030).filter(|at| slow.takes(Some(seconds(*at))));
+        let taken = (1000..1020).chain(1010..1030).filter(|at| slow.takes(Some(seconds(*at)), now));
         assert_eq!(taken.count(), 40, "a jump of ten seconds");
+    }
+
+    #[test]
+    fn a_clock_that_stands_or_runs_slow_keeps_half_the_rate() {
+        let start = Instant::now();
+        for speed in [0.0, 0.1, 0.3] {
+            let mut sampler = Sampler::new(5.0);
+            // Ten seconds at 15 fps.
+            let taken = (0..150).filter(|frame| {
+                let time = Duration::from_secs_f64(f64::from(*frame) / 15.0);
+                sampler.takes(Some(gst::ClockTime::try_from(time.mul_f64(speed)).unwrap()), start + time)
+            });
+            let taken = taken.count();
+            assert!((25..=40).contains(&taken), "{speed}: {taken}");
+        }
+    }
+
+    #[test]
+    fn of_frames_with_one_time_as_many_are_looked_at_as_were_to_be() {
+        let start = Instant::now();
+        let (pts, at) = (Some(gst::ClockTime::from_seconds(7)), |unit| start + Duration::from_secs(unit));
+        let look = Want::Look { late: false };
+        let mut arrivals = Arrivals::default();
+        for (unit, want) in [(1, Want::Reference), (2, look), (3, Want::Reference), (4, look)] {
+            arrivals.note(pts, at(unit), want);
+        }
+        assert_eq!(arrivals.of(pts), (at(2), look));
+        assert_eq!(arrivals.of(pts), (at(4), look));
+        assert_eq!(arrivals.of(pts), (at(4), Want::Reference));
     }
 }

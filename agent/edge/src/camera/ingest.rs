@@ -88,23 +88,26 @@ type OnUnit = Box<dyn FnMut(AccessUnit) -> Result<(), CameraError> + Send>;
 
 /// A running ingest pipeline: `rtspsrc ! depayloader ! parser ! appsink`. Ends when dropped.
 pub(super) struct Ingest {
-    pipeline: gst::Pipeline,
+    /// Until it is told to stop, which is once: a second time would wait for the first.
+    pipeline: Option<gst::Pipeline>,
 }
 
 impl Drop for Ingest {
     fn drop(&mut self) {
-        if self.pipeline.current_state() != gst::State::Null {
-            bus::flush_and_stop(self.pipeline.clone());
+        if let Some(pipeline) = self.pipeline.take() {
+            bus::flush_and_stop(pipeline);
         }
     }
 }
 
 impl Ingest {
     /// Ends the session in good order: cameras have few connections, and keep one that was not torn down for minutes.
-    pub(super) async fn stop(self) {
-        let stopped = bus::flush_and_stop(self.pipeline.clone());
+    pub(super) async fn stop(mut self) {
+        let Some(pipeline) = self.pipeline.take() else { return };
+        let name = pipeline.name();
+        let stopped = bus::flush_and_stop(pipeline);
         if tokio::time::timeout(STOP_GRACE, stopped).await.is_err() {
-            tracing::warn!(pipeline = %self.pipeline.name(), "the camera does not let go: left behind");
+            tracing::warn!(pipeline = %name, "the camera does not let go: left behind");
         }
     }
 
@@ -155,11 +158,8 @@ impl Ingest {
                 let _ = failed.try_send(error); // full: an earlier error ends the connection already
             }
         });
-        let ingest = Self { pipeline };
-        ingest
-            .pipeline
-            .set_state(gst::State::Playing)
-            .map_err(|error| CameraError::GStreamer(error.to_string()))?;
+        let ingest = Self { pipeline: Some(pipeline.clone()) };
+        pipeline.set_state(gst::State::Playing).map_err(|error| CameraError::GStreamer(error.to_string()))?;
         Ok(ingest)
     }
 }

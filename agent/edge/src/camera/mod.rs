@@ -122,7 +122,7 @@ pub enum CameraError {
     )]
     NoPicture { decoder: String, after: Duration },
     #[error(
-        "access units arrive, but no keyframe among them for {0:?}: the stream is not of the kind that the camera says"
+        "access units arrive, but no keyframe among them for {0:?}: its I-frame interval is too long, or the stream is not of the kind that the camera says"
     )]
     NoKeyframe(Duration),
     #[error("the camera ended the stream")]
@@ -180,7 +180,7 @@ pub async fn run(
     let (mut away, mut refused) = (backoff(AWAY), backoff(REFUSED));
     loop {
         let decoded_before = card.decoded.get();
-        let Some(ended) = run_once(&options, &frames, &card, &shutdown).await else { break };
+        let Some((ended, since)) = run_once(&options, &frames, &card, &shutdown).await else { break };
         if card.decoded.get() > decoded_before {
             away.reset();
             refused = backoff(REFUSED_AGAIN);
@@ -193,7 +193,7 @@ pub async fn run(
             _ => (CameraState::Failed, &mut away, ended),
         };
         let wait = backoff.next(fastrand::f64());
-        card.failed(state, &ended.to_string());
+        card.failed(state, &ended.to_string(), since);
         tracing::warn!(camera = %options.name, retry_in_ms = wait.as_millis() as u64, "{ended}");
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
@@ -203,16 +203,16 @@ pub async fn run(
     tracing::debug!(camera = %options.name, "stopped");
 }
 
-/// Connects, streams, and returns why it ended; `None` at shutdown.
+/// Connects, streams, and returns why it ended, and since when no pictures came; `None` at shutdown.
 async fn run_once(
     options: &CameraOptions,
     frames: &FrameSink,
     card: &Arc<CameraCard>,
     shutdown: &CancellationToken,
-) -> Option<CameraError> {
+) -> Option<(CameraError, Instant)> {
     let mut connection = match connect(options, frames, card) {
         Ok(connection) => connection,
-        Err(error) => return Some(error),
+        Err(error) => return Some((error, Instant::now())),
     };
     let ended = tokio::select! {
         ended = connection.watch(card) => Some(ended),
@@ -325,6 +325,7 @@ impl Decoding {
         };
         match verdict {
             Verdict::Decode => return self.decode(unit, Want::Look { late: false }),
+            Verdict::Check => return self.decode(unit, Want::Check),
             Verdict::Wake => return self.wake(unit.0.arrived()),
             // A decoder that hangs is behind for ever, and owes a picture all the while.
             Verdict::Skip if waiting > 0 => self.card.admitted.increment(),
@@ -358,7 +359,7 @@ impl Decoding {
     fn wake(&mut self, now: Instant) -> Result<(), CameraError> {
         for unit in self.ring.units().to_vec() {
             let want = match now.saturating_duration_since(unit.0.arrived()) {
-                Duration::ZERO => Want::Look { late: false },
+                Duration::ZERO => Want::Check,
                 before if before <= LOOK_BACK => Want::Look { late: true },
                 _ => Want::Reference,
             };
@@ -391,31 +392,37 @@ struct Connection {
 }
 
 impl Connection {
-    async fn watch(&mut self, card: &CameraCard) -> CameraError {
+    async fn watch(&mut self, card: &CameraCard) -> (CameraError, Instant) {
         let counters = || (card.received.get(), card.admitted.get(), card.decoded.get());
         let (received, admitted, decoded) = counters();
         let mut watchdog = Watchdog::new(Instant::now(), received, admitted, decoded);
         loop {
             tokio::select! {
-                event = self.events.recv() => return event.unwrap_or(CameraError::Ended),
+                event = self.events.recv() => return (event.unwrap_or(CameraError::Ended), Instant::now()),
                 () = beat::rest(watchdog::TICK) => {
                     let (received, admitted, decoded) = counters();
                     if decoded > watchdog.decoded_at_start() {
                         card.streaming();
                     }
-                    if let Some(silence) = watchdog.look(Instant::now(), received, admitted, decoded) {
-                        return match silence {
-                            watchdog::Silence::NoStream => CameraError::NoStream(watchdog::CONNECT),
-                            watchdog::Silence::Silent => CameraError::Silent(watchdog::SILENT),
-                            watchdog::Silence::NoKeyframe => CameraError::NoKeyframe(watchdog::NO_KEYFRAME),
-                            watchdog::Silence::NoPicture => CameraError::NoPicture {
-                                decoder: self.decoder_name.get().cloned().unwrap_or_else(|| "the decoder".into()),
-                                after: watchdog::NO_PICTURE,
-                            },
-                        };
+                    let lacks_keyframe = card.gate().lacks_keyframe();
+                    let looked = watchdog.look(Instant::now(), received, admitted, decoded, lacks_keyframe);
+                    if let Some((silence, since)) = looked {
+                        return (self.error(silence), since);
                     }
                 }
             }
+        }
+    }
+
+    fn error(&self, silence: watchdog::Silence) -> CameraError {
+        match silence {
+            watchdog::Silence::NoStream => CameraError::NoStream(watchdog::CONNECT),
+            watchdog::Silence::Silent => CameraError::Silent(watchdog::SILENT),
+            watchdog::Silence::NoKeyframe => CameraError::NoKeyframe(watchdog::NO_KEYFRAME),
+            watchdog::Silence::NoPicture => CameraError::NoPicture {
+                decoder: self.decoder_name.get().cloned().unwrap_or_else(|| "the decoder".into()),
+                after: watchdog::NO_PICTURE,
+            },
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 pub(super) const CONNECT: Duration = Duration::from_secs(10);
 /// Between access units. With [`TICK`] a hung camera is seen within 5 s.
 pub(super) const SILENT: Duration = Duration::from_millis(4250);
-/// From the first access unit to one that the decoder can begin with.
+/// From an access unit that the decoder cannot begin with, the first one or one after an overload, to a keyframe.
 pub(super) const NO_KEYFRAME: Duration = Duration::from_secs(30);
 /// From an access unit that the decoder was given and that was not followed by a picture. Longer than the longest usual
 /// group of pictures.
@@ -30,7 +30,6 @@ pub(super) struct Watchdog {
     received: u64,
     admitted: u64,
     decoded: u64,
-    first_at: Option<Instant>,
     received_at: Option<Instant>,
     admitted_at: Option<Instant>,
     /// Since when the decoder owes a picture.
@@ -45,7 +44,6 @@ impl Watchdog {
             received,
             admitted,
             decoded,
-            first_at: None,
             received_at: None,
             admitted_at: None,
             owed_since: None,
@@ -57,18 +55,19 @@ impl Watchdog {
         self.decoded_at_start
     }
 
-    /// Takes the counters as they are now. `Some` is the reason to give the connection up.
+    /// Takes the counters as they are now, and since when no keyframe has come that the decoder needs. `Some` is the reason
+    /// to give the connection up, and since when there has been one.
     pub(super) fn look(
         &mut self,
         now: Instant,
         received: u64,
         admitted: u64,
         decoded: u64,
-    ) -> Option<Silence> {
+        lacks_keyframe: Option<Instant>,
+    ) -> Option<(Silence, Instant)> {
         if received > self.received {
             self.received = received;
             self.received_at = Some(now);
-            self.first_at.get_or_insert(now);
         }
         let is_fed = |at: Option<Instant>| at.is_some_and(|at| now - at < SILENT);
         if admitted > self.admitted {
@@ -82,17 +81,15 @@ impl Watchdog {
             self.owed_since = None;
         }
         let owed_since = self.owed_since.filter(|_| is_fed(self.admitted_at));
-        // Every connection begins awake: only the want of a keyframe keeps units from its decoder.
-        let waits_since = self.first_at.filter(|_| self.admitted_at.is_none());
-        match self.received_at {
-            None if now - self.started >= CONNECT => Some(Silence::NoStream),
-            Some(at) if now - at >= SILENT => Some(Silence::Silent),
-            Some(_) if waits_since.is_some_and(|since| now - since >= NO_KEYFRAME) => {
-                Some(Silence::NoKeyframe)
-            }
-            Some(_) if owed_since.is_some_and(|since| now - since >= NO_PICTURE) => Some(Silence::NoPicture),
-            _ => None,
-        }
+        let lasts = |silence, since: Option<Instant>, patience| {
+            since.filter(|since| now - *since >= patience).map(|since| (silence, since))
+        };
+        let Some(received_at) = self.received_at else {
+            return lasts(Silence::NoStream, Some(self.started), CONNECT);
+        };
+        lasts(Silence::Silent, Some(received_at), SILENT)
+            .or_else(|| lasts(Silence::NoKeyframe, lacks_keyframe, NO_KEYFRAME))
+            .or_else(|| lasts(Silence::NoPicture, owed_since, NO_PICTURE))
     }
 }
 
@@ -102,6 +99,11 @@ mod tests {
 
     /// Rows of second, received, admitted, decoded; the silence that is seen, and when.
     fn check(rows: &[(f64, u64, u64, u64)], expected: Option<(f64, Silence)>) {
+        check_lacking(None, rows, expected);
+    }
+
+    /// The same where no keyframe comes from a second on.
+    fn check_lacking(keyframe: Option<f64>, rows: &[(f64, u64, u64, u64)], expected: Option<(f64, Silence)>) {
         let start = Instant::now();
         let mut watchdog = Watchdog::new(start, 0, 0, 0);
         let mut counters = (0, 0, 0);
@@ -113,7 +115,15 @@ mod tests {
                 counters = (received, admitted, decoded);
             }
             let now = start + Duration::from_secs_f64(second);
-            if let Some(silence) = watchdog.look(now, counters.0, counters.1, counters.2) {
+            let lacking = keyframe.filter(|from| *from <= second).map(|s| start + Duration::from_secs_f64(s));
+            if let Some((silence, since)) = watchdog.look(now, counters.0, counters.1, counters.2, lacking) {
+                let patience = match silence {
+                    Silence::NoStream => CONNECT,
+                    Silence::Silent => SILENT,
+                    Silence::NoKeyframe => NO_KEYFRAME,
+                    Silence::NoPicture => NO_PICTURE,
+                };
+                assert!((patience..patience + TICK).contains(&(now - since)), "{silence:?} since {since:?}");
                 seen = Some((second, silence));
                 break;
             }
@@ -130,7 +140,9 @@ mod tests {
         };
         check(&rows(99, |i| i, |_| 0), Some((13.0, Silence::NoPicture)));
         check(&rows(100, |i| i, |i| i), None);
-        check(&rows(99, |_| 0, |_| 0), Some((31.0, Silence::NoKeyframe)));
+        check_lacking(Some(1.0), &rows(99, |_| 0, |_| 0), Some((31.0, Silence::NoKeyframe)));
+        check_lacking(Some(50.0), &rows(99, |i| i.min(50), |i| i.min(50)), Some((80.0, Silence::NoKeyframe)));
+        check_lacking(Some(80.0), &rows(99, |i| i.min(80), |i| i.min(80)), None);
         let asleep = |i: u64| i.min(10);
         check(&rows(100, asleep, asleep), None);
         check(&rows(100, |i| i.min(11), asleep), None);

@@ -182,6 +182,11 @@ impl Activity {
         self.group
     }
 
+    /// Time since the last keyframe.
+    pub(super) fn since_keyframe(&self, now: Instant) -> Option<Duration> {
+        self.keyframe_at.map(|at| now.saturating_duration_since(at))
+    }
+
     /// Units were lost or a connection began anew: the next keyframe says where the group of pictures stands.
     pub(super) fn gap(&mut self) {
         (self.place, self.last, self.keyframe_at) = (None, None, None);
@@ -191,6 +196,12 @@ impl Activity {
     /// What was above usual is forgotten: it has been acted upon.
     pub(super) fn rest(&mut self) {
         (self.short.value, self.long.value) = (0.0, 0.0);
+    }
+
+    /// How much the bar has risen after false alarms.
+    #[cfg(test)]
+    pub(super) fn caution(&self) -> f32 {
+        self.caution
     }
 
     /// Somebody looked, and there was nothing.

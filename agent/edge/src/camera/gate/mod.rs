@@ -14,7 +14,8 @@
 //!
 //! Asleep, nothing is decoded but a keyframe now and then. Checking and awake, everything is, from the keyframe of the
 //! current group of pictures on, so that what woke the camera is seen; but only an awake camera's frames go to the
-//! detector. A random audit gives the detector a sleeping keyframe, and reports what sleep hid.
+//! detector. A check in which nobody saw a frame ends awake, and what units announced is seen before sleep. A random audit
+//! gives the detector a sleeping keyframe, and reports what sleep hid.
 //!
 //! - [`activity`]: whether access units became complex; [`standing`]: how far a stream is believed; [`ring`]: the current
 //!   group of pictures.
@@ -78,12 +79,29 @@ const GLANCE_TAKES: Duration = Duration::from_secs(5);
 const CHECK_FRAMES: u32 = 3;
 const CHECK_TAKES: Duration = Duration::from_millis(1500);
 
+/// How long it waits where nobody has seen a frame yet, or more of them are on their way: a decoder that has a long group
+/// of pictures to catch up with, or holds some back, shows them late.
+const CHECK_WAITS: Duration = Duration::from_secs(5);
+
+/// How long after units became complex a calm picture says that it was nothing.
+const ACTIVITY_SHOWS: Duration = Duration::from_millis(500);
+
+/// Frames a second that show enough of what is checked, where fewer are analysed.
+pub(super) const CHECK_FPS: f32 = 2.0;
+
 /// How much before its awakening a camera's frames are looked at: what made it wake took time to show in sizes.
 pub(super) const LOOK_BACK: Duration = Duration::from_secs(1);
 
 /// Access units that may wait in front of the decoder: two seconds at 15 fps. A decoder that is further behind
 /// than this will not catch up, and what it would deliver is old.
 pub(super) const BACKLOG_MAX: u64 = 30;
+
+/// Access units in front of a decoder that keeps up: with more, what happens now is yet to be seen.
+const BEHIND_MAX: u64 = 1;
+
+/// How much longer a camera has to be calm whose decoder does not keep up. No longer: a box on which too many are awake
+/// comes to rest only because they fall asleep.
+const BEHIND_HOLD: Duration = Duration::from_secs(5);
 
 /// How long what stays takes to belong to the background of an awake camera, and the share of one keyframe asleep.
 const SETTLE: Duration = Duration::from_millis(600);
@@ -98,6 +116,8 @@ const SPARE: Duration = Duration::from_millis(350);
 pub(super) enum Verdict {
     /// It goes to the decoder.
     Decode,
+    /// The same of a camera that is checking: enough frames are looked at, however few are analysed.
+    Check,
     /// It does not.
     Skip,
     /// The decoder is given all of the ring, this unit included. It decodes from now on.
@@ -139,6 +159,8 @@ pub struct Gate {
     state: State,
     /// Whether the decoder has what the next unit refers to.
     in_step: bool,
+    /// Since when it has waited for a keyframe to have that, if it is awake.
+    lacks_keyframe: Option<Instant>,
     /// Units of the ring that the decoder was given at once and may take its time for.
     catching_up: u64,
     /// Somebody waits for the detector to see a frame: the camera wakes up, and stays awake, until it did.
@@ -167,6 +189,8 @@ enum State {
 struct Awake {
     /// When something last moved or mattered.
     stirred: Instant,
+    /// When access units became complex, until somebody has seen that.
+    announced: Option<Instant>,
     /// When a frame was last compared, and last analysed.
     compared: Option<Instant>,
     analysed: Option<Instant>,
@@ -202,6 +226,7 @@ impl Gate {
             background: None,
             state: State::Awake(Awake::new(now)),
             in_step: false,
+            lacks_keyframe: None,
             catching_up: 0,
             called: false,
             kept: false,
@@ -221,7 +246,7 @@ impl Gate {
         self.count_sleep(now);
         self.activity.gap();
         self.state = State::Awake(Awake::new(now));
-        self.in_step = false;
+        (self.in_step, self.lacks_keyframe) = (false, None);
         self.catching_up = 0;
         self.woken = None;
     }
@@ -235,7 +260,7 @@ impl Gate {
     /// from the keyframe to this unit.
     pub(super) fn unit(&mut self, now: Instant, unit: &UnitFacts, waiting: u64, group: u64) -> Verdict {
         if !self.is_watching() {
-            return self.pass(unit, waiting);
+            return self.pass(now, unit, waiting);
         }
         let calm = match &self.state {
             State::Awake(awake) => awake.is_calm(now),
@@ -246,20 +271,36 @@ impl Gate {
         if unit.keyframe {
             let all_intra = self.activity.is_all_intra();
             self.standing.keyframe(now, self.activity.group(), all_intra);
+        } else if let Some(since) = self.activity.since_keyframe(now) {
+            self.standing.no_keyframe(now, since);
         }
         let mode = if self.kept { GateMode::Always } else { self.standing.mode() };
+        let active = active && mode == GateMode::Adaptive;
+        let keeps_up = waiting <= BEHIND_MAX;
         match &mut self.state {
-            State::Awake(awake) if mode != GateMode::Always && !self.called && awake.may_sleep(self.hold) => {
-                if mode == GateMode::Adaptive && !self.activity.is_ready() {
-                    return self.pass(unit, waiting);
+            State::Awake(awake) => {
+                let hold = if keeps_up { self.hold } else { self.hold + BEHIND_HOLD };
+                let calm = awake.has_seen_activity(now, active) && !self.called && awake.may_sleep(hold);
+                if !calm || !self.would_wake(mode) {
+                    return self.pass(now, unit, waiting);
                 }
                 self.fall_asleep(now);
                 Verdict::Sleep
             }
-            State::Awake(_) => self.pass(unit, waiting),
             State::Checking { since, calm_frames } => {
-                if *calm_frames < CHECK_FRAMES && now.saturating_duration_since(*since) < CHECK_TAKES {
-                    return self.pass(unit, waiting);
+                let (checked, seen) = (now.saturating_duration_since(*since), *calm_frames);
+                let patience = if seen > 0 && keeps_up { CHECK_TAKES } else { CHECK_WAITS };
+                if seen < CHECK_FRAMES && checked < patience {
+                    return match self.pass(now, unit, waiting) {
+                        Verdict::Decode => Verdict::Check,
+                        other => other,
+                    };
+                }
+                if seen == 0 {
+                    // Nobody knows what it was. Whether its decoder hangs is the watchdog's to say.
+                    self.wakes += 1;
+                    self.state = State::Awake(Awake::new(now));
+                    return self.pass(now, unit, waiting);
                 }
                 self.activity.was_wrong();
                 self.fall_asleep(now);
@@ -271,11 +312,12 @@ impl Gate {
                     (asleep.glancing, asleep.alarmed) = (None, true);
                 }
                 let woken = asleep.alarmed || self.called || mode == GateMode::Always;
-                if group > 0 && woken {
+                if woken {
                     self.wakes += 1;
                     self.wake(now, State::Awake(Awake::new(now)), group);
-                    Verdict::Wake
-                } else if group > 0 && active && mode == GateMode::Adaptive {
+                    // Without a whole group it waits for the next one awake, so that its want is seen.
+                    if group > 0 { Verdict::Wake } else { self.pass(now, unit, waiting) }
+                } else if group > 0 && active {
                     self.checks += 1;
                     self.wake(now, State::Checking { since: now, calm_frames: 0 }, group);
                     Verdict::Wake
@@ -291,6 +333,15 @@ impl Gate {
                     Verdict::Skip
                 }
             }
+        }
+    }
+
+    /// Whether enough is known of the stream to wake up by it.
+    fn would_wake(&self, mode: GateMode) -> bool {
+        match mode {
+            GateMode::Adaptive => self.activity.is_ready(),
+            GateMode::Keyframes => self.activity.group().is_some(),
+            GateMode::Always => false,
         }
     }
 
@@ -380,6 +431,11 @@ impl Gate {
         self.kept = kept;
     }
 
+    /// Since when no keyframe has come that an awake camera's decoder needs to go on.
+    pub(super) fn lacks_keyframe(&self) -> Option<Instant> {
+        self.lacks_keyframe
+    }
+
     /// When what woke the camera arrived, once for each awakening.
     pub fn take_woken(&mut self) -> Option<Instant> {
         self.woken.take()
@@ -411,7 +467,7 @@ impl Gate {
     fn fall_asleep(&mut self, now: Instant) {
         self.activity.rest();
         self.woken = None;
-        self.in_step = false;
+        (self.in_step, self.lacks_keyframe) = (false, None);
         let audit_due = now + exponential(self.audit, &mut self.dice);
         let glance_due = now + glance_interval(self.standing.mode(), &self.activity);
         self.state =
@@ -423,7 +479,7 @@ impl Gate {
         self.activity.rest();
         self.woken = Some(now);
         self.state = state;
-        self.in_step = true;
+        self.in_step = group > 0;
         self.catching_up = group;
     }
 
@@ -435,7 +491,7 @@ impl Gate {
 
     /// What an awake camera does with a unit: nothing before the first keyframe, and after an overload nothing until the
     /// next one, because the frames between have lost their references.
-    fn pass(&mut self, unit: &UnitFacts, waiting: u64) -> Verdict {
+    fn pass(&mut self, now: Instant, unit: &UnitFacts, waiting: u64) -> Verdict {
         if waiting < BACKLOG_MAX {
             self.catching_up = 0;
         }
@@ -444,13 +500,27 @@ impl Gate {
         } else if unit.keyframe {
             self.in_step = true;
         }
-        if self.in_step { Verdict::Decode } else { Verdict::Skip }
+        if self.in_step {
+            self.lacks_keyframe = None;
+            return Verdict::Decode;
+        }
+        // One that came while the decoder was full was of no use, but it came.
+        let since = self.lacks_keyframe.filter(|_| !unit.keyframe);
+        self.lacks_keyframe = Some(since.unwrap_or(now));
+        Verdict::Skip
     }
 }
 
 impl Awake {
     fn new(now: Instant) -> Self {
-        Self { stirred: now, compared: None, analysed: None, shown: None, sight: Sight::Stirring }
+        Self {
+            stirred: now,
+            announced: None,
+            compared: None,
+            analysed: None,
+            shown: None,
+            sight: Sight::Stirring,
+        }
     }
 
     /// Whether the detector is to see a frame. It sees all of them while it is unsure or a rule has something to decide.
@@ -467,6 +537,15 @@ impl Awake {
     fn is_calm(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.stirred) >= Duration::from_secs(1)
             && self.compared > Some(self.stirred)
+    }
+
+    /// Whether somebody has seen what access units announced, this one included. What goes on for longer is announced anew
+    /// by the next one: of activity that no picture shows there are moments at which all of it was seen.
+    fn has_seen_activity(&mut self, now: Instant, active: bool) -> bool {
+        let announced = self.announced.or(active.then_some(now));
+        let seen = announced.is_none_or(|since| self.compared >= Some(since + ACTIVITY_SHOWS));
+        self.announced = announced.filter(|_| !seen);
+        seen
     }
 
     /// Somebody saw it calm for that long since something last moved, and the detector looked, too. A decoder that holds back

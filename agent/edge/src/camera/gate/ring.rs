@@ -7,7 +7,7 @@ const BYTES_MAX: usize = 8 * 1024 * 1024;
 const UNITS_MAX: usize = 600;
 
 /// Access units from the last keyframe on. Full: all are let go, and it is empty until the next keyframe; a camera that
-/// should wake meanwhile wakes there.
+/// should wake meanwhile is decoded from there.
 #[derive(Clone, Debug)]
 pub(in super::super) struct Ring<U> {
     units: Vec<U>,

@@ -92,6 +92,13 @@ impl Standing {
         }
     }
 
+    /// No keyframe has come for that long: what was kept from the last one on will soon be too much to wake up by.
+    pub(super) fn no_keyframe(&mut self, now: Instant, since: Duration) {
+        if since > GROUP_MAX {
+            self.lose(now, GateMode::Always, Doubt::LongGroups);
+        }
+    }
+
     /// Something happened in a sleeping picture, and this is what told of it.
     pub(super) fn woken(&mut self, now: Instant, by_activity: bool) {
         self.unannounced = (self.unannounced + if by_activity { -1 } else { 1 }).max(0);
@@ -128,7 +135,8 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     /// Plays events: `k1` keyframes that many seconds apart, `i` all-intra, `m` a missed audit, `g` a good one, `u` an
-    /// unannounced awakening, `a` an announced one, `h` an hour passes. Says the mode and the doubt at the end.
+    /// unannounced awakening, `a` an announced one, `n13` no keyframe for
+    /// that many seconds, `h` an hour passes. Says the mode and the doubt at the end.
     fn check(configured: GateMode, events: &str, expected: (GateMode, Option<Doubt>)) {
         let mut now = Instant::now();
         let mut standing = Standing::new(configured);
@@ -140,7 +148,13 @@ mod tests {
                 "u" => standing.woken(now, false),
                 "a" => standing.woken(now, true),
                 "h" => now += 3600 * SECOND,
-                group => standing.keyframe(now, Some(SECOND * group[1..].parse::<u32>().unwrap()), false),
+                _ => {
+                    let time = SECOND * event[1..].parse::<u32>().unwrap();
+                    match event.starts_with('n') {
+                        true => standing.no_keyframe(now, time),
+                        false => standing.keyframe(now, Some(time), false),
+                    }
+                }
             }
         }
         assert_eq!((standing.mode(), standing.doubt()), expected, "{events}");
@@ -153,6 +167,9 @@ mod tests {
         check(Adaptive, "k2 k2 m g m a u a u", (Adaptive, None));
         check(Adaptive, "i", (Keyframes, Some(AllIntra)));
         check(Adaptive, "k2 k15", (Always, Some(LongGroups)));
+        check(Adaptive, "k2 n12", (Adaptive, None));
+        check(Adaptive, "k2 n13 n14 k2", (Always, Some(LongGroups)));
+        check(Keyframes, "n13", (Always, Some(LongGroups)));
         check(Adaptive, "m g m g m", (Keyframes, Some(Missed)));
         check(Adaptive, "m m m m m m k2", (Always, Some(Missed)));
         check(Adaptive, "u u a u u u", (Keyframes, Some(Unannounced)));

@@ -20,6 +20,9 @@ struct Stage {
     moved: bool,
     group: u64,
     all_intra: bool,
+    keyframe_every: u64,
+    /// There was no room for the units since the last keyframe.
+    overflowed: bool,
     /// What the detector finds in what it is given.
     stirring: bool,
     shown: u64,
@@ -27,6 +30,9 @@ struct Stage {
     glances_hang: bool,
     /// The decoder gives out nothing of what it is given.
     held_back: bool,
+    /// Units in front of it, and by how much its pictures are late.
+    waiting: u64,
+    late: Duration,
 }
 
 impl Stage {
@@ -48,10 +54,14 @@ impl Stage {
             moved: false,
             group: 0,
             all_intra: false,
+            keyframe_every: GROUP,
+            overflowed: false,
             stirring: false,
             shown: 0,
             glances_hang: false,
             held_back: false,
+            waiting: 0,
+            late: Duration::ZERO,
         }
     }
 
@@ -78,7 +88,7 @@ impl Stage {
     }
 
     fn unit(&mut self, complex: bool) {
-        let keyframe = self.all_intra || self.units.is_multiple_of(GROUP);
+        let keyframe = self.all_intra || self.units.is_multiple_of(self.keyframe_every);
         // Rate control that swings with the place in the group, and a fifth of an octave of noise.
         let octaves = if keyframe { 17.0 } else { 13.0 + (self.units % GROUP) as f32 * 0.02 };
         let octaves = octaves + (self.dice.f32() - 0.5) * 0.4 + if complex { 1.0 } else { 0.0 };
@@ -90,8 +100,11 @@ impl Stage {
             ..UnitFacts::default()
         };
         self.group = if keyframe { 1 } else { self.group + 1 };
-        match self.gate.unit(self.now, &unit, 0, self.group) {
-            Verdict::Decode | Verdict::Wake if self.units.is_multiple_of(3) && !self.held_back => {
+        let group = if self.overflowed { 0 } else { self.group };
+        match self.gate.unit(self.now, &unit, self.waiting, group) {
+            Verdict::Decode | Verdict::Check | Verdict::Wake
+                if self.units.is_multiple_of(3) && !self.held_back =>
+            {
                 self.show(Look::Live);
             }
             Verdict::Glance { audit } if !self.glances_hang => self.show(Look::Glance { audit }),
@@ -115,11 +128,12 @@ impl Stage {
             .map(|(data, stride)| Plane { data, stride });
         let (w, h) = (width as u32, height as u32);
         let view = FrameView::new(w, h, PixelFormat::I420, Colour::Bt601, false, &planes).unwrap();
-        if self.gate.frame(self.now, look, &Miniature::of(&view, &[])) {
+        let arrived = self.now - self.late;
+        if self.gate.frame(arrived, look, &Miniature::of(&view, &[])) {
             self.shown += 1;
             match look {
-                Look::Live if self.stirring => self.gate.analysed(self.now, Sight::Stirring),
-                Look::Live => self.gate.analysed(self.now, Sight::Calm),
+                Look::Live if self.stirring => self.gate.analysed(arrived, Sight::Stirring),
+                Look::Live => self.gate.analysed(arrived, Sight::Calm),
                 Look::Glance { .. } => self.gate.audited(self.now, self.stirring),
             }
         }
@@ -160,6 +174,22 @@ fn what_only_sizes_show_is_checked_and_never_analysed() {
 }
 
 #[test]
+fn what_nobody_has_seen_yet_is_waited_for_and_was_no_false_alarm() {
+    let mut stage = Stage::new(GateMode::Adaptive);
+    stage.play(&".".repeat(20));
+    stage.held_back = true;
+    assert_eq!(stage.play("ss......"), "cccccWWW");
+    assert_eq!((stage.gate.activity.caution(), stage.gate.wakes()), (1.0, 1));
+    // A decoder that catches up shows what happened, late.
+    let mut stage = Stage::new(GateMode::Adaptive);
+    stage.play(&".".repeat(20));
+    (stage.held_back, stage.waiting) = (true, 29);
+    assert_eq!(stage.play("sss"), "ccc");
+    stage.held_back = false;
+    assert_eq!(stage.play("M"), "W");
+}
+
+#[test]
 fn a_keyframe_shows_what_sizes_do_not() {
     // Keyframes are compared every 20 seconds, or with every one where they are the watch, or the camera is new.
     check(GateMode::Adaptive, "p.........", "WWWWWWW...");
@@ -192,6 +222,44 @@ fn pictures_that_a_decoder_holds_back_are_waited_for() {
     assert_eq!(stage.play("......"), "WWWWWW");
     stage.held_back = false;
     assert_eq!(stage.play("..."), "...");
+}
+
+#[test]
+fn a_camera_whose_decoder_is_behind_sleeps_later() {
+    let awake = |waiting| {
+        let mut stage = Stage::new(GateMode::Adaptive);
+        stage.play(&".".repeat(20));
+        stage.play("M");
+        stage.waiting = waiting;
+        stage.play(&".".repeat(20)).matches('W').count()
+    };
+    assert_eq!([awake(0), awake(1), awake(2), awake(29)].map(|seconds| seconds - awake(0)), [0, 0, 5, 5]);
+}
+
+#[test]
+fn what_access_units_announce_is_seen_before_it_sleeps() {
+    let mut stage = Stage::new(GateMode::Adaptive);
+    stage.gate.keep_awake(true);
+    stage.play(&".".repeat(20));
+    stage.held_back = true;
+    stage.play("M");
+    stage.gate.keep_awake(false);
+    assert_eq!(stage.play("MM"), "WW");
+    stage.held_back = false;
+    assert_eq!(stage.play("MM"), "WW");
+    // What goes on and on without being seen keeps nobody awake.
+    let mut stage = Stage::new(GateMode::Adaptive);
+    stage.gate.keep_awake(true);
+    stage.play(&".".repeat(20));
+    stage.gate.keep_awake(false);
+    assert!(!stage.play("ss").ends_with('W'));
+    // Nor does it where pictures come late.
+    let mut stage = Stage::new(GateMode::Adaptive);
+    stage.gate.keep_awake(true);
+    stage.play(&".".repeat(20));
+    (stage.late, stage.waiting) = (Duration::from_secs(2), 29);
+    stage.gate.keep_awake(false);
+    assert!(!stage.play("ssss").ends_with('W'));
 }
 
 #[test]
@@ -284,6 +352,41 @@ fn nobody_is_woken_without_a_whole_group_of_pictures() {
     assert_eq!(stage.gate.unit(now, &unit(true, 4096), 0, 1), Verdict::Wake);
 }
 
+#[test]
+fn a_stream_whose_keyframes_are_too_far_apart_never_sleeps() {
+    for mode in [GateMode::Keyframes, GateMode::Adaptive] {
+        let mut stage = Stage::new(mode);
+        stage.keyframe_every = 60 * FPS;
+        assert_eq!(stage.play(&".".repeat(200)), "W".repeat(200), "{mode:?}");
+        assert_eq!(stage.gate.health(stage.now).doubt.as_deref(), Some(standing::Doubt::LongGroups.text()));
+    }
+}
+
+#[test]
+fn keyframes_that_stop_coming_wake_it_before_it_can_no_longer_wake() {
+    for mode in [GateMode::Keyframes, GateMode::Adaptive] {
+        let mut stage = Stage::new(mode);
+        stage.play(&".".repeat(20));
+        stage.keyframe_every = 3600 * FPS;
+        assert_eq!(stage.play("................"), "..........WWWWWW", "{mode:?}");
+        assert_eq!(stage.gate.lacks_keyframe(), None, "{mode:?}");
+    }
+}
+
+#[test]
+fn without_a_whole_group_of_pictures_it_waits_for_one_awake() {
+    let mut stage = Stage::new(GateMode::Adaptive);
+    stage.play(&".".repeat(20));
+    stage.unit(false);
+    (stage.overflowed, stage.held_back) = (true, true);
+    stage.gate.call();
+    let began = stage.now;
+    assert_eq!(stage.play("."), "W");
+    assert_eq!(stage.gate.lacks_keyframe(), Some(began));
+    stage.play(".");
+    assert_eq!(stage.gate.lacks_keyframe(), None);
+}
+
 /// `K` keyframe, `p` delta unit, `!` a delta unit and `X` a keyframe while the decoder is full; the verdicts: `d` and `.`
 fn check_step(units: &str, verdicts: &str) {
     let options = GateOptions { mode: GateMode::Always, ..GateOptions::default() };
@@ -302,6 +405,27 @@ fn check_step(units: &str, verdicts: &str) {
         })
         .collect();
     assert_eq!(seen, verdicts, "{units}");
+}
+
+#[test]
+fn the_want_of_a_keyframe_begins_anew_with_each_that_the_decoder_had_no_room_for() {
+    let start = Instant::now();
+    let mut gate = Gate::new(GateOptions { mode: GateMode::Always, ..GateOptions::default() }, start);
+    let full = BACKLOG_MAX;
+    for (second, keyframe, waiting, since) in [
+        (1, false, 0, Some(1)),
+        (2, false, 0, Some(1)),
+        (3, true, 0, None),
+        (4, false, full, Some(4)),
+        (5, false, 0, Some(4)),
+        (6, true, full, Some(6)),
+        (7, false, full, Some(6)),
+        (8, true, 0, None),
+    ] {
+        let at = |second| start + Duration::from_secs(second);
+        gate.unit(at(second), &UnitFacts { keyframe, ..UnitFacts::default() }, waiting, 0);
+        assert_eq!(gate.lacks_keyframe(), since.map(at), "second {second}");
+    }
 }
 
 #[test]
