@@ -12,7 +12,7 @@ use sharp_eyes_vision::rules::{Direction, Rule, RuleKind, Tripwire};
 use sharp_eyes_vision::schedule::Schedule;
 use toml::de::DeValue;
 
-use super::reader::{Section, Value};
+use super::reader::{Section, Value, WithinOrNever};
 
 /// A rule about a camera itself.
 #[derive(Clone, Debug)]
@@ -180,7 +180,17 @@ fn tampered(section: &Section<'_>) -> CameraRuleKind {
     if frozen_after < Duration::from_secs(10) {
         section.problem("frozen_after", "expected at least \"10s\"");
     }
-    CameraRuleKind::Tampered(TamperOptions { after, frozen_after })
+    let unchanged_after = match section.optional::<WithinOrNever>("unchanged_after") {
+        Some(WithinOrNever(after)) => after,
+        None => Some(Duration::from_secs(86_400)),
+    };
+    if unchanged_after.is_some_and(|after| after < Duration::from_secs(3600)) {
+        section.problem(
+            "unchanged_after",
+            "expected at least \"1h\", or \"never\": in what is there, nothing changes for a while",
+        );
+    }
+    CameraRuleKind::Tampered(TamperOptions { after, frozen_after, unchanged_after })
 }
 
 fn offline(section: &Section<'_>) -> CameraRuleKind {

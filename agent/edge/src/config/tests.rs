@@ -235,6 +235,11 @@ fn a_hazard_is_anywhere_or_in_a_zone_and_seen_in_some_of_the_frames() {
 fn rules_about_the_camera_itself_have_no_zone_and_no_classes_and_are_one_of_a_kind() {
     check_rule("kind = \"tampered\"", &[]);
     check_rule("kind = \"tampered\"\nafter = \"20s\"\nfrozen_after = \"5min\"\nevidence = false", &[]);
+    check_rule("kind = \"tampered\"\nunchanged_after = \"never\"", &[]);
+    check_rule(
+        "kind = \"tampered\"\nunchanged_after = \"5min\"",
+        &["29 camera[0].rule[0].unchanged_after: at least \"1h\", or \"never\""],
+    );
     check_rule(
         "kind = \"offline\"\nafter = \"2min\"\ncooldown = \"1h\"\nschedule = \"daily 08:00-18:00\"",
         &[],

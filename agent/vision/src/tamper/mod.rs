@@ -33,6 +33,8 @@ pub struct TamperOptions {
     pub after: Duration,
     /// How long a picture has to stand still.
     pub frozen_after: Duration,
+    /// How long nothing may have changed in it, however it is encoded; for ever if not given.
+    pub unchanged_after: Option<Duration>,
 }
 
 impl TamperOptions {
@@ -122,7 +124,8 @@ impl Tamper {
                 self.state = State::Usual;
             }
         }
-        let frozen = self.frozen.observe(now, &seen.miniature, self.options.frozen_after);
+        let TamperOptions { frozen_after, unchanged_after, .. } = self.options;
+        let frozen = self.frozen.observe(now, &seen.miniature, frozen_after, unchanged_after);
         let judged = self.judge(seen);
         self.state = match (self.state, judged) {
             (State::Found { what: Tampering::Frozen, .. }, _) if frozen => self.state,

@@ -8,8 +8,11 @@ use crate::testing::{TestFrame, noise};
 const WIDTH: usize = 640;
 const HEIGHT: usize = 360;
 
-const OPTIONS: TamperOptions =
-    TamperOptions { after: Duration::from_secs(10), frozen_after: Duration::from_secs(60) };
+const OPTIONS: TamperOptions = TamperOptions {
+    after: Duration::from_secs(10),
+    frozen_after: Duration::from_secs(60),
+    unchanged_after: None,
+};
 
 /// Luma of a picture, row by row.
 type Luma = Vec<u8>;
@@ -232,6 +235,44 @@ fn a_picture_that_stands_still_is_found_though_a_clock_runs_in_it_and_a_still_st
     // What stands still in the dark may be the dark.
     let mut camera = Camera { noise: 0, ..Camera::new() };
     assert_eq!(camera.sees(&each(&street, |_, _, _| 16.0), 600), None);
+}
+
+#[test]
+fn a_picture_that_is_encoded_anew_each_time_is_frozen_when_nothing_in_it_has_changed_for_long() {
+    let street = street(1);
+    let hour = Duration::from_secs(3600);
+    let new = || {
+        let tamper = Tamper::new(TamperOptions { unchanged_after: Some(hour), ..OPTIONS });
+        Camera { tamper, ..Camera::new() }
+    };
+    // What is found in 90 minutes of looks every 50 seconds, with noise as an encoder makes it.
+    let found = |change: &dyn Fn(usize, usize, usize, f32) -> f32| {
+        let mut camera = new();
+        (0..108).for_each(|look| {
+            camera.look(&each(&street, |x, y, luma| change(look, x, y, luma)), Duration::from_secs(50));
+        });
+        camera.tamper.found()
+    };
+    let clock = |look: usize, x: usize, y: usize| {
+        ((20..140).contains(&x) && (10..34).contains(&y)).then(|| f32::from(noise(x / 8, y / 8 + look)))
+    };
+    assert_eq!(found(&|look, x, y, luma| clock(look, x, y).unwrap_or(luma)), Some(Tampering::Frozen));
+    assert_eq!(found(&|look, _, _, luma| luma + (look / 30) as f32), None, "the light changes");
+    let somebody = |x: usize, y: usize| (300..340).contains(&x) && (150..230).contains(&y);
+    let passes = |look, x, y, luma| if look % 40 == 7 && somebody(x, y) { 20.0 } else { luma };
+    assert_eq!(found(&passes), None, "somebody passes");
+    assert_eq!(found(&|_, _, _, _| 16.0), None, "what stands still in the dark may be the dark");
+    // It goes on, and pictures that are missing are no proof.
+    let mut camera = new();
+    let looks = |camera: &mut Camera, count: usize, luma: &Luma| {
+        (0..count).for_each(|_| camera.look(luma, Duration::from_secs(50)));
+        camera.tamper.found()
+    };
+    assert_eq!(looks(&mut camera, 40, &street), None);
+    camera.look(&street, Duration::from_secs(1800));
+    assert_eq!(looks(&mut camera, 70, &street), None);
+    assert_eq!(looks(&mut camera, 5, &street), Some(Tampering::Frozen));
+    assert_eq!(looks(&mut camera, 5, &each(&street, |_, _, luma| luma + 4.0)), None);
 }
 
 #[test]
