@@ -421,8 +421,9 @@ mod tests {
 
     #[test]
     fn what_ends_the_process_speaks_against_the_model_unless_somebody_stops_the_agent() {
+        // Where tests run in the background, what they start would ignore some of these.
         for signal in ["TERM", "INT", "HUP"] {
-            let judged = looked(&format!("kill -{signal} $$"), false);
+            let judged = looked(&format!("exec env --default-signal sh -c 'kill -{signal} $$'"), false);
             assert!(matches!(judged, Judgement::Untried(_)), "{signal}: {judged:?}");
         }
         let judged = looked(r#"echo '{"untried":"no memory"}'"#, false);
