@@ -112,26 +112,7 @@ mod tests {
     use super::super::state::Accepted;
     use super::*;
 
-    const OWN: &str = r#"
-[site]
-district = "lan-xi"
-township = "yun-shan"
-village = "wang-cun"
-box = "box-1"
-time_zone = "Asia/Shanghai"
-[state]
-folder = "/var/lib/sharp-eyes"
-[broker]
-host = "127.0.0.1"
-[detector]
-model = "/usr/share/sharp-eyes/models/builtin"
-[models]
-root = "/etc/sharp-eyes/root.json"
-[remote]
-[[camera]]
-name = "gate"
-url = "rtsp://192.168.1.64/stream"
-"#;
+    const OWN: &str = include_str!("../../../../config/agent.toml");
 
     #[tokio::test]
     async fn another_configuration_waits_until_the_own_file_can_be_read() {
