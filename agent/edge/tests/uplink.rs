@@ -391,10 +391,11 @@ async fn a_broker_that_lets_the_box_in_and_takes_nothing_gives_way_to_the_next()
     agent.delivered().await;
     let of = |stats: &UplinkStats, broker| {
         let is_it = |one: &&UplinkHealth| one.broker == name(broker);
-        stats.brokers.iter().find(is_it).unwrap().clone()
+        stats.brokers.iter().find(is_it).cloned()
     };
-    let stats = agent.until("the count", |stats| of(stats, "district").acknowledged > 0).await;
-    let first = of(&stats, "township");
+    let counted = |stats: &UplinkStats| of(stats, "district").is_some_and(|one| one.acknowledged > 0);
+    let stats = agent.until("the count", counted).await;
+    let first = of(&stats, "township").unwrap();
     assert!(!first.connected && first.acknowledged == 0 && first.failures > 0, "{stats:?}");
 }
 
