@@ -140,7 +140,7 @@ fn what_cannot_be_replayed_is_named() {
             (&folder.to_owned(), &config, &[], 1, &["directory"]),
             (&snow, &config, &["--camera", "yard"], 1, &["yard", "gate"]),
             (&snow, &config, &["--video", &film], 1, &["film.mp4"]),
-            (&snow, &missing, &[], 64, &["missing.toml"]),
+            (&snow, &missing, &[], 1, &["missing.toml"]),
         ] {
             let output = replay(clip, config, more)?;
             let said = said(&output);

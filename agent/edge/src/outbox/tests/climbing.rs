@@ -5,7 +5,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rusqlite::Connection;
 use sharp_eyes_protocol::alert::{Alert, AlertEvent, AlertKind, AlertState, ClockTrust};
 use sharp_eyes_protocol::command::{
     Answer, DismissReason, Dismissal, Done, OfAlert, PictureOf, Range, Refusal, Request, Resent,
@@ -347,9 +346,7 @@ fn a_console_that_asks_all_day_how_things_are_does_not_fill_the_disk() {
 #[test]
 fn an_audit_log_of_the_second_agent_that_is_too_long_is_cut_little_by_little() {
     let mut b = Box::new(|_| {});
-    b.store = None;
-    let db = Connection::open(b.path().join("outbox.db")).unwrap();
-    db.execute_batch(
+    let make_second =
         "DROP TABLE answer; DROP TRIGGER audit_keeps; DROP TRIGGER audit_grows; DROP TRIGGER audit_shrinks;
          ALTER TABLE meta DROP COLUMN audit_bytes;
          CREATE TRIGGER audit_keeps BEFORE DELETE ON audit
@@ -357,19 +354,19 @@ fn an_audit_log_of_the_second_agent_that_is_too_long_is_cut_little_by_little() {
          INSERT INTO audit (wall, clock, console, person, correlation, request, answer)
             WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300)
             SELECT 0, 'synced', 'a', 'b', x'01', '\"status\"', printf('%.*c', 100000, 'x') FROM n;
-         PRAGMA user_version = 2;",
-    )
-    .unwrap();
+         PRAGMA user_version = 2;";
+    b.store().connection().execute_batch(make_second).unwrap();
     b.restart();
-    let read = || -> (i64, i64) {
+    let read = |b: &mut Box| -> (i64, i64) {
         let sql = "SELECT count(*), audit_bytes FROM audit, meta";
-        db.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap()
+        b.store().connection().query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap()
     };
     for (counter, left) in [(1, 237), (2, 201)] {
         assert!(matches!(b.ask(counter, Request::Status), Answer::Done(_)));
-        assert_eq!(read().0, left);
+        assert_eq!(read(&mut b).0, left);
     }
-    assert!((19_900_000..=20_000_000).contains(&read().1), "{:?}", read());
+    let (_, bytes) = read(&mut b);
+    assert!((19_900_000..=20_000_000).contains(&bytes), "{bytes}");
 }
 
 #[test]
