@@ -35,6 +35,9 @@ use plot::Day;
 use watch::{Used, Watch};
 use workloads::{FPS, Stream, Workload, Workloads};
 
+/// How long a camera that has fallen asleep compares every keyframe, because it knows its stream too little.
+const LEARNS: Duration = Duration::from_secs(60);
+
 /// How often everything but the days is measured.
 const ROUNDS: usize = 3;
 
@@ -112,6 +115,7 @@ fn idle(folder: &Path, workload: &Workload, stream: Stream, gate: &str, figures:
     let started = agents.iter().map(|url| Watch::start(folder, url, gate));
     let mut agents = started.collect::<Result<Vec<_>>>()?;
     agents.iter_mut().for_each(Watch::asleep);
+    std::thread::sleep(LEARNS);
     let (mut over, mut parse, mut rounds) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         // At the same time: all of them together do not fill a core, and a machine's speed drifts.
