@@ -115,7 +115,7 @@ fn idle(folder: &Path, workload: &Workload, stream: Stream, gate: &str, figures:
     let started = agents.iter().map(|url| Watch::start(folder, url, gate));
     let mut agents = started.collect::<Result<Vec<_>>>()?;
     agents.iter_mut().for_each(Watch::asleep);
-    std::thread::sleep(LEARNS);
+    wait::pause(LEARNS);
     let (mut over, mut parse, mut rounds) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         // At the same time: all of them together do not fill a core, and a machine's speed drifts.
