@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::fits::{Columns, Fit};
-use super::numbers::Range;
+use super::numbers::{Range, is_whole};
 use super::{Ending, Evidence, Origin, Output, Recognised, Remark, Unrecognised};
 use crate::layout::grid::{STRIDES, cell_count};
 use crate::layout::sets::table_columns;
@@ -226,12 +226,11 @@ fn label_first(
 ) -> Result<(bool, Origin), Unrecognised> {
     let numbers = |column: usize| rows.columns(column..column + 1);
     let probable = |column: usize| Range::of(numbers(column).iter()).is_probability();
-    let whole = |column: usize| numbers(column).iter().all(|number| number.fract() == 0.0);
     // Where the label would be, and the score, if the label came first; and if the score did.
     let (label, score, other_label, other_score) =
         if rows.columns == 7 { (5, 6, 6, 5) } else { (0, 1, 5, 4) };
-    let first = whole(label) && probable(score);
-    let last = whole(other_label) && probable(other_score);
+    let first = is_whole(rows, label) && probable(score);
+    let last = is_whole(rows, other_label) && probable(other_score);
     let counted = evidence.outputs.iter().any(|output| output.whole && output.total() == 1);
     // Of seven columns the last two, of six the first and the last.
     let shown = match *output.joined {

@@ -1,7 +1,7 @@
 //! The ways to read a set of outputs, family by family. Each yields those that the shapes allow, ranked by how well
 //! the numbers fit.
 
-use super::numbers::{Ordering, PerCell, Range};
+use super::numbers::{Ordering, PerCell, Range, is_whole};
 use super::{Ending, Evidence, Origin, Output, indexed};
 use crate::layout::grid::{STRIDES, STRIDES_OF_FOUR, cell_count};
 use crate::layout::{Layout, Level, Parts};
@@ -407,11 +407,6 @@ fn tables(evidence: &Evidence<'_>, index: usize, output: &Output, columns: usize
     .into_iter()
     .flatten()
     .collect()
-}
-
-/// Whether a column holds whole numbers only.
-fn is_whole(rows: Rows<'_>, column: usize) -> bool {
-    rows.columns(column..column + 1).iter().all(|number| number.fract() == 0.0)
 }
 
 /// Whether such rows can be finished detections, and whether they can be boxes with the scores of two labels, as RT-DETR of

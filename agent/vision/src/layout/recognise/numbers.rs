@@ -70,6 +70,11 @@ impl Ordering {
     }
 }
 
+/// Whether a column holds whole numbers only.
+pub(super) fn is_whole(rows: Rows<'_>, column: usize) -> bool {
+    rows.columns(column..column + 1).iter().all(|number| number.fract() == 0.0)
+}
+
 /// What four numbers for each cell of a grid are, where they are no corners.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PerCell {
