@@ -125,7 +125,7 @@ impl Watch {
     fn end(&self, one: &mut Earlier) -> bool {
         let card = self.card(one.camera);
         let judged = one.kind == AlertKind::Tampered || (card.analysed.get() > 0 && !card.is_displaced());
-        let over = one.is_over(self.clock.at(Instant::now()).monotonic, judged && !card.is_blind());
+        let over = one.is_over(self.clock.uptime(), judged && !card.is_blind());
         if over {
             tracing::info!(camera = %card.name, alert = %one.alert, "over, or raised anew since the start");
             self.outbox.change(AlertChange { id: one.alert, change: Change::Over });
